@@ -1,0 +1,140 @@
+"""What can go wrong between the controller and the world, and what to do next.
+
+    DriverError                 every failure that crosses a port; carries `advice`
+    ├── HypervisorError         libvirt said so, or the connection to it did
+    │   ├── Unreachable         the node does not answer: nothing is known of what it holds
+    │   ├── AuthFailed          it answers, but not to us: a configuration error, never a reason to fence
+    │   ├── CallTimedOut        no reply within the call's deadline: the effect may still happen
+    │   ├── NoDomain            a healthy connection says that the UUID is neither active nor defined
+    │   ├── DomainBusy          another job holds the domain (libvirt 68)
+    │   ├── WrongState          the domain is not in a state for this call (libvirt 55): read again
+    │   ├── NameConflict        another domain has the name or the UUID (libvirt 9)
+    │   ├── SpecRejected        libvirt will never accept this definition as it stands
+    │   ├── Unsupported         this driver cannot do that at all
+    │   ├── DiskLocked          an image lock or lock manager refused a second user of a disk
+    │   └── HostFailed          any other answer: the host tried and could not
+    └── StoreError              etcd said so, or the connection to it did
+        ├── StoreUnavailable    no answer; `maybe_committed` tells whether a write may have happened
+        ├── Compacted           the revision asked for is gone: list again
+        ├── LeaseLost           the lease is gone, or a keep-alive brought no TTL
+        ├── StoreDenied         wrong user, password, certificate or missing permission
+        └── StoreRefused        the request itself is wrong (too large, too many operations)
+
+Errors are translated once, at the driver's boundary, from tables; the words of libvirt and etcd are
+kept in `message`. Callers decide by type and `advice`, never by text.
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class Advice(enum.Enum):
+    """What the caller should do after an error."""
+
+    RETRY = "retry"  # the same call may be sent again now
+    REOBSERVE = "reobserve"  # the effect is unknown: read before anything else
+    STALL = "stall"  # a human or a changed spec is needed; do not repeat
+    REPLAN = "replan"  # the world moved: plan again from fresh state
+    BACKOFF = "backoff"  # try again later, more and more slowly
+    STOP = "stop"  # leadership or the store is lost: stop acting
+    CRASH = "crash"  # an invariant is broken: end the process
+
+
+class DriverError(Exception):
+    """A failure that crossed a port. `message` is for humans, `advice` for the caller."""
+
+    advice: Advice = Advice.BACKOFF
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class HypervisorError(DriverError):
+    """libvirt's error, with its own numbers: `code` (virErrorNumber) and `origin` (virErrorDomain)."""
+
+    def __init__(self, message: str, *, code: int = 0, origin: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
+        self.origin = origin
+
+
+class Unreachable(HypervisorError):
+    advice = Advice.REOBSERVE
+
+
+class AuthFailed(HypervisorError):
+    advice = Advice.STALL
+
+
+class CallTimedOut(HypervisorError):
+    advice = Advice.REOBSERVE
+
+
+class NoDomain(HypervisorError):
+    advice = Advice.REPLAN
+
+
+class DomainBusy(HypervisorError):
+    advice = Advice.BACKOFF
+
+
+class WrongState(HypervisorError):
+    advice = Advice.REPLAN
+
+
+class NameConflict(HypervisorError):
+    advice = Advice.STALL
+
+
+class SpecRejected(HypervisorError):
+    advice = Advice.STALL
+
+
+class Unsupported(HypervisorError):
+    advice = Advice.STALL
+
+
+class DiskLocked(HypervisorError):
+    advice = Advice.STALL
+
+
+class HostFailed(HypervisorError):
+    advice = Advice.BACKOFF
+
+
+class StoreError(DriverError):
+    advice = Advice.BACKOFF
+
+
+class StoreUnavailable(StoreError):
+    """`maybe_committed` is True when a write was sent and its reply never came."""
+
+    advice = Advice.REOBSERVE
+
+    def __init__(self, message: str, *, maybe_committed: bool = False) -> None:
+        super().__init__(message)
+        self.maybe_committed = maybe_committed
+
+
+class Compacted(StoreError):
+    """`compact_revision`: the oldest revision that can still be read, 0 if unknown."""
+
+    advice = Advice.REPLAN
+
+    def __init__(self, message: str, *, compact_revision: int = 0) -> None:
+        super().__init__(message)
+        self.compact_revision = compact_revision
+
+
+class LeaseLost(StoreError):
+    advice = Advice.STOP
+
+
+class StoreDenied(StoreError):
+    advice = Advice.STALL
+
+
+class StoreRefused(StoreError):
+    advice = Advice.STALL

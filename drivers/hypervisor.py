@@ -1,0 +1,258 @@
+"""The Hypervisor port: what the controller may ask of one libvirt host, and what it gets back.
+
+A `Hypervisor` opens `Session`s. A session is one unbroken relation with one host: what was witnessed on
+it counts only while it lasts (safety: I22), so it never reconnects by itself; the observer opens a new
+one. Reads raise `HypervisorError`s. Mutations return a `Result`, never a bool and never an exception:
+Done, Rejected, Failed or Ambiguous. Domains are named by UUID, for handles die with their connection.
+
+Two implementations pass one contract suite: QEMU through `drivers.libvirt`, and libvirt's test driver
+(with its table of missing capabilities). The simulator is to be the third. Not here: retry, back-off,
+circuit breaking, what to do about anything.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from drivers.errors import HypervisorError
+
+MARK_NAMESPACE = "https://domctl.io/xmlns/mark/1"  # key `domctl` of setMetadata(ELEMENT)
+
+
+class State(enum.StrEnum):
+    """virDomainState, in libvirt's own words."""
+
+    NOSTATE = "nostate"
+    RUNNING = "running"
+    BLOCKED = "blocked"
+    PAUSED = "paused"
+    SHUTDOWN = "shutdown"  # shutting down, still active
+    SHUTOFF = "shutoff"
+    CRASHED = "crashed"
+    PMSUSPENDED = "pmsuspended"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One domain in a listing. `reason` is libvirt's reason enumerator in lower case with dashes, without
+    its prefix (shutoff: unknown, shutdown, destroyed, crashed, migrated, saved, failed, from-snapshot,
+    daemon; paused: user, migration, starting-up, postcopy, ...; running: booted, migrated, ...).
+    `active` is libvirt's isActive: a crashed-and-preserved or paused domain still holds its disks."""
+
+    uuid: str
+    name: str
+    state: State
+    reason: str
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Every domain of the host, active and inactive, in one complete answer; never a partial one.
+    `sent_at` and `ended_at` are monotonic seconds: freshness counts from when the request was sent."""
+
+    sent_at: float
+    ended_at: float
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Our element in a domain's <metadata>: whose it is, as of which epoch, defined from which digest."""
+
+    cluster: str
+    uuid: str
+    epoch: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """All that is to be known of one domain. `config_xml` is the persistent definition (None: transient),
+    `live_xml` the running one (None: inactive); `vcpus` and `memory_bytes` are what it is given now."""
+
+    record: Record
+    sent_at: float
+    persistent: bool
+    autostart: bool
+    managed_save: bool
+    config_xml: str | None
+    live_xml: str | None
+    config_mark: Mark | None
+    live_mark: Mark | None
+    vcpus: int
+    memory_bytes: int
+    snapshots: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What a host says of itself. Versions as libvirt writes them ("9.0.0"). `host_uuid` is empty where
+    the driver reports none (test)."""
+
+    host_uuid: str
+    driver: str  # qemu, lxc, test, ... in lower case
+    mode: str  # system or session
+    hostname: str
+    uri: str
+    libvirt_version: str
+    hypervisor_version: str
+    arch: str
+    cpu_model: str
+    cpus: int
+    max_vcpus: int
+    memory_bytes: int
+    free_memory_bytes: int
+    numa_cells: int
+    encrypted: bool
+    secure: bool
+    domain_types: tuple[str, ...] = ()
+    machines: tuple[str, ...] = ()
+
+
+class EventKind(enum.StrEnum):
+    """virDomainEventType."""
+
+    DEFINED = "defined"
+    UNDEFINED = "undefined"
+    STARTED = "started"
+    SUSPENDED = "suspended"
+    RESUMED = "resumed"
+    STOPPED = "stopped"
+    SHUTDOWN = "shutdown"
+    PMSUSPENDED = "pmsuspended"
+    CRASHED = "crashed"
+    OTHER = "other"  # metadata, device, reboot, job: only "look again"
+
+
+@dataclass(frozen=True, slots=True)
+class HostEvent:
+    """A wake-up. `detail` is libvirt's detail enumerator, written as reasons are. `at`: monotonic seconds
+    when the driver's thread received it."""
+
+    uuid: str
+    name: str
+    kind: EventKind
+    detail: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SessionClosed:
+    """The last thing that a session reports. `reason`: error, eof, keepalive, client."""
+
+    reason: str
+    at: float
+
+
+EventSink = Callable[["Session", tuple[HostEvent | SessionClosed, ...]], None]
+
+
+class Outcome(enum.Enum):
+    DONE = "done"  # libvirt said that it is done
+    REJECTED = "rejected"  # refused, nothing changed, and the same request will be refused again
+    FAILED = "failed"  # libvirt answered with an error, or the request was never sent
+    AMBIGUOUS = "ambiguous"  # sent, no reply: it may have happened, or may still happen
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    outcome: Outcome
+    error: HypervisorError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """Leave to mutate, given by the leader's lease. `not_after_s` (monotonic) is compared with the clock in
+    the calling thread as the last statement before the C call (I4); too late is Failed, never sent."""
+
+    not_after_s: float
+
+
+class StopMethod(enum.StrEnum):
+    ACPI = "acpi"
+    AGENT = "agent"
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a driver can do; asking for anything else gives Unsupported."""
+
+    bulk_stats: bool
+    managed_save: bool
+    live_migration: bool
+    keep_alive: bool
+    undefine_flags: frozenset[str] = field(default_factory=frozenset)
+    raced_create_undefine: bool = False  # create and undefine of one domain proved serialised (safety)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """How to reach one node."""
+
+    node: str
+    uri: str
+    read_only: bool = False
+
+
+class Session(Protocol):
+    """One unbroken relation with one host. Every call is bounded; at most four are in flight on each of its
+    connections; long mutations never delay reads. After it closed every read raises Unreachable and every
+    mutation is Failed(Unreachable), not sent."""
+
+    @property
+    def target(self) -> Target: ...
+    @property
+    def opened_at(self) -> float: ...
+    @property
+    def capabilities(self) -> Capabilities: ...
+    @property
+    def is_open(self) -> bool: ...
+
+    async def facts(self) -> HostFacts: ...
+    async def list(self) -> Listing: ...
+
+    async def detail(self, uuid: str) -> Detail:
+        """Raises NoDomain when the host knows no such domain, active or defined."""
+        ...
+
+    async def define(self, xml: str, permit: Permit) -> Result:
+        """Define or redefine, validated against libvirt's schema (VIR_DOMAIN_DEFINE_VALIDATE)."""
+        ...
+
+    async def create(self, uuid: str, permit: Permit) -> Result:
+        """Start a defined domain. `already running` is Failed(WrongState)."""
+        ...
+
+    async def shutdown(self, uuid: str, method: StopMethod, permit: Permit) -> Result:
+        """Ask the guest to stop; Done says only that it was asked."""
+        ...
+
+    async def destroy(self, uuid: str, permit: Permit) -> Result: ...
+
+    async def undefine(self, uuid: str, permit: Permit) -> Result:
+        """Take the definition away, keeping NVRAM and TPM state, never a managed save (R1)."""
+        ...
+
+    async def set_mark(
+        self, uuid: str, mark: Mark | None, *, live: bool, config: bool, permit: Permit
+    ) -> Result:
+        """Write (None: remove) our element in <metadata> of the live and/or persistent definition."""
+        ...
+
+    async def clear_autostart(self, uuid: str, permit: Permit) -> Result: ...
+
+    async def close(self) -> None: ...
+
+
+class Hypervisor(Protocol):
+    async def open(self, target: Target, sink: EventSink) -> Session:
+        """Connect within the open deadline (5 s), events subscribed before it returns. `sink` is called on
+        the event loop, in batches; SessionClosed comes exactly once. Raises Unreachable, AuthFailed,
+        Unsupported (URI not on the whitelist) or SpecRejected (malformed URI)."""
+        ...
+
+    async def close(self) -> None: ...
