@@ -18,8 +18,29 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from drivers.errors import HypervisorError
+from specs.mark import MARK_NAMESPACE, Mark
 
-MARK_NAMESPACE = "https://domctl.io/xmlns/mark/1"  # key `domctl` of setMetadata(ELEMENT)
+__all__ = [
+    "MARK_NAMESPACE",
+    "Capabilities",
+    "Detail",
+    "EventKind",
+    "EventSink",
+    "HostEvent",
+    "HostFacts",
+    "Hypervisor",
+    "Listing",
+    "Mark",
+    "Outcome",
+    "Permit",
+    "Record",
+    "Result",
+    "Session",
+    "SessionClosed",
+    "State",
+    "StopMethod",
+    "Target",
+]
 
 
 class State(enum.StrEnum):
@@ -57,16 +78,6 @@ class Listing:
     sent_at: float
     ended_at: float
     records: tuple[Record, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """Our element in a domain's <metadata>: whose it is, as of which epoch, defined from which digest."""
-
-    cluster: str
-    uuid: str
-    epoch: int
-    digest: str
 
 
 @dataclass(frozen=True, slots=True)
