@@ -21,7 +21,7 @@ HostPath = Annotated[str, Meta(pattern=r"^/[^\x00-\x1f]*$", max_length=1024)]
 MacAddress = Annotated[str, Meta(pattern=r"^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$")]
 
 
-class OperatingSystem(Struct, kw_only=True):
+class OperatingSystem(Struct, frozen=True, kw_only=True):
     """<os>: what boots. `kernel`, `initrd` are paths on the host, under the node's allowedPaths."""
 
     arch: Literal["x86_64", "i686", "aarch64", "riscv64", "ppc64le", "s390x"] | UnsetType = UNSET
@@ -32,7 +32,7 @@ class OperatingSystem(Struct, kw_only=True):
     boot: list[Literal["hd", "cdrom", "network", "fd"]] | UnsetType = UNSET
 
 
-class DiskSource(Struct, kw_only=True):
+class DiskSource(Struct, frozen=True, kw_only=True):
     """Exactly one of `file` and `block`: a path on the host, under the node's allowedPaths. `shared: true`
     says that every node reaches the same storage there; otherwise the disk pins its domain to its node."""
 
@@ -41,7 +41,7 @@ class DiskSource(Struct, kw_only=True):
     shared: bool | UnsetType = UNSET
 
 
-class Disk(Struct, kw_only=True):
+class Disk(Struct, frozen=True, kw_only=True):
     """<disk>. `name` becomes the alias `ua-<name>`, by which the device is found again."""
 
     name: DeviceName
@@ -56,7 +56,7 @@ class Disk(Struct, kw_only=True):
     serial: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_. +-]{1,36}$")] | UnsetType = UNSET
 
 
-class Interface(Struct, kw_only=True):
+class Interface(Struct, frozen=True, kw_only=True):
     """<interface>. Exactly one of `network` and `bridge`. A `mac` left out is chosen and kept by domctl."""
 
     name: DeviceName
@@ -66,7 +66,7 @@ class Interface(Struct, kw_only=True):
     model: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,32}$")] | UnsetType = UNSET
 
 
-class CharacterDevice(Struct, kw_only=True):
+class CharacterDevice(Struct, frozen=True, kw_only=True):
     """<serial> or <console>. `file` (with `path`, under the node's allowedPaths) or `pty`."""
 
     name: DeviceName
@@ -75,21 +75,21 @@ class CharacterDevice(Struct, kw_only=True):
     append: bool | UnsetType = UNSET
 
 
-class Placement(Struct, kw_only=True):
+class Placement(Struct, frozen=True, kw_only=True):
     """Where it may run: labels that a node must have, or one node as a hard constraint."""
 
     node_selector: dict[str, str] | UnsetType = UNSET
     node: Name | UnsetType = UNSET
 
 
-class ShutdownStep(Struct, kw_only=True):
+class ShutdownStep(Struct, frozen=True, kw_only=True):
     """One rung of the ladder: ask in this way, wait so long, then the next. `destroy` waits for nothing."""
 
     method: Literal["agent", "acpi", "destroy"]
     timeout_seconds: Annotated[int, Meta(ge=0, le=86400)] | UnsetType = UNSET
 
 
-class DomainSpec(Struct, kw_only=True):
+class DomainSpec(Struct, frozen=True, kw_only=True):
     """What is wanted of one domain. `vcpus`: 1 to 4096. `memory`: 1Mi to 64Ti."""
 
     state: DomainStateName | UnsetType = UNSET
@@ -108,7 +108,7 @@ class DomainSpec(Struct, kw_only=True):
     xml: Annotated[str, Meta(max_length=65536)] | UnsetType = UNSET
 
 
-class PendingField(Struct, kw_only=True):
+class PendingField(Struct, frozen=True, kw_only=True):
     """A field whose new value waits for the next start."""
 
     field: str
@@ -116,7 +116,7 @@ class PendingField(Struct, kw_only=True):
     desired: str
 
 
-class DomainStatus(Struct, kw_only=True):
+class DomainStatus(Struct, frozen=True, kw_only=True):
     """What is. `state` and `reason` are libvirt's words, or Unknown and Absent with ours."""
 
     observed_generation: int | UnsetType = UNSET
@@ -134,7 +134,7 @@ class DomainStatus(Struct, kw_only=True):
     conditions: list[Condition] | UnsetType = UNSET
 
 
-class Domain(Struct, kw_only=True):
+class Domain(Struct, frozen=True, kw_only=True):
     api_version: Literal["domctl.io/v1"] = API_VERSION
     kind: Literal["Domain"] = "Domain"
     metadata: ObjectMeta

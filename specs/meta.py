@@ -8,15 +8,15 @@ revision. Deliberately not here: what any kind means.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-GROUP = "domctl.io"
-VERSION = "v1"
-API_VERSION = f"{GROUP}/{VERSION}"
-FINALIZER = "domctl.io/undefine"
+GROUP: Final = "domctl.io"
+VERSION: Final = "v1"
+API_VERSION: Final = "domctl.io/v1"
+FINALIZER: Final = "domctl.io/undefine"
 
 # A DNS label: it becomes a libvirt name, a metric label and a path on hosts, so nothing else may pass (I19).
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
@@ -24,11 +24,11 @@ Name = Annotated[str, Meta(pattern=NAME_PATTERN, max_length=63)]
 Quantity = str | int  # as Kubernetes writes them: 512Mi, 2G, 1024; see specs.quantity
 
 
-class Struct(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class Struct(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The base of all objects' parts: frozen, by keyword, camelCase on the wire."""
 
 
-class ObjectMeta(Struct, kw_only=True):
+class ObjectMeta(Struct, frozen=True, kw_only=True):
     """metadata. `uid` of a Domain is its libvirt UUID. Times are RFC 3339 in UTC."""
 
     name: str
@@ -47,7 +47,7 @@ class ObjectMeta(Struct, kw_only=True):
     generate_name: str | UnsetType = UNSET
 
 
-class Condition(Struct, kw_only=True):
+class Condition(Struct, frozen=True, kw_only=True):
     """One aspect of an object's state, by kstatus rules (Ready, Reconciling, Stalled are always there)."""
 
     type: str

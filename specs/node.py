@@ -14,7 +14,7 @@ from specs.domain import HostPath
 from specs.meta import API_VERSION, Condition, ObjectMeta, Quantity, Struct
 
 
-class Taint(Struct, kw_only=True):
+class Taint(Struct, frozen=True, kw_only=True):
     """Nothing new is placed on a node with a NoSchedule taint; what runs there stays."""
 
     key: Annotated[str, Meta(min_length=1, max_length=253)]
@@ -22,7 +22,7 @@ class Taint(Struct, kw_only=True):
     effect: Literal["NoSchedule"]
 
 
-class Overcommit(Struct, kw_only=True):
+class Overcommit(Struct, frozen=True, kw_only=True):
     """How much may be promised for each unit there is: 4 means four vCPUs for each CPU. Default: vcpus 4,
     memory 1."""
 
@@ -30,14 +30,14 @@ class Overcommit(Struct, kw_only=True):
     memory: Annotated[float, Meta(gt=0, le=8)] | UnsetType = UNSET
 
 
-class Reserved(Struct, kw_only=True):
+class Reserved(Struct, frozen=True, kw_only=True):
     """What the host keeps for itself."""
 
     vcpus: Annotated[int, Meta(ge=0, le=4096)] | UnsetType = UNSET
     memory: Quantity | UnsetType = UNSET
 
 
-class NodeSpec(Struct, kw_only=True):
+class NodeSpec(Struct, frozen=True, kw_only=True):
     """`insecure: true` is needed for a TCP URI, which has no authentication: whoever reaches that port is
     root there. `observeOnly`: a read-only connection, nothing is placed or changed. `allowedPaths`: the only
     host directories that disks, kernels and serial files of domains may name."""
@@ -52,12 +52,12 @@ class NodeSpec(Struct, kw_only=True):
     insecure: bool | UnsetType = UNSET
 
 
-class NodeResources(Struct, kw_only=True):
+class NodeResources(Struct, frozen=True, kw_only=True):
     vcpus: int = 0
     memory_bytes: int = 0
 
 
-class NodeStatus(Struct, kw_only=True):
+class NodeStatus(Struct, frozen=True, kw_only=True):
     """Facts as libvirt reports them; `allocatable` is capacity with overcommit, less what is reserved;
     `allocated` counts assigned domains and foreign ones."""
 
@@ -88,7 +88,7 @@ class NodeStatus(Struct, kw_only=True):
     conditions: list[Condition] | UnsetType = UNSET
 
 
-class Node(Struct, kw_only=True):
+class Node(Struct, frozen=True, kw_only=True):
     api_version: Literal["domctl.io/v1"] = API_VERSION
     kind: Literal["Node"] = "Node"
     metadata: ObjectMeta
