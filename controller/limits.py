@@ -1,0 +1,42 @@
+"""Every duration and bound of the controller, in one place. Sources: measured behaviour of libvirt and etcd.
+
+`QUIET_S` is the sum of what may still deliver a dead leader's command: a keep-alive of 20 s, a user time-out
+of 10 s and the daemon's own delays; it starts for each node when that node first completed a list on a
+connection of this leader (safety §4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds, all monotonic."""
+
+    lease_ttl_s: int = 15
+    renew_every_s: float = 5.0
+    act_within_s: float = 10.0  # no mutation later than this after the last good keep-alive was sent
+    quiet_s: float = 35.0
+    resync_s: float = 60.0
+    suspect_after_s: float = 25.0
+    probe_max_s: float = 15.0  # back-off between attempts to open a node
+    retry_max_s: float = 300.0  # back-off between attempts to mend a domain
+    event_batch_s: float = 0.002  # events that arrive together cause one list
+    stable_after_s: float = 600.0  # a domain that ran this long has its restart back-off forgotten
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Counts and sizes."""
+
+    workers: int = 256  # domains acted on at once in the whole cluster
+    starts_per_node: int = 4
+    destroys_per_minute: int = 60  # I13; more than this and destroys wait
+    status_batch: int = 64
+    event_queue: int = 4096
+    page_size: int = 10_000
+    body_bytes: int = 1 << 20
+    document_bytes: int = 256 << 10
+    watchers: int = 1000
+    watch_queue: int = 1000

@@ -1,0 +1,132 @@
+"""The controller's own records: what it promised, what operators decided, who may act.
+
+These stand in etcd beside the users' objects (see `controller.keys`) and are written only by fenced
+transactions (`controller.ledger`), but for the decisions, which the API writes and the leader obeys.
+`Assignment` is the heart: it outlives its object until the domain is proved absent everywhere it may be.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+import msgspec
+
+EVENT_LIFETIME_S: Final = 3600
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The base of what is kept as JSON in etcd."""
+
+
+class IntentKind(enum.StrEnum):
+    """Why the domain's node is being asked for something. Recorded before anything is sent (I20)."""
+
+    START = "start"
+    DEFINE = "define"
+    STOP = "stop"
+    REVOKE = "revoke"  # take the definition away from `node` (R1)
+    DELETE = "delete"
+
+
+class Intent(Record, frozen=True, kw_only=True):
+    """One recorded purpose. `op` names the operation in logs and events; `why` is for people."""
+
+    kind: IntentKind
+    node: str
+    epoch: int
+    op: str
+    why: str
+    at: str  # RFC 3339
+
+
+class Rule(enum.StrEnum):
+    """The proofs by which a domain may leave a node (safety: R1, R3; R2 comes with fencing)."""
+
+    REVOKED = "R1"  # undefined there, then listed absent
+    CONFIRMED_DEAD = "R3"  # an operator vouches for the node being dead
+
+
+class Proof(Record, frozen=True, kw_only=True):
+    """`node` no longer holds the capability to run the domain as of `epoch`. `vanished`: the definition
+    was gone before it was taken, or its last state proved nothing, so a start needs the full read of I22."""
+
+    node: str
+    rule: Rule
+    epoch: int
+    at: str
+    vanished: bool = False
+
+
+class Assignment(Record, frozen=True, kw_only=True):
+    """`candidates`: every node that may hold the domain or its definition; a node leaves this set only by a
+    proof. A start on `node` needs candidates == {node} (I2). `config`: the inactive XML last given to or
+    read from libvirt. `tombstone`: deletion was asked for (I11). `started`: a start was ever intended."""
+
+    cluster: str
+    uuid: str
+    namespace: str
+    name: str
+    libvirt_name: str
+    node: str
+    epoch: int
+    candidates: tuple[str, ...]
+    intent: Intent | None = None
+    config: str | None = None
+    digest: str = ""
+    proofs: tuple[Proof, ...] = ()
+    macs: dict[str, str] = {}
+    vcpus: int = 1
+    memory_bytes: int = 0
+    tombstone: bool = False
+    started: bool = False
+    restarts: int = 0
+
+
+class Decision(Record, frozen=True, kw_only=True):
+    """An operator's word, audited. confirm-dead: `node`. resolve: `not_on` (each counts as a read of that
+    node for this domain) or `keep`. store ack: `nodes` that need not be read."""
+
+    by: str
+    at: str
+    reason: str = ""
+    node: str = ""
+    not_on: tuple[str, ...] = ()
+    keep: str = ""
+    nodes: tuple[str, ...] = ()
+
+
+class Identity(Record, frozen=True, kw_only=True):
+    """A host's identity, pinned to the Node that first reached it."""
+
+    node: str
+    at: str
+
+
+class Quarantine(Record, frozen=True, kw_only=True):
+    """`node` was taken for dead and may come back with domains that have moved on (I15)."""
+
+    node: str
+    rule: Rule
+    at: str
+    uuids: tuple[str, ...] = ()
+
+
+class LeaderRecord(Record, frozen=True, kw_only=True):
+    id: str
+    host: str
+    at: str
+    resigned: bool = False
+
+
+class ClusterRecord(Record, frozen=True, kw_only=True):
+    id: str
+    created_at: str
+
+
+class StoreMemory(Record, frozen=True, kw_only=True):
+    """What a replica keeps on its own disk, to recognise a restored or replaced store."""
+
+    cluster: str
+    revision: int
+    value: str
