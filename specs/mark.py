@@ -1,11 +1,11 @@
 """The mark: our element in a domain's <metadata>, which says whose the domain is.
 
 Every domain that we define carries `{cluster, uuid, epoch, digest}` in its persistent and its live XML
-(safety: "whose a domain is"). Here are the mark itself and the two pure functions between it and XML:
-`element` writes it, `find` reads it out of a whole domain document that a host sent. Hosts are not
-trusted: a document with a DTD, of more than MAX_XML_BYTES, or not well-formed is refused, and an element
-of ours that does not carry all four values in a form that we write ourselves is no mark. What a mark
-means (ours, foreign, a clone's copy) is decided elsewhere.
+(safety: "whose a domain is"). Here are the mark itself and the pure functions between it and XML:
+`element` and `payload` write it, `find` reads it out of a whole domain document that a host sent. Hosts
+are not trusted: a document with a DTD, of more than MAX_XML_BYTES, or not well-formed is refused, and an
+element of ours that does not carry all four values in a form that we write ourselves is no mark. What a
+mark means (ours, foreign, a clone's copy) is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -57,14 +57,18 @@ def parse_xml(text: str) -> ElementTree.Element:
 
 def element(mark: Mark) -> str:
     """The mark as it stands in <metadata>."""
-    values = (
-        ("cluster", mark.cluster),
-        ("uuid", mark.uuid),
-        ("epoch", str(mark.epoch)),
-        ("digest", mark.digest),
-    )
-    attributes = " ".join(f"{name}={quoteattr(value)}" for name, value in values)
-    return f'<{MARK_KEY}:domain xmlns:{MARK_KEY}="{MARK_NAMESPACE}" {attributes}/>'
+    return f'<{MARK_KEY}:domain xmlns:{MARK_KEY}="{MARK_NAMESPACE}" {_attributes(mark)}/>'
+
+
+def payload(mark: Mark) -> str:
+    """The mark as virDomainSetMetadata wants it: libvirt adds MARK_KEY and MARK_NAMESPACE itself, and
+    refuses an element that has them already."""
+    return f"<domain {_attributes(mark)}/>"
+
+
+def _attributes(mark: Mark) -> str:
+    values = {"cluster": mark.cluster, "uuid": mark.uuid, "epoch": str(mark.epoch), "digest": mark.digest}
+    return " ".join(f"{name}={quoteattr(value)}" for name, value in values.items())
 
 
 def find(domain_xml: str) -> Mark | None:
