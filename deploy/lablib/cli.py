@@ -1,0 +1,184 @@
+"""The command line of the lab: arguments in, one operation, text or JSON out.
+
+Exit codes: 0 done; 1 it did not work (or, for `status`, there is no such lab); 2 wrong usage or no root;
+130 interrupted, with everything cleaned up. `exec` ends with the code of its command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+
+from . import operations, power
+from .layout import DEFAULT_BASE, Host, Lab, load
+from .processes import recorded
+from .wires import LinkError
+
+HOST_VERBS = {
+    "kill": "SIGKILL libvirtd of HOST; its guests live on",
+    "restart": "start libvirtd of HOST again (after killing it if it runs) and wait until it answers",
+    "stop": "SIGSTOP libvirtd of HOST",
+    "cont": "SIGCONT libvirtd of HOST",
+    "cut": "drop the network link of HOST",
+    "heal": "bring the network link of HOST back",
+    "poweroff": "cut the power of HOST: libvirtd and guests end at once",
+    "poweron": "boot HOST and wait until its libvirtd answers",
+}
+
+
+def main(argv: list[str]) -> int:
+    if argv and argv[0].startswith("_"):
+        return _inner(argv[0], argv[1:])
+    args = _parser().parse_args(argv)
+    if os.geteuid() != 0:
+        sys.stderr.write("lab: needs root\n")
+        return 2
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return _run(args)
+    except (operations.LabError, LinkError, LookupError, OSError) as error:
+        sys.stderr.write(f"lab: {error.args[0] if isinstance(error, LookupError) else error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("lab: interrupted\n")
+        return 130
+
+
+def _run(args: argparse.Namespace) -> int:
+    base = Path(args.dir).absolute()
+    if args.verb == "up":
+        lab = operations.up(base, args.name, args.hosts)
+        _print_status(lab, args.output)
+        return 0
+    if args.verb == "down":
+        gone = operations.down(base, args.name)
+        print(f"lab {args.name} is down" if gone else f"no lab {args.name}")
+        return 0
+    lab = operations.find(base, args.name)
+    if args.verb == "status":
+        _print_status(lab, args.output)
+        return 0
+    host = lab.host(args.host)
+    if args.verb == "exec":
+        command = operations.command_inside(host, args.command[args.command[:1] == ["--"] :] or ["/bin/sh"])
+        os.execvp(command[0], command)  # noqa: S606 - no shell is wanted
+    _misfortune(args, lab, host)
+    return 0
+
+
+def _misfortune(args: argparse.Namespace, lab: Lab, host: Host) -> None:
+    match args.verb:
+        case "kill":
+            operations.kill(host)
+        case "restart":
+            operations.restart(lab, host)
+        case "stop":
+            operations.signal_daemon(host, signal.SIGSTOP)
+        case "cont":
+            operations.signal_daemon(host, signal.SIGCONT)
+        case "cut":
+            operations.cut(lab, host, args.blackhole)
+        case "heal":
+            operations.heal(lab, host)
+        case "poweroff":
+            operations.poweroff(lab, host)
+        case "poweron":
+            operations.poweron(lab, host)
+
+
+def _inner(verb: str, args: list[str]) -> int:
+    """The processes that cannot come back from where they go; called by `operations` alone."""
+    if verb == "_switch":
+        power.boot_switch(Path(args[0]))
+        return 0
+    lab = load(Path(args[0]))
+    assert lab is not None, "a lab is planned before its hosts are booted"
+    host = lab.host(args[1])
+    if verb == "_boot":
+        power.boot_host(host)
+        return 0
+    init = recorded(host.init_file)
+    assert verb == "_daemon" and init is not None, "a host is booted before its daemon starts"
+    power.start_daemon(host, init)
+    return 0
+
+
+def _print_status(lab: Lab, output: str) -> None:
+    hosts = operations.status(lab)
+    if output == "json":
+        print(
+            json.dumps(
+                {"name": lab.name, "directory": lab.directory, "hosts": [asdict(h) for h in hosts]}, indent=1
+            )
+        )
+        return
+    rows = [("HOST", "URI", "POWER", "LINK", "LIBVIRTD", "NETWORK", "HOST UUID")]
+    for host in hosts:
+        on = "on" if host.power else "off"
+        rows.append(
+            (
+                host.name,
+                host.uri,
+                on,
+                "up" if host.link else "down",
+                host.libvirtd,
+                host.network,
+                host.host_uuid,
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="lab", description="Real libvirt hosts on one machine.")
+    where = argparse.ArgumentParser(add_help=False)
+    where.add_argument(
+        "--dir", default=str(DEFAULT_BASE), help="directory that holds labs (default: %(default)s)"
+    )
+    where.add_argument(
+        "--name",
+        default="lab",
+        type=_name,
+        help="which lab; several can run side by side (default: %(default)s)",
+    )
+    output = argparse.ArgumentParser(add_help=False)
+    output.add_argument("-o", "--output", choices=["text", "json"], default="text")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    up = verbs.add_parser("up", parents=[where, output], help="start a lab and wait until every host answers")
+    up.add_argument("--hosts", type=int, default=3, metavar="N", help="how many hosts (default: %(default)s)")
+    verbs.add_parser("down", parents=[where], help="end a lab and remove all it made")
+    verbs.add_parser("status", parents=[where, output], help="show the hosts")
+    for verb, text in HOST_VERBS.items():
+        one = verbs.add_parser(verb, parents=[where], help=text)
+        one.add_argument("host", metavar="HOST", help="name or number")
+        if verb == "cut":
+            one.add_argument(
+                "--blackhole",
+                action="store_true",
+                help="let packets vanish instead of failing as for a dead neighbour",
+            )
+    run = verbs.add_parser(
+        "exec", parents=[where], help="run a command inside HOST: lab exec [OPTIONS] HOST -- CMD..."
+    )
+    run.add_argument("host", metavar="HOST")
+    run.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD")
+    return parser
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?", text):
+        raise argparse.ArgumentTypeError("must be lower-case letters, digits and dashes, at most 42")
+    return text
+
+
+def _interrupt(_signum: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
