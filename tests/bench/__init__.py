@@ -1,0 +1,1 @@
+"""Benchmarks: each file that can be run prints its figures; none is a test."""

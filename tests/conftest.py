@@ -1,0 +1,81 @@
+"""What all tests share: the options of `tests/run`, and fixtures from the packages that own them.
+
+A test needs the lab or etcd if it asks for their fixture, or says so by the marker. Such a test that cannot
+run is skipped and named at the end; under `--require` it fails instead, and so does a whole run in which
+no test of a required kind was left. Tests marked `long` are left out unless `--long` is given.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+
+import pytest
+
+# Loops made from here on check that they are only called from their own thread (drivers have threads).
+os.environ.setdefault("PYTHONASYNCIODEBUG", "1")
+
+pytest_plugins = ["tests.lab.fixture"]
+
+KINDS = ("lab", "etcd")
+_REQUIRED = pytest.StashKey[frozenset[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("domctl")
+    group.addoption("--require", default="none", help="lab,etcd: tests of these kinds must be able to run")
+    group.addoption("--long", action="store_true", help="also run the tests marked long")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    asked = config.getoption("--require")
+    required = frozenset() if asked == "none" else frozenset(asked.split(","))
+    if unknown := required.difference(KINDS):
+        raise pytest.UsageError(f"--require knows {', '.join(KINDS)}, not {', '.join(sorted(unknown))}")
+    config.stash[_REQUIRED] = required
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        for kind in KINDS:
+            if kind in getattr(item, "fixturenames", ()):
+                item.add_marker(kind)
+    if not config.getoption("--long"):
+        left_out = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    config = session.config
+    narrowed = config.getoption("keyword") or config.getoption("markexpr") or config.getoption("lf", False)
+    if narrowed or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return
+    for kind in sorted(config.stash[_REQUIRED]):
+        if not any(item.get_closest_marker(kind) for item in session.items):
+            raise pytest.UsageError(f"--require {kind}, but no test needs it: none was collected")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    missing = [kind for kind in item.config.stash[_REQUIRED] if item.get_closest_marker(kind)]
+    if report.skipped and missing:
+        report.outcome = "failed"
+        report.longrepr = f"skipped under --require {','.join(sorted(missing))}: {_reason(report)}"
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = terminalreporter.stats.get("skipped", [])
+    if not skipped:
+        return
+    terminalreporter.section(f"NOT RUN: {len(skipped)} tests", sep="!", red=True)
+    reasons = [_reason(report) for report in skipped]
+    for reason in sorted(set(reasons), key=lambda r: (-reasons.count(r), r)):
+        terminalreporter.line(f"{reasons.count(reason):5} {reason}")
+
+
+def _reason(report: pytest.TestReport) -> str:
+    place = report.longrepr
+    return str(place[2] if isinstance(place, tuple) else place).removeprefix("Skipped: ")

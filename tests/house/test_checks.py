@@ -1,0 +1,30 @@
+"""The house's own checks, as tests: so that one run and one closing line tell about everything."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+SCRIPTS_OF_SHELL = ("deploy/bootstrap", "tests/run", ".ci/run")
+
+CHECKS = {
+    "ruff finds nothing": [BIN / "ruff", "check", "."],
+    "the code is formatted": [BIN / "ruff", "format", "--check", "."],
+    "types hold strictly": [BIN / "mypy"],
+    "imports go down only": [BIN / "lint-imports"],
+    "shell scripts parse": ["bash", "-c", 'for f; do bash -n "$f" || exit 1; done', "-", *SCRIPTS_OF_SHELL],
+}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("check", CHECKS)
+def test_house(check: str) -> None:
+    done = subprocess.run(
+        CHECKS[check], cwd=CHECKOUT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
