@@ -15,8 +15,11 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from drivers.errors import StoreRefused
+
 MAX_TXN_OPS = 128  # etcd's default --max-txn-ops
 MAX_VALUE_BYTES = 1_000_000  # below etcd's 1.5 MiB request limit
+MAX_REQUEST_BYTES = 1_500_000  # keys and values of one transaction, below the same limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,28 @@ class StoreStatus:
     revision: int
     version: str
     endpoint: str
+
+
+def check_txn(compares: Sequence[Compare], writes: Sequence[Write]) -> None:
+    """Raise StoreRefused for what no implementation takes, before anything is sent."""
+    if len(compares) > MAX_TXN_OPS or len(writes) > MAX_TXN_OPS:
+        raise StoreRefused(f"too many operations in one transaction: more than {MAX_TXN_OPS}")
+    size = 0
+    seen: set[str] = set()
+    for op in (*compares, *writes):
+        if not op.key:
+            raise StoreRefused("the key is empty")
+        size += len(op.key.encode(errors="surrogateescape"))
+    for write in writes:
+        if write.key in seen:
+            raise StoreRefused(f"{write.key}: written twice in one transaction")
+        seen.add(write.key)
+        if isinstance(write, Put):
+            if len(write.value) > MAX_VALUE_BYTES:
+                raise StoreRefused(f"{write.key}: {len(write.value)} bytes, the limit is {MAX_VALUE_BYTES}")
+            size += len(write.value)
+    if size > MAX_REQUEST_BYTES:
+        raise StoreRefused(f"the transaction has {size} bytes, the limit is {MAX_REQUEST_BYTES}")
 
 
 class Store(Protocol):
