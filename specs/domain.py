@@ -16,25 +16,61 @@ from specs.meta import API_VERSION, Condition, Name, ObjectMeta, Quantity, Struc
 
 DomainStateName = Literal["running", "shutoff"]
 DomainType = Literal["qemu", "kvm", "lxc", "test"]
-DeviceName = Annotated[str, Meta(pattern=r"^[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?$")]
-HostPath = Annotated[str, Meta(pattern=r"^/[^\x00-\x1f]*$", max_length=1024)]
-MacAddress = Annotated[str, Meta(pattern=r"^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$")]
+
+_DEVICE_WORDS = "lower-case letters, digits and '-', beginning and ending with a letter or digit, at most 32"
+_PATH_WORDS = "an absolute path such as /var/lib/libvirt/images/a.img"
+_MAC_WORDS = "a unicast MAC address in lower case such as 52:54:00:12:34:56"
+_MODEL_WORDS = "letters, digits, '-' and '_', at most 32"
+_TARGET_WORDS = "a device name such as vda, sdb, hdc or fda"
+_SERIAL_WORDS = "letters, digits, blanks and '_.+-', at most 36"
+
+
+def _word(limit: int) -> dict[str, str]:
+    return {"words": f"letters, digits, '.', '_' and '-', at most {limit}"}
+
+
+DeviceName = Annotated[
+    str, Meta(pattern=r"^[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?$", extra={"words": _DEVICE_WORDS})
+]
+HostPath = Annotated[str, Meta(pattern=r"^/[^\x00-\x1f]*$", max_length=1024, extra={"words": _PATH_WORDS})]
+MacAddress = Annotated[
+    str, Meta(pattern=r"^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$", extra={"words": _MAC_WORDS})
+]
+MachineName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$", extra=_word(64))]
+NetworkName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$", extra=_word(64))]
+BridgeName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,15}$", extra=_word(15))]
+ModelName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,32}$", extra={"words": _MODEL_WORDS})]
+TargetName = Annotated[str, Meta(pattern=r"^(vd|sd|hd|fd)[a-z]{1,2}$", extra={"words": _TARGET_WORDS})]
+SerialNumber = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_. +-]{1,36}$", extra={"words": _SERIAL_WORDS})]
 
 
 class OperatingSystem(Struct, frozen=True, kw_only=True):
-    """<os>: what boots. `kernel`, `initrd` are paths on the host, under the node's allowedPaths."""
+    """What boots: libvirt's <os>.
+
+    arch: The processor's architecture; x86_64 when left out.
+    machine: QEMU's machine type, such as pc, q35, virt; the host's default when left out.
+    kernel: A kernel to boot directly: a path on the host, under the node's allowedPaths.
+    initrd: The initial file system for kernel: a path on the host, under the node's allowedPaths.
+    cmdline: The command line for kernel.
+    boot: The devices to boot from, in this order.
+    """
 
     arch: Literal["x86_64", "i686", "aarch64", "riscv64", "ppc64le", "s390x"] | UnsetType = UNSET
-    machine: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | UnsetType = UNSET
+    machine: MachineName | UnsetType = UNSET
     kernel: HostPath | UnsetType = UNSET
     initrd: HostPath | UnsetType = UNSET
     cmdline: Annotated[str, Meta(max_length=2048)] | UnsetType = UNSET
-    boot: list[Literal["hd", "cdrom", "network", "fd"]] | UnsetType = UNSET
+    boot: Annotated[list[Literal["hd", "cdrom", "network", "fd"]], Meta(max_length=4)] | UnsetType = UNSET
 
 
 class DiskSource(Struct, frozen=True, kw_only=True):
-    """Exactly one of `file` and `block`: a path on the host, under the node's allowedPaths. `shared: true`
-    says that every node reaches the same storage there; otherwise the disk pins its domain to its node."""
+    """Exactly one of `file` and `block`: a path on the host, under the node's allowedPaths.
+
+    file: An image file.
+    block: A block device.
+    shared: True says that every node reaches the same storage at this path; otherwise the disk, unless it
+        is read-only, pins its domain to its node.
+    """
 
     file: HostPath | UnsetType = UNSET
     block: HostPath | UnsetType = UNSET
@@ -42,32 +78,57 @@ class DiskSource(Struct, frozen=True, kw_only=True):
 
 
 class Disk(Struct, frozen=True, kw_only=True):
-    """<disk>. `name` becomes the alias `ua-<name>`, by which the device is found again."""
+    """One disk, CD-ROM or floppy drive: libvirt's <disk>.
+
+    name: Its name in this domain; it becomes the alias `ua-<name>`, by which the device is found again.
+    device: What the guest sees: disk (also when left out), cdrom or floppy.
+    source: Where its contents are; only a cdrom or floppy drive may be empty.
+    format: The image's format; raw when left out. It is never guessed from the contents.
+    bus: virtio when left out; sata for a cdrom, fdc for a floppy drive.
+    target: The name that the guest may see, such as vda; the next free one when left out.
+    cache: QEMU's cache mode; QEMU's default when left out.
+    read_only: The guest cannot write to it.
+    shareable: Several domains may use it at a time.
+    serial: The serial number that the guest sees.
+    """
 
     name: DeviceName
     device: Literal["disk", "cdrom", "floppy"] | UnsetType = UNSET
     source: DiskSource | UnsetType = UNSET
     format: Literal["raw", "qcow2", "vmdk"] | UnsetType = UNSET
     bus: Literal["virtio", "sata", "scsi", "ide", "usb", "fdc"] | UnsetType = UNSET
-    target: Annotated[str, Meta(pattern=r"^(vd|sd|hd|fd)[a-z]{1,2}$")] | UnsetType = UNSET
+    target: TargetName | UnsetType = UNSET
     cache: Literal["none", "writeback", "writethrough", "directsync", "unsafe"] | UnsetType = UNSET
     read_only: bool | UnsetType = UNSET
     shareable: bool | UnsetType = UNSET
-    serial: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_. +-]{1,36}$")] | UnsetType = UNSET
+    serial: SerialNumber | UnsetType = UNSET
 
 
 class Interface(Struct, frozen=True, kw_only=True):
-    """<interface>. Exactly one of `network` and `bridge`. A `mac` left out is chosen and kept by domctl."""
+    """One network interface: libvirt's <interface>. Exactly one of `network` and `bridge`.
+
+    name: Its name in this domain; it becomes the alias `ua-<name>`.
+    network: A libvirt network of the host.
+    bridge: A bridge of the host.
+    mac: Its MAC address; chosen by domctl and kept in status when left out.
+    model: What the guest sees; virtio when left out.
+    """
 
     name: DeviceName
-    network: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | UnsetType = UNSET
-    bridge: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,15}$")] | UnsetType = UNSET
+    network: NetworkName | UnsetType = UNSET
+    bridge: BridgeName | UnsetType = UNSET
     mac: MacAddress | UnsetType = UNSET
-    model: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,32}$")] | UnsetType = UNSET
+    model: ModelName | UnsetType = UNSET
 
 
 class CharacterDevice(Struct, frozen=True, kw_only=True):
-    """<serial> or <console>. `file` (with `path`, under the node's allowedPaths) or `pty`."""
+    """One serial port (<serial>) or paravirtual console (<console>).
+
+    name: Its name in this domain; it becomes the alias `ua-<name>`.
+    type: pty, a terminal of the host, when left out; or file.
+    path: The file of type file, under the node's allowedPaths.
+    append: The file is continued at the next start, not emptied.
+    """
 
     name: DeviceName
     type: Literal["pty", "file"] | UnsetType = UNSET
@@ -76,40 +137,72 @@ class CharacterDevice(Struct, frozen=True, kw_only=True):
 
 
 class Placement(Struct, frozen=True, kw_only=True):
-    """Where it may run: labels that a node must have, or one node as a hard constraint."""
+    """Where the domain may run.
+
+    node_selector: Labels that a node must have.
+    node: The one node it may run on.
+    """
 
     node_selector: dict[str, str] | UnsetType = UNSET
     node: Name | UnsetType = UNSET
 
 
 class ShutdownStep(Struct, frozen=True, kw_only=True):
-    """One rung of the ladder: ask in this way, wait so long, then the next. `destroy` waits for nothing."""
+    """One rung of the ladder: ask in this way, wait so long, then the next.
+
+    method: agent asks the guest's agent, acpi presses the power button, destroy pulls the plug.
+    timeout_seconds: How long to wait before the next rung; 60 when left out. destroy waits for nothing.
+    """
 
     method: Literal["agent", "acpi", "destroy"]
     timeout_seconds: Annotated[int, Meta(ge=0, le=86400)] | UnsetType = UNSET
 
 
 class DomainSpec(Struct, frozen=True, kw_only=True):
-    """What is wanted of one domain. `vcpus`: 1 to 4096. `memory`: 1Mi to 64Ti."""
+    """What is wanted of one domain.
+
+    state: running, also when left out, or shutoff.
+    type: The hypervisor: kvm when left out; qemu is software emulation; lxc; test.
+    vcpus: The number of virtual CPUs, 1 to 4096; 1 when left out.
+    memory: The guest's memory, 1Mi to 64Ti, such as 512Mi or 4Gi. QEMU gives it in whole MiB, rounded up.
+    os: What boots.
+    disks: Its disks, CD-ROM and floppy drives.
+    interfaces: Its network interfaces.
+    serials: Its serial ports.
+    consoles: Its paravirtual consoles (virtio; the terminal of an lxc container).
+    placement: Where it may run.
+    restart_policy: What to do when the guest ends by itself while state is running: Always start it again,
+        also when left out, only OnFailure, or Never.
+    shutdown: How it is stopped, rung by rung; when left out, acpi with 60 s of grace, then destroy.
+    deletion_policy: What deleting this object does: Delete takes the domain away and keeps its storage;
+        Orphan hands it back as it is.
+    xml: A fragment of libvirt XML, merged over what the other fields generate. Only certain elements are
+        allowed, and only where the server's configuration allows the field at all.
+    """
 
     state: DomainStateName | UnsetType = UNSET
     type: DomainType | UnsetType = UNSET
     vcpus: Annotated[int, Meta(ge=1, le=4096)] | UnsetType = UNSET
-    memory: Quantity
+    memory: Annotated[Quantity, Meta(extra={"format": "memory"})]
     os: OperatingSystem | UnsetType = UNSET
-    disks: list[Disk] | UnsetType = UNSET
-    interfaces: list[Interface] | UnsetType = UNSET
-    serials: list[CharacterDevice] | UnsetType = UNSET
-    consoles: list[CharacterDevice] | UnsetType = UNSET
+    disks: Annotated[list[Disk], Meta(max_length=64)] | UnsetType = UNSET
+    interfaces: Annotated[list[Interface], Meta(max_length=32)] | UnsetType = UNSET
+    serials: Annotated[list[CharacterDevice], Meta(max_length=4)] | UnsetType = UNSET
+    consoles: Annotated[list[CharacterDevice], Meta(max_length=8)] | UnsetType = UNSET
     placement: Placement | UnsetType = UNSET
     restart_policy: Literal["Always", "OnFailure", "Never"] | UnsetType = UNSET
-    shutdown: list[ShutdownStep] | UnsetType = UNSET
+    shutdown: Annotated[list[ShutdownStep], Meta(min_length=1, max_length=8)] | UnsetType = UNSET
     deletion_policy: Literal["Delete", "Orphan"] | UnsetType = UNSET
     xml: Annotated[str, Meta(max_length=65536)] | UnsetType = UNSET
 
 
 class PendingField(Struct, frozen=True, kw_only=True):
-    """A field whose new value waits for the next start."""
+    """A field whose new value waits for the next start.
+
+    field: Its path in spec.
+    live: What the running domain has.
+    desired: What it will have.
+    """
 
     field: str
     live: str
@@ -117,7 +210,22 @@ class PendingField(Struct, frozen=True, kw_only=True):
 
 
 class DomainStatus(Struct, frozen=True, kw_only=True):
-    """What is. `state` and `reason` are libvirt's words, or Unknown and Absent with ours."""
+    """What is. `state` and `reason` are libvirt's words, or Unknown and Absent with ours.
+
+    observed_generation: The generation of spec that this status speaks of.
+    phase: One word for tables.
+    reason: Why it is not as desired, one word.
+    node: The node it is assigned to.
+    state: libvirt's state.
+    state_reason: libvirt's reason for it.
+    uuid: Its libvirt UUID.
+    epoch: The epoch of its assignment.
+    digest: The digest of the definition that was made from spec.
+    macs: The MAC addresses that were chosen, by interface.
+    restarts: How often it was started again.
+    pending: What waits for the next start.
+    conditions: Ready, Reconciling, Stalled and further aspects.
+    """
 
     observed_generation: int | UnsetType = UNSET
     phase: str | UnsetType = UNSET
@@ -135,6 +243,15 @@ class DomainStatus(Struct, frozen=True, kw_only=True):
 
 
 class Domain(Struct, frozen=True, kw_only=True):
+    """One libvirt domain that should exist, on a host chosen by the controller, in the state that spec says.
+
+    api_version: domctl.io/v1.
+    kind: Domain.
+    metadata: The envelope.
+    spec: What is wanted.
+    status: What is; written by the controller.
+    """
+
     api_version: Literal["domctl.io/v1"] = API_VERSION
     kind: Literal["Domain"] = "Domain"
     metadata: ObjectMeta

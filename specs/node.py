@@ -15,7 +15,12 @@ from specs.meta import API_VERSION, Condition, ObjectMeta, Quantity, Struct
 
 
 class Taint(Struct, frozen=True, kw_only=True):
-    """Nothing new is placed on a node with a NoSchedule taint; what runs there stays."""
+    """Nothing new is placed on a node with a NoSchedule taint; what runs there stays.
+
+    key: As a label's key.
+    value: As a label's value.
+    effect: NoSchedule.
+    """
 
     key: Annotated[str, Meta(min_length=1, max_length=253)]
     value: str | UnsetType = UNSET
@@ -23,43 +28,90 @@ class Taint(Struct, frozen=True, kw_only=True):
 
 
 class Overcommit(Struct, frozen=True, kw_only=True):
-    """How much may be promised for each unit there is: 4 means four vCPUs for each CPU. Default: vcpus 4,
-    memory 1."""
+    """How much may be promised for each unit there is.
+
+    vcpus: 4, also when left out, means four vCPUs for each CPU.
+    memory: 1 when left out: no more than there is.
+    """
 
     vcpus: Annotated[float, Meta(gt=0, le=64)] | UnsetType = UNSET
     memory: Annotated[float, Meta(gt=0, le=8)] | UnsetType = UNSET
 
 
 class Reserved(Struct, frozen=True, kw_only=True):
-    """What the host keeps for itself."""
+    """What the host keeps for itself.
+
+    vcpus: CPUs; none when left out.
+    memory: Such as 2Gi; none when left out.
+    """
 
     vcpus: Annotated[int, Meta(ge=0, le=4096)] | UnsetType = UNSET
-    memory: Quantity | UnsetType = UNSET
+    memory: Annotated[Quantity, Meta(extra={"format": "reserved"})] | UnsetType = UNSET
 
 
 class NodeSpec(Struct, frozen=True, kw_only=True):
-    """`insecure: true` is needed for a TCP URI, which has no authentication: whoever reaches that port is
-    root there. `observeOnly`: a read-only connection, nothing is placed or changed. `allowedPaths`: the only
-    host directories that disks, kernels and serial files of domains may name."""
+    """How a host is reached, and what may be placed on it.
+
+    uri: libvirt's URI of the host, such as qemu+tls://host/system.
+    unschedulable: Nothing new is placed here; what runs here stays.
+    taints: Reasons to place nothing here.
+    overcommit: How much may be promised for each unit there is.
+    reserved: What the host keeps for itself.
+    allowed_paths: The only host directories that disks, kernels and serial files of domains may name.
+    observe_only: A read-only connection: nothing is placed or changed.
+    insecure: Must be true for a TCP URI, which has no authentication: whoever reaches that port is root.
+    """
 
     uri: Annotated[str, Meta(min_length=1, max_length=512)]
     unschedulable: bool | UnsetType = UNSET
-    taints: list[Taint] | UnsetType = UNSET
+    taints: Annotated[list[Taint], Meta(max_length=64)] | UnsetType = UNSET
     overcommit: Overcommit | UnsetType = UNSET
     reserved: Reserved | UnsetType = UNSET
-    allowed_paths: list[HostPath] | UnsetType = UNSET
+    allowed_paths: Annotated[list[HostPath], Meta(max_length=64)] | UnsetType = UNSET
     observe_only: bool | UnsetType = UNSET
     insecure: bool | UnsetType = UNSET
 
 
 class NodeResources(Struct, frozen=True, kw_only=True):
+    """An amount of what a node has.
+
+    vcpus: Virtual CPUs.
+    memory_bytes: Memory in bytes.
+    """
+
     vcpus: int = 0
     memory_bytes: int = 0
 
 
 class NodeStatus(Struct, frozen=True, kw_only=True):
-    """Facts as libvirt reports them; `allocatable` is capacity with overcommit, less what is reserved;
-    `allocated` counts assigned domains and foreign ones."""
+    """What the host said last, and whether that may be trusted.
+
+    observed_generation: The generation of spec that this status speaks of.
+    phase: One word for tables.
+    reason: Why the node is not ready, one word.
+    host_uuid: The host's own UUID.
+    driver: libvirt's driver: qemu, lxc, test.
+    mode: system or session.
+    hostname: The host's name for itself.
+    uri: libvirt's canonical URI.
+    libvirt_version: The version of libvirtd.
+    hypervisor_version: The version of the hypervisor.
+    arch: The architecture of the host.
+    cpu_model: The model of its CPU.
+    cpus: How many CPUs it has.
+    max_vcpus: How many virtual CPUs one domain may have.
+    memory_bytes: Its memory.
+    free_memory_bytes: Its free memory when last asked.
+    numa_cells: How many NUMA cells it has.
+    encrypted: Whether the connection is encrypted.
+    secure: Whether libvirt deems the connection secure.
+    allocatable: Capacity with overcommit, less what is reserved.
+    allocated: What assigned domains and foreign ones take.
+    domains: How many of our domains are assigned to it.
+    foreign_domains: How many domains it has that are not ours.
+    orphans: UUIDs of domains with our mark but no object.
+    conditions: Ready, Reconciling, Stalled and further aspects.
+    """
 
     observed_generation: int | UnsetType = UNSET
     phase: str | UnsetType = UNSET
@@ -89,6 +141,15 @@ class NodeStatus(Struct, frozen=True, kw_only=True):
 
 
 class Node(Struct, frozen=True, kw_only=True):
+    """One libvirt host, reached by a URI.
+
+    api_version: domctl.io/v1.
+    kind: Node.
+    metadata: The envelope; its labels are what domains select by.
+    spec: How it is reached and what may be placed on it.
+    status: What the host said last; written by the controller.
+    """
+
     api_version: Literal["domctl.io/v1"] = API_VERSION
     kind: Literal["Node"] = "Node"
     metadata: ObjectMeta

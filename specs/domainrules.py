@@ -1,0 +1,214 @@
+"""What a Domain's spec must be beyond its types: what its fields mean together.
+
+Works on the cleaned value of `specs.walker`; see `specs.metarules`. Whether a path is allowed depends on
+the node, and is checked where the XML is made (`specs.domainxml`); that a path is sound is checked here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from specs import metarules, paths, quantity
+from specs.problems import Keys, shown
+from specs.walker import Report
+
+MIN_MEMORY: Final = 1 << 20
+MAX_MEMORY: Final = 64 << 40
+# The prefix of a target's name for each bus, as libvirt understands it.
+TARGET_PREFIX: Final = {"virtio": "vd", "sata": "sd", "scsi": "sd", "usb": "sd", "ide": "hd", "fdc": "fd"}
+DEFAULT_BUS: Final = {"disk": "virtio", "cdrom": "sata", "floppy": "fdc"}
+_BUSES: Final = {
+    "disk": ("virtio", "sata", "scsi", "ide", "usb"),
+    "cdrom": ("sata", "scsi", "ide", "usb"),
+    "floppy": ("fdc",),
+}
+_DEVICES: Final = ("disks", "interfaces", "serials", "consoles")
+
+
+def check_domain(spec: object, report: Report) -> None:
+    if not isinstance(spec, Mapping):
+        return
+    _check_memory(spec.get("memory"), report)
+    _check_os(spec.get("os"), report)
+    _check_disks(spec, report)
+    _check_interfaces(spec, report)
+    _check_character_devices(spec, report)
+    _check_names(spec, report)
+    _check_ladder(spec.get("shutdown"), report)
+    _check_type(spec, report)
+    placement = spec.get("placement")
+    if isinstance(placement, Mapping):
+        metarules.check_labels(placement.get("nodeSelector"), ("spec", "placement", "nodeSelector"), report)
+
+
+def _items(spec: Mapping[str, Any], name: str) -> Iterator[tuple[Keys, Mapping[str, Any]]]:
+    """The entries of one of spec's lists that are objects at all, with their paths."""
+    listed = spec.get(name)
+    for index, item in enumerate(listed if isinstance(listed, list) else ()):
+        if isinstance(item, Mapping):
+            yield ("spec", name, index), item
+
+
+def _check_memory(memory: object, report: Report) -> None:
+    keys = ("spec", "memory")
+    if isinstance(memory, bool) or not isinstance(memory, str | int):
+        return
+    try:
+        amount = quantity.to_bytes(memory)
+    except ValueError as error:
+        report.add(keys, str(error))
+        return
+    if not MIN_MEMORY <= amount <= MAX_MEMORY:
+        unit = " (bytes; did you forget Mi?)" if isinstance(memory, int) and 0 < memory < MIN_MEMORY else ""
+        report.add(keys, f"must be between 1Mi and 64Ti, is {memory}{unit}")
+
+
+def _check_path(path: object, keys: Keys, report: Report) -> None:
+    if isinstance(path, str) and path.startswith("/") and (fault := paths.fault(path)) is not None:
+        report.add(keys, f"must {fault}, is {shown(path)}")
+
+
+def _check_os(os: object, report: Report) -> None:
+    if not isinstance(os, Mapping):
+        return
+    keys: Keys = ("spec", "os")
+    for name in ("kernel", "initrd"):
+        _check_path(os.get(name), (*keys, name), report)
+    for name in ("initrd", "cmdline"):
+        if name in os and "kernel" not in os:
+            report.add((*keys, name), "needs os.kernel: it is for a kernel that is booted directly")
+    if "boot" in os and "kernel" in os:
+        report.add((*keys, "boot"), "cannot stand beside os.kernel, which is booted directly")
+    boot = os.get("boot")
+    if isinstance(boot, list) and len({str(one) for one in boot}) != len(boot):
+        report.add((*keys, "boot"), "names a device twice", "FieldValueDuplicate")
+    cmdline = os.get("cmdline")
+    if isinstance(cmdline, str) and any(c in cmdline for c in "\r\n\t"):
+        report.add((*keys, "cmdline"), "must be one line without tabs")
+
+
+def _check_disks(spec: Mapping[str, Any], report: Report) -> None:
+    targets: dict[object, Keys] = {}
+    for keys, disk in _items(spec, "disks"):
+        device = disk.get("device", "disk")
+        _check_source(disk, device, keys, report)
+        _check_bus(disk, device, keys, report)
+        target = disk.get("target")
+        if isinstance(target, str):
+            if target in targets:
+                report.add((*keys, "target"), f"is there twice: {target}", "FieldValueDuplicate")
+            targets[target] = keys
+        if device == "cdrom" and disk.get("readOnly") is False:
+            report.add((*keys, "readOnly"), "cannot be false: a cdrom is always read-only")
+
+
+def _check_source(disk: Mapping[str, Any], device: object, keys: Keys, report: Report) -> None:
+    source = disk.get("source")
+    if source is None:
+        if device == "disk":
+            message = "is required: only a cdrom or floppy drive may be empty"
+            report.add((*keys, "source"), message, "FieldValueRequired")
+        return
+    if not isinstance(source, Mapping):
+        return
+    if ("file" in source) == ("block" in source):
+        report.add((*keys, "source"), "must have exactly one of file and block", "FieldValueRequired")
+    for name in ("file", "block"):
+        _check_path(source.get(name), (*keys, "source", name), report)
+
+
+def _check_bus(disk: Mapping[str, Any], device: object, keys: Keys, report: Report) -> None:
+    if device not in _BUSES:
+        return
+    bus = disk.get("bus", DEFAULT_BUS[str(device)])
+    if bus not in TARGET_PREFIX:
+        return
+    if bus not in _BUSES[str(device)]:
+        allowed = " or ".join(_BUSES[str(device)])
+        report.add((*keys, "bus"), f"must be {allowed} for a {device}, is {bus}", "FieldValueNotSupported")
+        return
+    target, prefix = disk.get("target"), TARGET_PREFIX[bus]
+    if isinstance(target, str) and target[:2] in TARGET_PREFIX.values() and not target.startswith(prefix):
+        report.add((*keys, "target"), f"must begin with {prefix} on the bus {bus}, is {target}")
+    if device == "disk" and bus in ("ide", "sata") and disk.get("readOnly") is True:
+        report.add((*keys, "readOnly"), f"is not possible for a disk on the bus {bus}: QEMU has no such disk")
+
+
+def _check_interfaces(spec: Mapping[str, Any], report: Report) -> None:
+    macs: set[str] = set()
+    for keys, interface in _items(spec, "interfaces"):
+        if ("network" in interface) == ("bridge" in interface):
+            report.add(keys, "must have exactly one of network and bridge", "FieldValueRequired")
+        mac = interface.get("mac")
+        if isinstance(mac, str):
+            if mac in macs:
+                report.add((*keys, "mac"), f"is there twice: {shown(mac)}", "FieldValueDuplicate")
+            if mac == "00:00:00:00:00:00":
+                report.add((*keys, "mac"), "must not be all zeros")
+            macs.add(mac)
+
+
+def _check_character_devices(spec: Mapping[str, Any], report: Report) -> None:
+    paths_seen: set[str] = set()
+    for name in ("serials", "consoles"):
+        for keys, device in _items(spec, name):
+            kind, path = device.get("type", "pty"), device.get("path")
+            _check_path(path, (*keys, "path"), report)
+            if kind == "file" and "path" not in device:
+                report.add((*keys, "path"), "is required for type file", "FieldValueRequired")
+            elif kind == "pty":
+                for extra in ("path", "append"):
+                    if extra in device:
+                        report.add((*keys, extra), "is for type file only", "FieldValueForbidden")
+            if isinstance(path, str):
+                if path in paths_seen:
+                    report.add((*keys, "path"), f"is there twice: {shown(path)}", "FieldValueDuplicate")
+                paths_seen.add(path)
+
+
+def _check_names(spec: Mapping[str, Any], report: Report) -> None:
+    """One space of names for all devices: they become the aliases of one domain."""
+    seen: dict[object, str] = {}
+    for listed in _DEVICES:
+        for keys, device in _items(spec, listed):
+            name = device.get("name")
+            if isinstance(name, str):
+                if name in seen:
+                    message = f"must be unique among all devices, {shown(name)} is also in spec.{seen[name]}"
+                    report.add((*keys, "name"), message, "FieldValueDuplicate")
+                seen.setdefault(name, listed)
+
+
+def _check_ladder(steps: Any, report: Report) -> None:
+    destroyed = False
+    for index, step in enumerate(steps if isinstance(steps, list) else ()):
+        if not isinstance(step, Mapping):
+            continue
+        keys = ("spec", "shutdown", index)
+        if destroyed:
+            report.add(keys, "can never be reached: it comes after destroy")
+            return
+        destroyed = step.get("method") == "destroy"
+        if destroyed and "timeoutSeconds" in step:
+            message = "is not for destroy, which waits for nothing"
+            report.add((*keys, "timeoutSeconds"), message, "FieldValueForbidden")
+
+
+def _check_type(spec: Mapping[str, Any], report: Report) -> None:
+    """What a container cannot have. Its root file system comes with a later version."""
+    if spec.get("type") != "lxc":
+        return
+    for name in ("disks", "serials"):
+        if spec.get(name):
+            report.add(("spec", name), "is not possible for type lxc", "FieldValueForbidden")
+    os = spec.get("os")
+    for name in os if isinstance(os, Mapping) else ():
+        if name != "arch":
+            report.add(("spec", "os", name), "is not possible for type lxc", "FieldValueForbidden")
+    for keys, console in _items(spec, "consoles"):
+        if console.get("type", "pty") != "pty":
+            report.add((*keys, "type"), "must be pty for type lxc", "FieldValueNotSupported")
+    for keys, step in _items(spec, "shutdown"):
+        if step.get("method") == "agent":
+            report.add((*keys, "method"), "must be acpi or destroy for type lxc", "FieldValueNotSupported")

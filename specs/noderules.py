@@ -1,0 +1,86 @@
+"""What a Node's spec must be beyond its types: a URI of the whitelist, sound paths, taints and amounts.
+
+Works on the cleaned value of `specs.walker`; see `specs.metarules`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from specs import metarules, paths, quantity
+from specs.problems import Keys, shown
+from specs.uri import parse_uri
+from specs.walker import Report
+
+
+def check_node(spec: object, report: Report) -> None:
+    if not isinstance(spec, Mapping):
+        return
+    _check_uri(spec, report)
+    _check_allowed_paths(spec.get("allowedPaths"), report)
+    _check_taints(spec.get("taints"), report)
+    reserved = spec.get("reserved")
+    if isinstance(reserved, Mapping):
+        _check_amount(reserved.get("memory"), ("spec", "reserved", "memory"), report)
+
+
+def _check_uri(spec: Mapping[str, Any], report: Report) -> None:
+    uri = spec.get("uri")
+    if not isinstance(uri, str) or not uri:
+        return
+    try:
+        parsed = parse_uri(uri)
+    except ValueError as error:
+        report.add(("spec", "uri"), str(error))
+        return
+    if parsed.transport == "tcp" and spec.get("insecure") is not True:
+        message = (
+            "must be true for a TCP URI, which has no authentication: "
+            "whoever reaches that port is root on the host"
+        )
+        report.add(("spec", "insecure"), message, "FieldValueRequired")
+
+
+def _check_allowed_paths(allowed: Any, report: Report) -> None:
+    seen: set[str] = set()
+    for index, path in enumerate(allowed if isinstance(allowed, list) else ()):
+        keys = ("spec", "allowedPaths", index)
+        if not isinstance(path, str) or not path.startswith("/"):
+            continue
+        if path == "/":
+            report.add(keys, "must not be '/': that would allow every file of the host")
+        elif (fault := paths.fault(path)) is not None:
+            report.add(keys, f"must {fault}, is {shown(path)}")
+        elif path in seen:
+            report.add(keys, f"is there twice: {shown(path)}", "FieldValueDuplicate")
+        seen.add(path)
+
+
+def _check_taints(taints: Any, report: Report) -> None:
+    seen: set[tuple[object, object]] = set()
+    for index, taint in enumerate(taints if isinstance(taints, list) else ()):
+        if not isinstance(taint, Mapping):
+            continue
+        keys: Keys = ("spec", "taints", index)
+        key, value = taint.get("key"), taint.get("value")
+        if isinstance(key, str) and key and (fault := metarules.key_fault(key)) is not None:
+            report.add((*keys, "key"), fault)
+        if isinstance(value, str) and (fault := metarules.value_fault(value)) is not None:
+            report.add((*keys, "value"), fault)
+        pair = (str(key), str(taint.get("effect")))
+        if pair in seen:
+            report.add(keys, f"is there twice: {shown(key)} with the same effect", "FieldValueDuplicate")
+        seen.add(pair)
+
+
+def _check_amount(memory: object, keys: Keys, report: Report) -> None:
+    if isinstance(memory, bool) or not isinstance(memory, str | int):
+        return
+    try:
+        amount = quantity.to_bytes(memory)
+    except ValueError as error:
+        report.add(keys, str(error))
+        return
+    if amount < 0:
+        report.add(keys, f"must not be negative, is {memory}")

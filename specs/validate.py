@@ -1,0 +1,159 @@
+"""Objects from JSON values: every problem at once, or a typed, frozen object.
+
+The way in for everything that a user or client sends: `decode` for one value (the API's bodies), and
+`load_file_objects` for the text of a file (the command line), whose problems carry line and column. First
+the schema (`specs.walker`), then what fields mean together (`specs.domainrules`, `noderules`,
+`metarules`), on the same value, so that one wrong field hides no other. Fields that come later are refused
+by name (`specs.later`). What has no problem converts without error. Not here: what depends on a node
+(allowed paths, `specs.domainxml`), on the cluster (unique MACs) or on who asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, Final
+
+import msgspec
+from msgspec import inspect
+
+from specs import domainrules, metarules, noderules, yamldoc
+from specs.domain import Domain, effective_type
+from specs.kinds import KINDS, Kind
+from specs.later import LATER
+from specs.meta import API_VERSION, GROUP, ObjectMeta
+from specs.node import Node
+from specs.problems import Problem, errors, shown
+from specs.walker import Report, Unknown, walk
+
+__all__ = ["FileObject", "Unknown", "decode", "immutable_problems", "load_file_objects"]
+
+_TYPES: Final = MappingProxyType({kind.kind: inspect.type_info(kind.struct) for kind in KINDS})
+_BY_KIND: Final = MappingProxyType({kind.kind: kind for kind in KINDS})
+
+
+@dataclass(frozen=True, slots=True)
+class FileObject:
+    """One object of a file: typed, as it was written, and the line where it begins."""
+
+    value: Domain | Node
+    raw: Mapping[str, Any]
+    line: int
+
+
+def decode(value: object, unknown: Unknown = Unknown.STRICT) -> tuple[Domain | Node | None, list[Problem]]:
+    """A JSON value as an object. None if any problem is an error; warnings may stand beside an object."""
+    kind, problems = _kind_of(value)
+    if kind is None:
+        return None, problems
+    report = Report(unknown)
+    clean = walk(value, _TYPES[kind.kind], (), report, LATER[kind.kind])
+    metarules.check_metadata(clean.get("metadata"), kind.namespaced, report)
+    if kind.struct is Domain:
+        domainrules.check_domain(clean.get("spec"), report)
+    else:
+        noderules.check_node(clean.get("spec"), report)
+    if errors(report.problems):
+        return None, report.problems
+    try:
+        return msgspec.convert(clean, kind.struct), report.problems
+    except msgspec.ValidationError as error:  # the walk is stricter; a gap in it must still be a 422
+        return None, [*report.problems, Problem((), str(error))]
+
+
+def load_file_objects(
+    text: str | bytes, filename: str = "", unknown: Unknown = Unknown.STRICT
+) -> tuple[list[FileObject], list[Problem]]:
+    """All objects of a YAML or JSON text, and all problems with their lines.
+
+    Objects without a problem are returned even if others have some (whoever applies them decides whether
+    to go on); a `List` of kind v1 is taken apart. `filename` stands in the problems.
+    """
+    loaded = yamldoc.load(text)
+    objects: list[FileObject] = []
+    problems = list(loaded.problems)
+    for document in loaded.documents:
+        for prefix, value in _unlisted(document.value):
+            found, wrong = decode(value, unknown)
+            problems += [_placed(problem, prefix, document) for problem in wrong]
+            if found is not None and not document.faulty and isinstance(value, Mapping):
+                line, _ = document.position(prefix)
+                objects.append(FileObject(found, value, line))
+    problems.sort(key=lambda problem: (problem.line, problem.column))
+    _report_twins(objects, problems)
+    return objects, [replace(problem, file=filename) for problem in problems]
+
+
+def immutable_problems(old: Domain | Node, new: Domain | Node) -> list[Problem]:
+    """What an update may not change: identity, and the family of hypervisors (another driver's domain would
+    be another domain). Everything else can be changed, at the next start at the latest."""
+    problems = []
+    for name in ("name", "namespace", "uid"):
+        before, after = _identity(old.metadata, name), _identity(new.metadata, name)
+        if after is not msgspec.UNSET and before != after:
+            message = f"cannot be changed, is {shown(before)}"
+            problems.append(Problem(("metadata", name), message, "FieldValueForbidden"))
+    if type(old) is not type(new):
+        problems.append(Problem(("kind",), "cannot be changed", "FieldValueForbidden"))
+    elif isinstance(old, Domain) and isinstance(new, Domain) and _driver(old) != _driver(new):
+        message = f"cannot be changed from {effective_type(old.spec)} to {effective_type(new.spec)}"
+        problems.append(Problem(("spec", "type"), message, "FieldValueForbidden"))
+    return problems
+
+
+def _identity(meta: ObjectMeta, name: str) -> object:
+    value = getattr(meta, name)
+    return "default" if name == "namespace" and value is msgspec.UNSET else value
+
+
+def _driver(domain: Domain) -> str:
+    kind = effective_type(domain.spec)
+    return "qemu" if kind == "kvm" else kind
+
+
+def _kind_of(value: object) -> tuple[Kind | None, list[Problem]]:
+    if not isinstance(value, Mapping):
+        return None, [Problem((), f"must be an object, is {shown(value)}", "FieldValueTypeInvalid")]
+    api, name = value.get("apiVersion"), value.get("kind")
+    problems = []
+    if api is None:
+        problems.append(Problem(("apiVersion",), f"is required: {API_VERSION}", "FieldValueRequired"))
+    elif api != API_VERSION:
+        hint = f": the group {GROUP} has only this version" if str(api)[:64].startswith(GROUP) else ""
+        message = f"must be {API_VERSION}, is {shown(api)}{hint}"
+        problems.append(Problem(("apiVersion",), message, "FieldValueNotSupported"))
+    kind = _BY_KIND.get(name) if isinstance(name, str) else None
+    known = " or ".join(_BY_KIND)
+    if name is None:
+        problems.append(Problem(("kind",), f"is required: {known}", "FieldValueRequired"))
+    elif kind is None:
+        problems.append(Problem(("kind",), f"must be {known}, is {shown(name)}", "FieldValueNotSupported"))
+    return (None if problems else kind), problems
+
+
+def _unlisted(value: object) -> list[tuple[tuple[str | int, ...], object]]:
+    """The objects of a document, with their paths: itself, or the items of a v1 List."""
+    if isinstance(value, Mapping) and value.get("apiVersion") == "v1" and value.get("kind") == "List":
+        items = value.get("items")
+        if isinstance(items, list):
+            return [(("items", index), item) for index, item in enumerate(items)]
+    return [((), value)]
+
+
+def _placed(problem: Problem, prefix: tuple[str | int, ...], document: yamldoc.Document) -> Problem:
+    keys = (*prefix, *problem.keys)
+    line, column = document.position(keys)
+    return replace(problem, keys=keys, line=line, column=column)
+
+
+def _report_twins(objects: list[FileObject], problems: list[Problem]) -> None:
+    """The same object twice in one text: the second would silently win."""
+    seen: dict[tuple[str, object, str], int] = {}
+    for one in objects:
+        meta = one.value.metadata
+        key = (one.value.kind, _identity(meta, "namespace"), meta.name)
+        if key in seen:
+            message = f"{one.value.kind} {shown(meta.name)} is there twice, first in line {seen[key]}"
+            problems.append(Problem((), message, "FieldValueDuplicate", one.line, 1))
+        seen.setdefault(key, one.line)
