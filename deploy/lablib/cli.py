@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
-from . import operations, power
+from . import guest, operations, power
 from .layout import DEFAULT_BASE, Host, Lab, load
 from .processes import recorded
 from .wires import LinkError
@@ -37,6 +37,8 @@ def main(argv: list[str]) -> int:
     if argv and argv[0].startswith("_"):
         return _inner(argv[0], argv[1:])
     args = _parser().parse_args(argv)
+    if args.verb == "guest":
+        return _make_guests(Path(args.out))
     if os.geteuid() != 0:
         sys.stderr.write("lab: needs root\n")
         return 2
@@ -110,6 +112,17 @@ def _inner(verb: str, args: list[str]) -> int:
     return 0
 
 
+def _make_guests(directory: Path) -> int:
+    try:
+        guests = guest.make(directory)
+    except (guest.GuestError, OSError) as error:
+        sys.stderr.write(f"lab: {error}\n")
+        return 1
+    for path in (guests.tick, guests.deaf, guests.kernel, guests.initramfs):
+        print(path)
+    return 0
+
+
 def _print_status(lab: Lab, output: str) -> None:
     hosts = operations.status(lab)
     if output == "json":
@@ -166,6 +179,8 @@ def _parser() -> argparse.ArgumentParser:
                 action="store_true",
                 help="let packets vanish instead of failing as for a dead neighbour",
             )
+    make = verbs.add_parser("guest", help="make guests to boot: a ticking boot sector and a small Linux")
+    make.add_argument("--out", required=True, metavar="DIR", help="where to write them")
     run = verbs.add_parser(
         "exec", parents=[where], help="run a command inside HOST: lab exec [OPTIONS] HOST -- CMD..."
     )

@@ -89,7 +89,7 @@ def write_files(lab: Lab, host: Host) -> None:
         autostart = etc / kind / "autostart"
         autostart.mkdir()
         (autostart / "default.xml").symlink_to(f"/etc/libvirt/{kind}/default.xml")
-    for name in ("lib/images", "cache", "log/qemu", "run"):
+    for name in ("lib/images", "cache", "log/serial", "run"):
         (host.dir / name).mkdir(parents=True)
     (host.dir / "hosts").write_text(hosts_file(lab))
     (host.dir / "passwd").write_text(
