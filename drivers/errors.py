@@ -5,6 +5,7 @@
     │   ├── Unreachable         the node does not answer: nothing is known of what it holds
     │   ├── AuthFailed          it answers, but not to us: a configuration error, never a reason to fence
     │   ├── CallTimedOut        no reply within the call's deadline: the effect may still happen
+    │   ├── PermitExpired       our leave to act ended before the call was sent: nothing was sent
     │   ├── NoDomain            a healthy connection says that the UUID is neither active nor defined
     │   ├── DomainBusy          another job holds the domain (libvirt 68)
     │   ├── WrongState          the domain is not in a state for this call (libvirt 55): read again
@@ -70,6 +71,10 @@ class AuthFailed(HypervisorError):
 
 class CallTimedOut(HypervisorError):
     advice = Advice.REOBSERVE
+
+
+class PermitExpired(HypervisorError):
+    advice = Advice.REPLAN
 
 
 class NoDomain(HypervisorError):

@@ -1,0 +1,192 @@
+"""drivers.libvirt: the Hypervisor port on libvirt. All threads of the project live in here.
+
+    loop          libvirt's event loop, one thread for the process
+    sockets       libvirt's own sockets: found, tuned, shut down
+    lane          worker threads of one connection, deadlines, and whether a call was sent
+    link          one connection, and how it ends
+    opening       getting connected within a deadline
+    events        callbacks in batches to asyncio
+    session       the port's Session: two connections, every call
+    reads, facts  what is asked of a host
+    capabilities  what each driver can do      errors   libvirt's errors in the port's types
+    records       libvirt's numbers in words
+
+`LibvirtHypervisor` here opens sessions and knows them. Nothing in this package retries, backs off,
+reconnects or decides: that is the controller's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from drivers.errors import HostFailed, HypervisorError, SpecRejected, Unreachable, Unsupported
+from drivers.hypervisor import EventSink, Target
+from drivers.libvirt.capabilities import DRIVERS
+from drivers.libvirt.events import Feed
+from drivers.libvirt.loop import SWITCH_INTERVAL_S, native_loop
+from drivers.libvirt.opening import Opened, Opening
+from drivers.libvirt.session import CallMeter, Deadlines, LibvirtSession, Surroundings
+from specs.uri import ParsedUri, UriNotAllowed, parse_uri
+
+__all__ = ["CallMeter", "Deadlines", "LibvirtHypervisor", "LibvirtSession"]
+
+_FREE_EVERY_S = 0.25
+_FREE_ATTEMPTS = 20
+
+
+@dataclass(slots=True, eq=False)
+class _Attempt:
+    """An opening under way. `ended`: its thread is gone."""
+
+    opening: Opening
+    future: asyncio.Future[Opened | HypervisorError]
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def _no_meter(_node: str, _call: str, _result: str, _seconds: float) -> None:
+    return
+
+
+class LibvirtHypervisor:
+    """The port's Hypervisor. One asyncio loop for its whole life; `meter` is told of every call."""
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        deadlines: Deadlines | None = None,
+        meter: CallMeter = _no_meter,
+    ) -> None:
+        native_loop()
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        self._clock = clock
+        self._deadlines = deadlines or Deadlines()
+        self._meter = meter
+        self._attempts: dict[object, _Attempt] = {}
+        self._sessions: weakref.WeakSet[LibvirtSession] = weakref.WeakSet()
+        self._freeing: set[asyncio.Task[None]] = set()
+
+    @property
+    def lost_threads(self) -> int:
+        """Threads that libvirt has not let go of though nobody waits for them any more."""
+        openings = sum(attempt.future.cancelled() for attempt in self._attempts.values())
+        return openings + sum(session.overdue_calls for session in self._sessions)
+
+    @property
+    def event_lag_s(self) -> float:
+        """How late libvirt's own event loop is; a large value means that connections are about to go."""
+        return native_loop().lag_s()
+
+    async def open(self, target: Target, sink: EventSink) -> LibvirtSession:
+        uri = _allowed(target.uri)
+        loop = asyncio.get_running_loop()
+        feed = Feed(loop, self._clock)
+        opening = Opening(target.node, uri, read_only=target.read_only, feed=feed)
+        attempt = _Attempt(opening, loop.create_future())
+        started_at = self._clock()
+        try:
+            async with asyncio.timeout(self._deadlines.open_s):
+                answer = await self._run(_address(uri), attempt)
+        except TimeoutError:
+            limit = f"{self._deadlines.open_s:g} s"
+            answer = Unreachable(f"{uri.text}: no connection within {limit}, {opening.phase}")
+        finally:
+            if not attempt.future.done() or attempt.future.cancelled():
+                self._give_up(attempt)
+        result = type(answer).__name__ if isinstance(answer, HypervisorError) else "done"
+        self._meter(target.node, "open", result, self._clock() - started_at)
+        if isinstance(answer, HypervisorError):
+            raise answer
+        session = LibvirtSession(
+            answer, Surroundings(target, uri, sink, feed, self._clock, self._deadlines, self._meter)
+        )
+        self._sessions.add(session)
+        return session
+
+    async def close(self) -> None:
+        """Close every session and give up every opening. Bounded."""
+        for attempt in self._attempts.values():
+            attempt.future.cancel()
+            attempt.opening.abandon()
+        await asyncio.gather(*(session.close() for session in list(self._sessions)))
+        for task in self._freeing:
+            task.cancel()
+
+    async def _run(self, address: object, attempt: _Attempt) -> Opened | HypervisorError:
+        while (other := self._attempts.get(address)) is not None:
+            await other.ended.wait()
+        self._attempts[address] = attempt
+        known = {held.inode for session in self._sessions for held in session.held_sockets}
+        loop = asyncio.get_running_loop()
+
+        def thread() -> None:
+            answer: Opened | HypervisorError = HostFailed("the opening thread failed")
+            try:
+                answer = attempt.opening.run(known)
+            finally:
+                try:
+                    loop.call_soon_threadsafe(self._ended, address, attempt, answer)
+                except RuntimeError:  # the loop is closed
+                    _dismantle(answer)
+
+        threading.Thread(target=thread, name="libvirt-open", daemon=True).start()
+        return await attempt.future
+
+    def _ended(self, address: object, attempt: _Attempt, answer: Opened | HypervisorError) -> None:
+        del self._attempts[address]
+        attempt.ended.set()
+        if not attempt.future.done():
+            attempt.future.set_result(answer)
+        else:  # too late: nobody waits
+            threading.Thread(target=_dismantle, args=(answer,), name="libvirt-close", daemon=True).start()
+
+    def _give_up(self, attempt: _Attempt) -> None:
+        attempt.future.cancel()
+        if attempt in self._attempts.values():  # else it never began
+            task = asyncio.create_task(_free(attempt))
+            self._freeing.add(task)
+            task.add_done_callback(self._freeing.discard)
+
+
+async def _free(attempt: _Attempt) -> None:
+    """Shut the sockets of an abandoned opening down until its thread has ended. One that is stuck
+    elsewhere stays lost until it comes back by itself."""
+    for _ in range(_FREE_ATTEMPTS):
+        attempt.opening.abandon()
+        try:
+            async with asyncio.timeout(_FREE_EVERY_S):
+                await attempt.ended.wait()
+        except TimeoutError:
+            continue
+        return
+
+
+def _allowed(text: str) -> ParsedUri:
+    try:
+        uri = parse_uri(text)
+    except UriNotAllowed as refused:
+        raise Unsupported(str(refused)) from None
+    except ValueError as malformed:
+        raise SpecRejected(str(malformed)) from None
+    if uri.driver not in DRIVERS:
+        raise Unsupported(f"driver {uri.driver} is not supported yet: use {', '.join(sorted(DRIVERS))}")
+    return uri
+
+
+def _address(uri: ParsedUri) -> object:
+    """What openings of one URI share with others: the far end of their sockets."""
+    if uri.transport == "tcp":
+        return (uri.host, uri.port)
+    return ("unix", uri.socket) if uri.transport == "unix" else object()
+
+
+def _dismantle(answer: Opened | HypervisorError) -> None:
+    if isinstance(answer, Opened):
+        for link in answer.links:
+            link.dismantle()

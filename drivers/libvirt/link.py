@@ -1,0 +1,83 @@
+"""One libvirt connection: its handle, the sockets beneath it, its lane, and its end.
+
+A connection ends in two steps. `sever` shuts the socket down and returns at once: every call on it fails
+within a millisecond. `dismantle` blocks and belongs in a thread: it takes the callbacks away, closes the
+handle and gives the duplicated descriptors back; only then has the kernel closed the socket (with a
+reset, because of the linger option). Without deregistering first, libvirt's own references would keep
+the socket open for ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import libvirt
+
+from drivers.errors import HostFailed, HypervisorError, SpecRejected, Unreachable
+from drivers.libvirt.errors import translate
+from drivers.libvirt.lane import Lane
+from drivers.libvirt.sockets import Held
+from specs.mark import UntrustedXml
+
+T = TypeVar("T")
+
+
+class Link:
+    """A connection. `raw` is libvirt's handle; it is used in worker threads only."""
+
+    def __init__(self, name: str, raw: Any, held: tuple[Held, ...]) -> None:
+        self.raw = raw
+        self.lane = Lane(name)
+        self.sign_of_life = Lane(f"{name}-alive", slots=1)
+        self.held = held
+        self.registered: list[int] = []  # event callbacks
+
+    def sever(self) -> None:
+        for held in self.held:
+            held.sever()
+
+    def dismantle(self) -> None:
+        """Blocking, but not on a severed connection."""
+        for registered in self.registered:
+            with contextlib.suppress(
+                libvirt.libvirtError
+            ):  # of a dead connection it is done on our side alone
+                self.raw.domainEventDeregisterAny(registered)
+        with contextlib.suppress(libvirt.libvirtError):
+            self.raw.unregisterCloseCallback()
+        with contextlib.suppress(libvirt.libvirtError):
+            self.raw.close()
+        for held in self.held:
+            held.release()
+
+
+def attempt(raw: Any, call: str, work: Callable[[], T]) -> T | HypervisorError:
+    """Run blocking `work` on `raw`; libvirt's error comes back as a value of the port's.
+
+    As a value, and never chained to libvirt's: an exception's traceback would hold the frames, these the
+    handles, and those the connection's socket, for as long as somebody remembers the error."""
+    try:
+        return work()
+    except libvirt.libvirtError as error:
+        code, origin = error.get_error_code() or 0, error.get_error_domain() or 0
+        message = str(error)
+    except UntrustedXml as error:
+        return HostFailed(f"the host sent a document that is not read: {error}")
+    except ValueError as error:  # libvirt-python, of a text with a NUL
+        return SpecRejected(str(error))
+    found = translate(code, origin, message, call)
+    if isinstance(found, Unreachable) and _still_open(raw):
+        # Something behind the daemon could not be reached (virtlockd, say), and the daemon told us so.
+        return HostFailed(message, code=code, origin=origin)
+    return found
+
+
+def _still_open(raw: Any) -> bool:
+    """Whether libvirt has not given the connection up. It says nothing of the other end: with the link
+    cut it stays true for ever; but after an error of the connection itself it is false."""
+    try:
+        return raw is not None and bool(raw.isAlive())
+    except libvirt.libvirtError:
+        return False

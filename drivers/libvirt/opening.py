@@ -1,0 +1,179 @@
+"""Opening: a thread that may get stuck anywhere, and a deadline that it cannot miss.
+
+libvirt's open has no time-out: 134 s into a black hole, for ever on a frozen daemon. So an `Opening` runs
+in a thread of its own: resolve the name, probe the port, open both connections, find and tune their
+sockets, set keep-alive, subscribe to events. Whoever waits for it gives it up at the deadline; its
+sockets are then shut down until the thread ends, which takes milliseconds. A thread that cannot be freed
+(in the resolver) counts as lost until it ends by itself, and is never waited for.
+
+At most one opening to an address is under way in a process: that is what makes its sockets recognisable,
+and what bounds the lost threads to one an address.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import libvirt
+
+from drivers.errors import HostFailed, HypervisorError, Unreachable, Unsupported
+from drivers.libvirt.capabilities import DRIVERS, Driver
+from drivers.libvirt.errors import FROM_RPC, SYSTEM_ERROR
+from drivers.libvirt.events import Feed
+from drivers.libvirt.link import Link, attempt
+from drivers.libvirt.sockets import Peer, descriptors, find_new, resolve
+from specs.uri import ParsedUri
+
+PROBE_TIMEOUT_S = 3.0
+KEEP_ALIVE_INTERVAL_S = 5
+KEEP_ALIVE_COUNT = 3  # silent for interval x (count + 1) = 20 s: closed
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What an opening hands over. With a driver whose world is the connection, both links are one."""
+
+    observe: Link
+    change: Link
+    driver: Driver
+    version: int
+    keep_alive: bool
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        return (self.observe,) if self.observe is self.change else (self.observe, self.change)
+
+
+class _Abandoned(Exception):
+    """Nobody waits for this opening any more."""
+
+
+class Opening:
+    """One attempt. `run` is the thread's; `abandon` and `phase` are for the asyncio side."""
+
+    def __init__(self, node: str, uri: ParsedUri, *, read_only: bool, feed: Feed) -> None:
+        self._node = node
+        self._uri = uri
+        self._read_only = read_only
+        self._feed = feed
+        self._peer: Peer | None = None
+        self._lock = threading.Lock()  # of the three below
+        self._abandoned = False
+        self._links: list[Link] = []
+        self._before: frozenset[int] | None = None  # while libvirt is opening a socket
+        self.phase = "starting"
+
+    def run(self, held: Collection[int]) -> Opened | HypervisorError:
+        """Blocking. `held`: the inodes of libvirt's sockets that are known already. What was opened is
+        closed again unless it is handed over."""
+        answer: Opened | HypervisorError
+        try:
+            answer = self._run(set(held))
+        except _Abandoned:
+            answer = Unreachable("given up")
+        except OSError as error:
+            answer = Unreachable(f"{self.phase}: {error}", code=SYSTEM_ERROR, origin=FROM_RPC)
+        if isinstance(answer, HypervisorError):
+            for link in self._links:
+                link.dismantle()
+        return answer
+
+    def abandon(self) -> None:
+        """Never blocks. To be called again until the thread has ended: it may only now be connecting."""
+        with self._lock:
+            self._abandoned = True
+            links, before = tuple(self._links), self._before
+        for link in links:
+            link.sever()
+        if before is not None and self._peer is not None:
+            known = {held.inode for link in links for held in link.held}
+            for found in find_new(self._peer, before, known):
+                found.sever()
+                found.release()
+
+    def _run(self, held: set[int]) -> Opened | HypervisorError:
+        self._find_peer()
+        observe = self._open("observe", held)
+        if isinstance(observe, HypervisorError):
+            return observe
+        self._enter("asking which driver it is")
+        asked = attempt(observe.raw, "open", lambda: _ask(observe.raw))
+        if isinstance(asked, HypervisorError):
+            return asked
+        name, version = asked
+        driver = DRIVERS.get(name)
+        if driver is None or name != self._uri.driver:
+            return Unsupported(f"driver {name} is not supported (the URI names {self._uri.driver})")
+        change = observe if driver.one_world else self._open("change", held)
+        if isinstance(change, HypervisorError):
+            return change
+        self._enter("subscribing to events")
+        ready = attempt(observe.raw, "open", lambda: self._prepare(observe, change))
+        if isinstance(ready, HypervisorError):
+            return ready
+        return Opened(observe, change, driver, version, keep_alive=ready)
+
+    def _find_peer(self) -> None:
+        if self._uri.transport == "unix":
+            self._peer = Peer(frozenset(), self._uri.socket)
+        if self._uri.transport != "tcp":
+            return
+        self._enter("resolving its name")
+        self._peer = resolve(self._uri.host, self._uri.port)
+        self._enter("connecting to its port")
+        with socket.create_connection((self._uri.host, self._uri.port), timeout=PROBE_TIMEOUT_S):
+            self._enter("connecting")
+
+    def _open(self, role: str, held: set[int]) -> Link | HypervisorError:
+        self._enter("waiting for libvirt to answer")
+        before = descriptors() if self._peer is not None else frozenset()
+        with self._lock:
+            self._before = before
+        dial = libvirt.openReadOnly if self._read_only else libvirt.open
+        raw = attempt(None, "open", lambda: dial(self._uri.text))
+        if isinstance(raw, HypervisorError):
+            return raw
+        sockets = tuple(find_new(self._peer, before, held)) if self._peer is not None else ()
+        held.update(found.inode for found in sockets)
+        link = Link(f"libvirt-{self._node}-{role}", raw, sockets)
+        with self._lock:
+            self._before = None
+            self._links.append(link)
+        return self._tuned(link)
+
+    def _tuned(self, link: Link) -> Link | HypervisorError:
+        self._enter("setting its socket's options")
+        if not link.held and self._uri.transport == "tcp":
+            # Without the options a late command could be carried out after our death: no such session.
+            return HostFailed("libvirt's own socket was not found, so it cannot be made safe")
+        for held in link.held:
+            held.tune()
+        return link
+
+    def _prepare(self, observe: Link, change: Link) -> bool:
+        """Keep-alive (returned: whether there is any), the end's report, and events. Both links report
+        their end: a session is over when either is."""
+        for link in {id(link): link for link in (observe, change)}.values():
+            with contextlib.suppress(libvirt.libvirtError):  # some drivers have no end to report
+                link.raw.registerCloseCallback(self._feed.closed, None)
+        self._feed.subscribe(observe.raw, observe.registered)
+        if self._uri.transport == "local":
+            return False
+        for link in {id(link): link for link in (observe, change)}.values():
+            link.raw.setKeepAlive(KEEP_ALIVE_INTERVAL_S, KEEP_ALIVE_COUNT)
+        return True
+
+    def _enter(self, phase: str) -> None:
+        with self._lock:
+            if self._abandoned:
+                raise _Abandoned
+            self.phase = phase
+
+
+def _ask(raw: Any) -> tuple[str, int]:
+    return raw.getType().lower(), raw.getLibVersion()

@@ -1,0 +1,101 @@
+"""The reads, as blocking functions of a libvirt connection; each runs whole in one worker thread.
+
+A listing is two bulk calls: `listAllDomains` for completeness, and `getAllDomainStats` with an explicit
+mask and NOWAIT for the states (mask 0 asks every guest's monitor and hangs on a stopped one). Drivers
+without bulk statistics, and domains that only the first call saw, are asked one by one; a domain that is
+gone by then (error 42) vanished in between. Any other error fails the listing: it is complete or it is
+not there at all (safety: I3).
+
+Nothing here looks at deadlines or threads; see `session` and `lane`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import libvirt
+
+from drivers.hypervisor import Detail, Listing, Record, State
+from drivers.libvirt.capabilities import Driver
+from drivers.libvirt.errors import NO_DOMAIN
+from drivers.libvirt.records import state_of
+from specs.mark import find
+
+_DETAIL_ATTEMPTS = 3
+_KIB = 1024
+
+Clock = Callable[[], float]
+
+
+def record_of(domain: Any, state: int, reason: int) -> Record:
+    """`active` without a further call: only of a crashed domain, or one without a state, does the state
+    not say it, and there the id that came with the handle does."""
+    word, why = state_of(state, reason)
+    asked_of_id = word in (State.CRASHED, State.NOSTATE)
+    active = domain.ID() != -1 if asked_of_id else word is not State.SHUTOFF
+    return Record(domain.UUIDString(), domain.name(), word, why, active)
+
+
+def read_listing(raw: Any, driver: Driver, clock: Clock) -> Listing:
+    sent_at = clock()
+    known = raw.listAllDomains(0)
+    records: dict[str, Record] = {}
+    if driver.bulk_stats:
+        for domain, stats in raw.getAllDomainStats(
+            libvirt.VIR_DOMAIN_STATS_STATE, libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+        ):
+            state, reason = stats.get("state.state"), stats.get("state.reason")
+            if state is not None and reason is not None:
+                record = record_of(domain, state, reason)
+                records[record.uuid] = record
+    for domain in known:
+        if domain.UUIDString() not in records:
+            asked = _ask_state(domain)
+            if asked is not None:
+                records[asked.uuid] = asked
+    return Listing(sent_at, clock(), tuple(records.values()))
+
+
+def _ask_state(domain: Any) -> Record | None:
+    try:
+        return record_of(domain, *domain.state())
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == NO_DOMAIN:
+            return None
+        raise
+
+
+def read_detail(raw: Any, driver: Driver, clock: Clock, uuid: str) -> Detail:
+    """Everything of one domain, read between two equal states: a domain that started or stopped in the
+    middle is read again, so that its two XMLs belong together."""
+    for _ in range(_DETAIL_ATTEMPTS - 1):
+        detail = _read_once(raw, driver, clock, uuid)
+        domain = raw.lookupByUUIDString(uuid)
+        if record_of(domain, *domain.state()) == detail.record:
+            return detail
+    return _read_once(raw, driver, clock, uuid)
+
+
+def _read_once(raw: Any, driver: Driver, clock: Clock, uuid: str) -> Detail:
+    sent_at = clock()
+    domain = raw.lookupByUUIDString(uuid)
+    record = record_of(domain, *domain.state())
+    persistent = bool(domain.isPersistent())
+    config_xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE) if persistent else None
+    live_xml = domain.XMLDesc(0) if record.active else None
+    _, _, memory_kib, vcpus, _ = domain.info()
+    return Detail(
+        record=record,
+        sent_at=sent_at,
+        persistent=persistent,
+        autostart=persistent and bool(domain.autostart()),
+        managed_save=driver.managed_save and persistent and bool(domain.hasManagedSaveImage()),
+        config_xml=config_xml,
+        live_xml=live_xml,
+        config_mark=None if config_xml is None else find(config_xml),
+        live_mark=None if live_xml is None else find(live_xml),
+        vcpus=vcpus,
+        memory_bytes=memory_kib * _KIB,
+        snapshots=domain.snapshotNum() if driver.snapshots else 0,
+    )

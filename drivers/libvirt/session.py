@@ -1,0 +1,393 @@
+"""A session: two connections to one host, deadlines on every call, and one end.
+
+Reads and events use the observing connection, mutations the changing one, so that a start of many seconds
+delays no listing. Every call runs whole in one worker thread of its connection's lane and is bounded by
+`Deadlines`. When a deadline passes, the caller is told at once (CallTimedOut; for a mutation that was sent:
+Ambiguous), and the *connection* is asked for a sign of life, a call that needs no domain:
+
+- it answers: only the call is lost (a stuck guest, a job lock). Its slot stays taken until libvirt lets go;
+  when all slots of a lane are lost in this way the session is worthless, and closes;
+- it does not: the session closes, the sockets are shut down, and that frees the threads.
+
+A mutation is sent only if its permit still holds at the last moment, in the worker thread, by the same
+clock that the permit was given by (safety: I4). Which outcome an error means stands in `errors`; what was
+never sent is Failed. The session never reconnects and never retries (I6): who uses it reads again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import libvirt
+
+from drivers.errors import (
+    CallTimedOut,
+    HypervisorError,
+    PermitExpired,
+    SpecRejected,
+    Unreachable,
+    Unsupported,
+)
+from drivers.hypervisor import (
+    Capabilities,
+    Detail,
+    EventSink,
+    HostEvent,
+    HostFacts,
+    Listing,
+    Mark,
+    Outcome,
+    Permit,
+    Result,
+    SessionClosed,
+    StopMethod,
+    Target,
+)
+from drivers.libvirt import capabilities as table
+from drivers.libvirt.errors import outcome
+from drivers.libvirt.events import Feed
+from drivers.libvirt.facts import read_facts
+from drivers.libvirt.lane import DeadlinePassed, Gate
+from drivers.libvirt.link import Link, attempt
+from drivers.libvirt.opening import Opened
+from drivers.libvirt.reads import Clock, read_detail, read_listing
+from drivers.libvirt.sockets import Held
+from specs.mark import MARK_KEY, MARK_NAMESPACE, payload
+from specs.uri import ParsedUri
+
+T = TypeVar("T")
+Call = Callable[[], object]
+
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024 - 4096  # libvirt's protocol ends a string at 4 MiB
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """How long each call may take, in seconds. The values were measured against what libvirt itself may
+    need: 30 s for a job lock, 27 s for destroying a stuck guest, seconds for a fresh host's first facts."""
+
+    open_s: float = 5.0
+    read_s: float = 10.0
+    facts_s: float = 30.0
+    define_s: float = 30.0
+    create_s: float = 60.0
+    destroy_s: float = 60.0
+    undefine_s: float = 45.0
+    shutdown_s: float = 30.0
+    metadata_s: float = 30.0
+    sign_of_life_s: float = 3.0
+    close_s: float = 2.0
+
+
+CallMeter = Callable[[str, str, str, float], None]  # node, call, result, seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a session is given besides its connections."""
+
+    target: Target
+    uri: ParsedUri
+    sink: EventSink
+    feed: Feed
+    clock: Clock
+    deadlines: Deadlines
+    meter: CallMeter
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """From the worker thread of a mutation: whether it was sent, and what came back."""
+
+    sent: bool
+    error: HypervisorError | None
+
+
+class LibvirtSession:
+    """The port's Session. Made by LibvirtHypervisor.open, on the asyncio loop, and used there alone."""
+
+    def __init__(self, opened: Opened, given: Surroundings) -> None:
+        self._links = opened.links
+        self._observe = opened.observe
+        self._change = opened.change
+        self._driver = opened.driver
+        self._given = given
+        self._capabilities = table.public(opened.driver, opened.version, keep_alive=opened.keep_alive)
+        self._undefine_flags = table.undefine_bits(self._capabilities.undefine_flags)
+        self._opened_at = given.clock()
+        self._closed_because = ""
+        self._questions: dict[Link, asyncio.Task[None]] = {}  # signs of life being waited for
+        self._dismantled = asyncio.Event()
+        given.feed.start(self._deliver)
+
+    @property
+    def target(self) -> Target:
+        return self._given.target
+
+    @property
+    def opened_at(self) -> float:
+        return self._opened_at
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
+
+    @property
+    def is_open(self) -> bool:
+        return not self._closed_because
+
+    @property
+    def held_sockets(self) -> tuple[Held, ...]:
+        """The sockets beneath this session."""
+        return tuple(held for link in self._links for held in link.held)
+
+    @property
+    def overdue_calls(self) -> int:
+        """Calls given up that still hold a thread."""
+        return sum(link.lane.overdue + link.sign_of_life.overdue for link in self._links)
+
+    # -- reads ---------------------------------------------------------------------------------------
+
+    async def facts(self) -> HostFacts:
+        limit = self._given.deadlines.facts_s
+        return await self._read("facts", limit, lambda raw: read_facts(raw, self._given.uri))
+
+    async def list(self) -> Listing:
+        limit, clock = self._given.deadlines.read_s, self._given.clock
+        return await self._read("list", limit, lambda raw: read_listing(raw, self._driver, clock))
+
+    async def detail(self, uuid: str) -> Detail:
+        limit, clock = self._given.deadlines.read_s, self._given.clock
+        return await self._read("detail", limit, lambda raw: read_detail(raw, self._driver, clock, uuid))
+
+    async def _read(self, call: str, limit_s: float, work: Callable[[Any], T]) -> T:
+        if self._closed_because:
+            raise Unreachable(f"the session is closed ({self._closed_because})")
+        link, started_at = self._observe, self._given.clock()
+        try:
+            answer = await link.lane.run(
+                functools.partial(attempt, link.raw, call, lambda: work(link.raw)), limit_s
+            )
+        except DeadlinePassed as passed:
+            self._suspect(link, passed)
+            answer = CallTimedOut(f"{call}: no answer within {limit_s:g} s")
+        result = type(answer).__name__ if isinstance(answer, HypervisorError) else "done"
+        self._given.meter(self.target.node, call, result, self._given.clock() - started_at)
+        if isinstance(answer, HypervisorError):
+            self._end_if_unreachable(answer)
+            raise answer
+        return answer
+
+    # -- mutations -----------------------------------------------------------------------------------
+
+    async def define(self, xml: str, permit: Permit) -> Result:
+        if len(xml.encode()) > MAX_MESSAGE_BYTES:
+            return Result(
+                Outcome.REJECTED, SpecRejected(f"XML of more than {MAX_MESSAGE_BYTES} bytes cannot be sent")
+            )
+        flags = libvirt.VIR_DOMAIN_DEFINE_VALIDATE
+        return await self._mutate(
+            "define",
+            self._given.deadlines.define_s,
+            permit,
+            lambda raw: functools.partial(raw.defineXMLFlags, xml, flags),
+        )
+
+    async def create(self, uuid: str, permit: Permit) -> Result:
+        limit = self._given.deadlines.create_s
+        return await self._mutate("create", limit, permit, lambda raw: raw.lookupByUUIDString(uuid).create)
+
+    async def shutdown(self, uuid: str, method: StopMethod, permit: Permit) -> Result:
+        flags = self._driver.shutdown_flags.get(method)
+        if flags is None:
+            return _unsupported(
+                f"driver {self._given.uri.driver} cannot ask a guest to stop by {method.value}"
+            )
+        return await self._mutate(
+            "shutdown",
+            self._given.deadlines.shutdown_s,
+            permit,
+            lambda raw: functools.partial(raw.lookupByUUIDString(uuid).shutdownFlags, flags),
+        )
+
+    async def destroy(self, uuid: str, permit: Permit) -> Result:
+        limit = self._given.deadlines.destroy_s
+        return await self._mutate("destroy", limit, permit, lambda raw: raw.lookupByUUIDString(uuid).destroy)
+
+    async def undefine(self, uuid: str, permit: Permit) -> Result:
+        flags = self._undefine_flags
+        return await self._mutate(
+            "undefine",
+            self._given.deadlines.undefine_s,
+            permit,
+            lambda raw: functools.partial(raw.lookupByUUIDString(uuid).undefineFlags, flags),
+        )
+
+    async def set_mark(
+        self, uuid: str, mark: Mark | None, *, live: bool, config: bool, permit: Permit
+    ) -> Result:
+        if not (live or config):
+            return Result(
+                Outcome.REJECTED, SpecRejected("a mark is set in the live or the persistent definition")
+            )
+        where = live * libvirt.VIR_DOMAIN_AFFECT_LIVE | config * libvirt.VIR_DOMAIN_AFFECT_CONFIG
+        text = None if mark is None else payload(mark)
+        element = (libvirt.VIR_DOMAIN_METADATA_ELEMENT, text, MARK_KEY, MARK_NAMESPACE, where)
+        return await self._mutate(
+            "set_mark",
+            self._given.deadlines.metadata_s,
+            permit,
+            lambda raw: functools.partial(raw.lookupByUUIDString(uuid).setMetadata, *element),
+        )
+
+    async def clear_autostart(self, uuid: str, permit: Permit) -> Result:
+        return await self._mutate(
+            "clear_autostart",
+            self._given.deadlines.metadata_s,
+            permit,
+            lambda raw: functools.partial(raw.lookupByUUIDString(uuid).setAutostart, 0),
+        )
+
+    async def _mutate(
+        self, call: str, limit_s: float, permit: Permit, prepare: Callable[[Any], Call]
+    ) -> Result:
+        """`prepare` finds the domain and returns the one C call that changes something."""
+        if self.target.read_only:
+            return _unsupported("the node is read-only")
+        if self._closed_because:
+            return Result(Outcome.FAILED, Unreachable(f"the session is closed ({self._closed_because})"))
+        link, gate, started_at = self._change, Gate(), self._given.clock()
+        work = functools.partial(_send, _Sending(link.raw, call, prepare, gate, permit, self._given.clock))
+        try:
+            reply = await link.lane.run(work, limit_s)
+        except DeadlinePassed as passed:
+            self._suspect(link, passed)
+            sent = not gate.shut()
+            reply = _Reply(sent, CallTimedOut(f"{call}: no answer within {limit_s:g} s"))
+        except asyncio.CancelledError:
+            gate.shut()  # what nobody waits for any more is not begun
+            raise
+        result = _result(reply)
+        self._given.meter(self.target.node, call, result.outcome.value, self._given.clock() - started_at)
+        if result.error is not None:
+            self._end_if_unreachable(result.error)
+        return result
+
+    # -- the end -------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Bounded. Calls still in flight fail, mutations among them with outcome Ambiguous."""
+        self._end("client")
+        with contextlib.suppress(TimeoutError):  # a thread that even this does not free is lost
+            async with asyncio.timeout(2 * self._given.deadlines.close_s):
+                await self._dismantled.wait()
+
+    def _suspect(self, link: Link, passed: DeadlinePassed) -> None:
+        """A call's deadline passed on `link`: is it the call, or the connection?"""
+        if link.lane.is_clogged:
+            self._end("error")
+        elif passed.started and link not in self._questions and self.is_open:
+            self._questions[link] = asyncio.create_task(self._ask_for_sign_of_life(link))
+
+    async def _ask_for_sign_of_life(self, link: Link) -> None:
+        work = functools.partial(attempt, link.raw, "sign-of-life", link.raw.getLibVersion)
+        try:
+            answer = await link.sign_of_life.run(work, self._given.deadlines.sign_of_life_s)
+        except DeadlinePassed:
+            self._end("keepalive")
+            return
+        finally:
+            self._questions.pop(link, None)
+        if isinstance(answer, HypervisorError):
+            self._end("error")
+
+    def _end_if_unreachable(self, error: HypervisorError) -> None:
+        if isinstance(error, Unreachable):
+            self._end("error")
+
+    def _deliver(self, events: tuple[HostEvent, ...], closed: str) -> None:
+        """From the feed. A batch that came with the end is delivered before it."""
+        if events and self.is_open:
+            self._given.sink(self, events)
+        if closed:
+            self._end(closed)
+
+    def _end(self, reason: str) -> None:
+        """Once: no call begins any more, those under way fail, and the sink is told."""
+        if self._closed_because:
+            return
+        self._closed_because = reason
+        last: tuple[HostEvent | SessionClosed, ...] = (
+            *self._given.feed.stop(),
+            SessionClosed(reason, self._given.clock()),
+        )
+        graceful = reason == "client" and not any(link.lane.is_busy for link in self._links)
+        loop = asyncio.get_running_loop()
+        loop.call_soon(self._given.sink, self, last)
+        if graceful:
+            loop.call_later(self._given.deadlines.close_s, self._sever)
+        else:
+            self._sever()
+        threading.Thread(
+            target=_dismantle, args=(self._links, loop, self._dismantled), name="libvirt-close", daemon=True
+        ).start()
+
+    def _sever(self) -> None:
+        for link in self._links:
+            link.sever()
+
+
+@dataclass(frozen=True, slots=True)
+class _Sending:
+    raw: Any
+    call: str
+    prepare: Callable[[Any], Call]
+    gate: Gate
+    permit: Permit
+    clock: Clock
+
+
+def _send(what: _Sending) -> _Reply:
+    """In the worker thread. Nothing may come between the look at the clock and the C call."""
+    call = attempt(what.raw, what.call, lambda: what.prepare(what.raw))
+    if isinstance(call, HypervisorError):
+        return _Reply(False, call)
+    if not what.gate.enter():
+        return _Reply(False, CallTimedOut(f"{what.call}: given up before it was sent"))
+    answer = attempt(what.raw, what.call, lambda: _fire(what, call))
+    if isinstance(answer, PermitExpired):
+        return _Reply(False, answer)
+    return _Reply(True, answer if isinstance(answer, HypervisorError) else None)
+
+
+def _fire(what: _Sending, call: Call) -> object:
+    late_s = what.clock() - what.permit.not_after_s
+    if late_s >= 0:
+        return PermitExpired(f"{what.call}: not sent, the leave to act had ended {late_s:.3f} s before")
+    return call()
+
+
+def _result(reply: _Reply) -> Result:
+    if reply.error is None:
+        return Result(Outcome.DONE)
+    found = outcome(reply.error)
+    if not reply.sent and found is Outcome.AMBIGUOUS:
+        found = Outcome.FAILED
+    return Result(found, reply.error)
+
+
+def _unsupported(message: str) -> Result:
+    return Result(Outcome.REJECTED, Unsupported(message))
+
+
+def _dismantle(links: tuple[Link, ...], loop: asyncio.AbstractEventLoop, done: asyncio.Event) -> None:
+    for link in links:
+        link.dismantle()
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(done.set)
