@@ -305,10 +305,14 @@ def libvirt_name(meta: ObjectMeta) -> str:
 
 
 def pinning_disks(spec: DomainSpec) -> tuple[str, ...]:
-    """Names of disks on a host's own storage: with one, the domain stays where its disk is."""
+    """Names of disks on a host's own storage: with one, the domain stays where its disk is. What the guest
+    cannot write to holds nothing that could be left behind."""
     disks = () if isinstance(spec.disks, UnsetType) else spec.disks
     return tuple(
         d.name
         for d in disks
-        if not isinstance(d.source, UnsetType) and d.source.shared is not True and d.read_only is not True
+        if not isinstance(d.source, UnsetType)
+        and d.source.shared is not True
+        and d.read_only is not True
+        and d.device != "cdrom"
     )
