@@ -111,8 +111,8 @@ def _check_images(spec: Mapping[str, Any], report: Report) -> None:
     for keys, disk in _items(spec, "disks"):
         source = disk.get("source")
         writable = disk.get("readOnly") is not True and disk.get("device") != "cdrom"
-        for name in ("file", "block") if isinstance(source, Mapping) else ():
-            path = source.get(name)
+        for name in ("file", "block"):
+            path = source.get(name) if isinstance(source, Mapping) else None
             if isinstance(path, str):
                 if path in seen and (writable or seen[path]):
                     message = f"is there twice, and may be written to: {shown(path)}"
