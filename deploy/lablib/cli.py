@@ -104,11 +104,11 @@ def _inner(verb: str, args: list[str]) -> int:
     assert lab is not None, "a lab is planned before its hosts are booted"
     host = lab.host(args[1])
     if verb == "_boot":
-        power.boot_host(host)
+        power.boot_host(lab, host)
         return 0
     init = recorded(host.init_file)
     assert verb == "_daemon" and init is not None, "a host is booted before its daemon starts"
-    power.start_daemon(host, init)
+    power.start_daemon(lab, host, init)
     return 0
 
 

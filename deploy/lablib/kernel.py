@@ -1,4 +1,4 @@
-"""The few system calls that Python 3.11's `os` lacks: unshare, setns, mount, prctl.
+"""The few system calls that Python 3.11's `os` lacks: unshare, setns, mount, umount2, prctl.
 
 Thin: each raises OSError with the call's name and target. Flags are the kernel's own numbers.
 """
@@ -23,6 +23,7 @@ MS_MOVE = 0x2000
 MS_REC = 0x4000
 MS_SLAVE = 0x80000
 
+_MNT_DETACH = 2
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -50,6 +51,11 @@ def mount(source: str, target: str, fstype: str = "none", flags: int = 0, data: 
         source.encode(), target.encode(), fstype.encode(), ctypes.c_ulong(flags), data.encode() or None
     )
     _check(code, f"mount {source} on {target}")
+
+
+def detach(target: str) -> None:
+    """Take a mount and all below it out of this mount namespace."""
+    _check(_libc.umount2(target.encode(), _MNT_DETACH), f"unmount {target}")
 
 
 def die_with_parent() -> None:

@@ -84,6 +84,14 @@ class Lab:
     def switch_file(self) -> Path:
         return self.dir / "switch.pid"
 
+    @property
+    def shared(self) -> Path:
+        return self.dir / "shared"
+
+    def cgroup(self, host: Host) -> str:
+        """Its name in each hierarchy; the subnet is no other lab's, so neither is this."""
+        return f"domctl-lab-{self.third_octet}.{host.number}"
+
     def host(self, name: str) -> Host:
         """By name or number; LookupError names those that exist."""
         for host in self.hosts:
@@ -108,13 +116,3 @@ def load(directory: Path) -> Lab | None:
         return None
     hosts = tuple(Host(**host) for host in data.pop("hosts"))
     return Lab(hosts=hosts, **data)
-
-
-def on_machine(host: Host, path: str) -> Path:
-    """Where a file of the host's view stands on this machine."""
-    for view, own in BINDS:
-        if path == view or path.startswith(f"{view}/"):
-            if path.startswith(f"{SHARED_VIEW}/") or path == SHARED_VIEW:
-                return host.dir.parent.parent / "shared" / path[len(SHARED_VIEW) :].lstrip("/")
-            return host.dir / own / path[len(view) :].lstrip("/")
-    return Path(path)

@@ -146,7 +146,7 @@ def heal(lab: Lab, host: Host) -> None:
 def poweroff(lab: Lab, host: Host) -> None:
     """A power cut: guests, libvirtd and all else of the host end at once. Its files stay, but for /run."""
     with _locked(host.dir, create=False):
-        power_off(host, recorded(host.init_file))
+        power_off(lab, host)
         wires.unplug(host, _needed_switch(lab))
 
 
@@ -177,7 +177,6 @@ def _build(directory: Path, name: str, count: int) -> Lab:
         save(lab)
         if wires.claim(lab, switch):
             break
-        save(replace(lab, third_octet=0))  # not ours: `down` must not remove another lab's link
     else:
         raise LabError("no free subnet in 10.231.0.0/16")
     wires.wire_switch(lab, switch)
@@ -310,12 +309,11 @@ def _host_status(host: Host, switch: Process | None) -> HostStatus:
 
 def _clean(directory: Path, lab: Lab | None) -> None:
     """Undo all that a lab or a part of one has made, and leave its directory empty."""
-    inits = [recorded(path) for path in directory.glob("hosts/*/init.pid")]
-    _each(inits, lambda init: init.kill() if init is not None else None)
-    if lab is not None and lab.third_octet:
-        wires.remove(lab)
+    if lab is not None:
+        _each(lab.hosts, lambda host: power_off(lab, host))
     switch = recorded(directory / "switch.pid")
-    if switch is not None:
+    if switch is not None and switch.is_alive():
+        wires.remove(switch)
         switch.kill()
     for path in directory.iterdir():
         if path.is_dir() and not path.is_symlink():

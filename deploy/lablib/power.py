@@ -25,11 +25,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from . import kernel
-from .layout import BINDS, SHARED_VIEW, Host
-from .processes import Process, identify, record
+from . import cgroups, kernel
+from .layout import BINDS, SHARED_VIEW, Host, Lab
+from .processes import Process, identify, record, recorded
 
-HOST_NAMESPACES = kernel.CLONE_NEWNS | kernel.CLONE_NEWUTS | kernel.CLONE_NEWNET | kernel.CLONE_NEWPID
+HOST_NAMESPACES = (
+    kernel.CLONE_NEWNS
+    | kernel.CLONE_NEWUTS
+    | kernel.CLONE_NEWNET
+    | kernel.CLONE_NEWPID
+    | kernel.CLONE_NEWCGROUP
+)
+_SHARED = SHARED_VIEW.removeprefix("/run/")
 _UCRED = struct.Struct("3i")  # struct ucred: pid, uid, gid
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -49,40 +56,49 @@ def boot_switch(record_file: Path) -> None:
     _fork_recorded(record_file, record_file.with_suffix(".log"), hold)
 
 
-def boot_host(host: Host) -> None:
+def boot_host(lab: Lab, host: Host) -> None:
     """Make a host's namespaces; returns when its init is recorded and its mounts are done."""
-    _clear_run(host)
+    _clear_run(lab, host)
+    group = cgroups.group(lab.cgroup(host))
+    group.remove()
 
     def be_init(ready: Callable[[], None]) -> None:
         socket.sethostname(host.name)
-        _mount_view(host)
+        _mount_view(lab, host, group)
         ready()
         _reap_forever()
 
+    group.join()
     kernel.unshare(HOST_NAMESPACES)
+    group.join_leaf()
     _fork_recorded(host.init_file, host.dir / "init.log", be_init)
 
 
-def start_daemon(host: Host, init: Process) -> None:
+def start_daemon(lab: Lab, host: Host, init: Process) -> None:
     """Start libvirtd inside the host; returns when it is recorded, not when it answers."""
 
     def be_libvirtd(ready: Callable[[], None]) -> None:
-        kernel.setns(init.pid, "mnt", "net", "uts")
+        kernel.setns(init.pid, "mnt", "net", "uts", "cgroup")
         os.chdir("/")
         os.umask(0o022)
         ready()
         os.execvpe("libvirtd", ["libvirtd", "--listen"], ENVIRONMENT)  # noqa: S606 - no shell is wanted
 
+    group = cgroups.group(lab.cgroup(host))
+    group.join()
+    group.join_leaf()
     # The PID namespace comes first: it applies to the child forked next, whose parent, once this
     # process has gone, is the host's init.
     kernel.setns(init.pid, "pid")
     _fork_recorded(host.daemon_file, host.dir / "libvirtd.out", be_libvirtd, adopted=True)
 
 
-def power_off(host: Host, init: Process | None) -> None:
+def power_off(lab: Lab, host: Host) -> None:
     """Pull the plug: returns when nothing of the host runs any more."""
+    init = recorded(host.init_file)
     if init is not None:
         init.kill()
+    cgroups.group(lab.cgroup(host)).remove()
 
 
 def _fork_recorded(
@@ -145,44 +161,34 @@ def _redirect(log: Path) -> None:
     os.close(out)
 
 
-def _clear_run(host: Host) -> None:
+def _clear_run(lab: Lab, host: Host) -> None:
     """/run is empty after a power cut; all else a host keeps."""
     run = host.dir / "run"
     shutil.rmtree(run, ignore_errors=True)
-    for name in ("libvirt", "user", "lock", SHARED_VIEW.removeprefix("/run/")):
+    for name in ("libvirt", "user", "lock", _SHARED):
         (run / name).mkdir(parents=True)
-    (host.dir.parent.parent / "shared").mkdir(exist_ok=True)
+    lab.shared.mkdir(exist_ok=True)
     for target, _ in BINDS:
-        Path(target).mkdir(
-            parents=True, exist_ok=True
-        )  # the package's own directories, where it is partly installed
+        Path(target).mkdir(parents=True, exist_ok=True)  # all but /run the package's own, where it has them
 
 
-def _mount_view(host: Host) -> None:
+def _mount_view(lab: Lab, host: Host, group: cgroups.Group) -> None:
     """What the host sees: its own /proc, /sys, libvirt directories, /run and /etc/hosts."""
     # Slave, not private: what the machine unmounts must not stay busy in here.
     kernel.mount("none", "/", flags=kernel.MS_SLAVE | kernel.MS_REC)
     strict = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
     kernel.mount("proc", "/proc", "proc", strict)
-    _mount_sys(host, strict)
+    own_sys = host.dir / "sys"
+    own_sys.mkdir(exist_ok=True)
+    kernel.mount("sysfs", str(own_sys), "sysfs", strict)  # one that shows this namespace's interfaces
+    group.mount_view(own_sys / "fs/cgroup")
+    kernel.detach("/sys")
+    kernel.mount(str(own_sys), "/sys", flags=kernel.MS_MOVE)
     for name in ("hosts", "passwd", "group"):
         kernel.mount(str(host.dir / name), f"/etc/{name}", flags=kernel.MS_BIND)
-    shared = host.dir.parent.parent / "shared"
-    kernel.mount(str(shared), str(host.dir / "run" / SHARED_VIEW.removeprefix("/run/")), flags=kernel.MS_BIND)
+    kernel.mount(str(lab.shared), str(host.dir / "run" / _SHARED), flags=kernel.MS_BIND)
     for target, own in BINDS:
         kernel.mount(str(host.dir / own), target, flags=kernel.MS_BIND | kernel.MS_REC)
-
-
-def _mount_sys(host: Host, strict: int) -> None:
-    """A /sys that shows this network namespace's interfaces, with the control groups carried over. The
-    unified hierarchy is hidden where v1 is in use beside it: libvirt would try to mix the two."""
-    keep = host.dir / "cgroup"
-    keep.mkdir(exist_ok=True)
-    kernel.mount("/sys/fs/cgroup", str(keep), flags=kernel.MS_BIND | kernel.MS_REC)
-    kernel.mount("sysfs", "/sys", "sysfs", strict)
-    kernel.mount(str(keep), "/sys/fs/cgroup", flags=kernel.MS_MOVE)
-    if Path("/sys/fs/cgroup/unified").is_dir():
-        kernel.mount("tmpfs", "/sys/fs/cgroup/unified", "tmpfs", strict, "size=4k,mode=555")
 
 
 def _reap_forever() -> None:

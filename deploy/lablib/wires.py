@@ -130,10 +130,11 @@ def is_cut(host: Host, switch: Process) -> bool:
     return "UP" not in links[0]["flags"]
 
 
-def remove(lab: Lab) -> None:
-    """Take the machine's interface away, if it is there."""
+def remove(switch: Process) -> None:
+    """Take the machine's interface away at once, by its other end: that one is surely this lab's. (If the
+    switch has died, so has the interface, or will within moments.)"""
     try:
-        ip("link", "del", lab.link)
+        ip("link", "del", "uplink", inside=switch)
     except LinkError as error:
         if "Cannot find device" not in str(error):
             raise
