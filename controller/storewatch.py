@@ -1,0 +1,326 @@
+"""The store's watch: is this still the store that we knew, or one restored from a backup, or another?
+
+A restored etcd comes back with the same cluster id, older promises and lower revisions; acting on them could
+run a domain twice. So the leader rewrites one key with a random value at every renewal, each replica keeps
+the last (revision, value) that it saw on its own disk, and looks whether the store still has that past.
+`judge` is the pure core; `StoreWatch` remembers, asks and keeps the verdict, over restarts too.
+
+RESTORED stops all mutations (`Leadership.permit` asks here) until an operator's `store ack` that is younger
+than the doubt; from then on, as with a store met without any memory of it (UNKNOWN_STORE), nothing is
+created until every registered node was read or is named in the ack: what the store forgot stands on nodes.
+Not here: raising epochs, and writing the heartbeat (`controller.election`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import enum
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from controller import keys
+from controller.model import Decision, StoreMemory
+from drivers.errors import Compacted, StoreError
+from drivers.store import Compare, Store
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY_S: Final = 5.0
+NEVER: Final = 1 << 62  # a revision that no key has: a transaction comparing it only reads
+BOOKKEEPING: Final = frozenset({keys.CLUSTER, keys.LEADER, keys.LAST_LEADER, keys.HEARTBEAT})
+
+
+class StoreTrust(enum.Enum):
+    UNEXAMINED = "unexamined"  # nothing was read yet
+    TRUSTED = "trusted"
+    NEW = "new"  # no memory, and the store is empty
+    UNKNOWN_STORE = "unknown-store"  # no memory, but the store is not empty
+    RESTORED = "restored"  # its past is not the one remembered
+
+
+class Past(enum.Enum):
+    """What the store says of the revision at which the remembered heartbeat was written."""
+
+    SAME = "same"
+    OTHER = "other"
+    GONE = "gone"  # compacted, or nothing to ask for
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One look at the store. `occupied`: it holds more than the election's own keys."""
+
+    cluster: str
+    revision: int
+    heartbeat_revision: int
+    value: str
+    occupied: bool = False
+    past: Past = Past.GONE
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    trust: StoreTrust
+    sentence: str = ""
+
+
+def judge(remembered: StoreMemory | None, seen: Seen) -> Verdict:
+    """Compare what is remembered with what is seen now. The first rule that fits decides."""
+    if remembered is None:
+        if not seen.occupied:
+            return Verdict(StoreTrust.NEW)
+        return Verdict(
+            StoreTrust.UNKNOWN_STORE,
+            "this data directory has no memory of the store, which is not empty: "
+            "nothing is created until every registered node was read",
+        )
+    contradiction = _contradiction(remembered, seen)
+    if contradiction:
+        return Verdict(StoreTrust.RESTORED, contradiction)
+    if remembered.doubt:
+        return Verdict(StoreTrust(remembered.doubt), remembered.sentence)
+    return Verdict(StoreTrust.TRUSTED)
+
+
+def _contradiction(remembered: StoreMemory, seen: Seen) -> str:
+    """Why the store cannot be the one remembered; empty if it can."""
+    high = max(remembered.high_revision, remembered.revision)
+    if remembered.cluster and seen.cluster != remembered.cluster:
+        found = f"cluster {seen.cluster}" if seen.cluster else "no cluster"
+        return f"the store holds {found}, known is cluster {remembered.cluster}"
+    if seen.revision < high:
+        return f"the store is at revision {seen.revision}, it was at {high} before"
+    if remembered.revision == 0:
+        return ""
+    if seen.heartbeat_revision < remembered.revision:
+        return f"the store's heartbeat is of revision {seen.heartbeat_revision}, not {remembered.revision}"
+    if seen.heartbeat_revision == remembered.revision and seen.value != remembered.value:
+        return f"the store's heartbeat at revision {remembered.revision} is not the one known"
+    if seen.heartbeat_revision > remembered.revision and seen.past is Past.OTHER:
+        return f"at revision {remembered.revision} the store had another heartbeat than the one known"
+    return ""
+
+
+class StoreWatch:
+    """One replica's memory of the store. `load` and `save` keep it on disk (`controller.config`)."""
+
+    def __init__(self, load: Callable[[], bytes | None], save: Callable[[bytes], None]) -> None:
+        self._save = save
+        self._memory = _decode(load())
+        self._saved = self._memory
+        self._verdict = Verdict(StoreTrust.UNEXAMINED, "the store was not examined yet")
+        self._store_revision = 0  # at the last look; after a restore lower than before
+
+    @property
+    def trust(self) -> StoreTrust:
+        return self._verdict.trust
+
+    @property
+    def sentence(self) -> str:
+        """For people: why the store is not trusted; empty if it is."""
+        return self._verdict.sentence
+
+    @property
+    def may_mutate(self) -> bool:
+        return self.trust not in (StoreTrust.UNEXAMINED, StoreTrust.RESTORED)
+
+    @property
+    def may_create(self) -> bool:
+        return self.trust in (StoreTrust.TRUSTED, StoreTrust.NEW)
+
+    @property
+    def high_revision(self) -> int:
+        """The highest revision seen. Read it before a request, for its answer may not be lower."""
+        return self._memory.high_revision if self._memory is not None else 0
+
+    async def examine(self, store: Store) -> StoreTrust:
+        """Look at the store, judge and remember. Raises StoreError when it cannot be read."""
+        remembered = self._memory
+        seen = await _look(store, remembered)
+        self._store_revision = seen.revision
+        if _doubt_of(self._memory) == _doubt_of(remembered):  # else this look began before the last word
+            self._conclude(judge(remembered, seen), seen)
+        return self.trust
+
+    async def run(self, store: Store) -> None:
+        """Examine again and again, for as long as the replica lives."""
+        while True:
+            try:
+                await self.examine(store)
+            except StoreError as error:
+                log.debug("the store cannot be examined", extra={"error": error.message})
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    def renewed(self, revision: int, value: str, *, since: int) -> None:
+        """This leader's heartbeat was written at `revision`, in a transaction that compared the one before
+        it; `since` is `high_revision` as it was before the transaction was sent."""
+        if revision <= since:
+            self.note_restored(f"the store wrote at revision {revision}, it was at {since} before")
+        self._remember(self._memory.cluster if self._memory else "", revision, revision, value)
+
+    def saw_revision(self, revision: int) -> None:
+        """The store showed `revision` to the informer. Only remembered: a watch may lag behind."""
+        memory = self._memory
+        if memory is not None and self.trust is not StoreTrust.RESTORED and revision > memory.high_revision:
+            self._memory = msgspec.structs.replace(memory, high_revision=revision)
+
+    def note_restored(self, sentence: str) -> None:
+        """Somebody found evidence that the store was restored."""
+        if self.trust is not StoreTrust.RESTORED:
+            self._doubt(StoreTrust.RESTORED, sentence, 0)  # the next look says since when
+
+    def note_epoch_regression(self, uuid: str, seen: int, known: int) -> None:
+        """A mark on a node carries epoch `seen`, above its assignment's `known`."""
+        self.note_restored(f"domain {uuid} carries epoch {seen} on its node, its assignment has {known}")
+
+    def acknowledge(self, decision: Decision, revision: int) -> bool:
+        """An operator acknowledged the store, by a key of mod revision `revision`. False: the word is older
+        than the doubt (it may come out of the very backup) and counts for nothing. Call it after all
+        epochs were raised; then nothing is created until `settle`."""
+        memory = self._memory
+        if memory is None or not 0 < memory.doubt_revision < revision:
+            return False
+        excused = tuple(sorted({*memory.excused, *decision.nodes}))
+        if memory.doubt == StoreTrust.RESTORED.value:
+            # Its past is accepted from here on: forget the one remembered.
+            sentence = (
+                "the restored store was acknowledged: nothing is created until every registered node was read"
+            )
+            self._memory = StoreMemory(
+                high_revision=self._store_revision,
+                doubt=StoreTrust.UNKNOWN_STORE.value,
+                doubt_revision=memory.doubt_revision,
+                sentence=sentence,
+                excused=excused,
+            )
+            self._verdict = Verdict(StoreTrust.UNKNOWN_STORE, sentence)
+            log.warning("the store was acknowledged", extra={"by": decision.by})
+        else:
+            self._memory = msgspec.structs.replace(memory, excused=excused)
+        self._keep()
+        return True
+
+    def settle(self, registered: Iterable[str], read: Iterable[str]) -> bool:
+        """End UNKNOWN_STORE if every registered node was read by this leader or excused by an operator.
+        Returns whether the store is trusted now."""
+        if self.trust is StoreTrust.UNKNOWN_STORE and self._memory is not None:
+            if not set(registered) <= {*read, *self._memory.excused}:
+                return False
+            self._memory = msgspec.structs.replace(
+                self._memory, doubt="", doubt_revision=0, sentence="", excused=()
+            )
+            self._verdict = Verdict(StoreTrust.TRUSTED)
+            self._keep()
+        return self.may_create
+
+    def unread(self, registered: Iterable[str], read: Iterable[str]) -> tuple[str, ...]:
+        """The nodes that `settle` still waits for."""
+        excused = self._memory.excused if self._memory is not None else ()
+        return tuple(sorted(set(registered).difference(read, excused)))
+
+    def _conclude(self, verdict: Verdict, seen: Seen) -> None:
+        known = self._memory.doubt if self._memory is not None else ""
+        if verdict.trust.value == known or verdict.trust in (StoreTrust.TRUSTED, StoreTrust.NEW):
+            self._verdict = verdict
+        else:
+            self._doubt(verdict.trust, verdict.sentence, seen.revision)
+        if self._memory is not None and self._memory.doubt and not self._memory.doubt_revision:
+            self._memory = msgspec.structs.replace(self._memory, doubt_revision=seen.revision)
+        self._remember(seen.cluster, seen.revision, seen.heartbeat_revision, seen.value)
+
+    def _doubt(self, trust: StoreTrust, sentence: str, since_revision: int) -> None:
+        log.warning("the store is not trusted", extra={"trust": trust.value, "sentence": sentence})
+        self._verdict = Verdict(trust, sentence)
+        self._memory = msgspec.structs.replace(
+            self._memory or StoreMemory(),
+            doubt=trust.value,
+            doubt_revision=since_revision,
+            sentence=sentence,
+        )
+        self._keep()
+
+    def _remember(self, cluster: str, revision: int, heartbeat_revision: int, value: str) -> None:
+        """Take over what was seen, unless something younger is known already; a restored store's present
+        must not overwrite the evidence."""
+        if self.trust is StoreTrust.RESTORED:
+            self._keep()
+            return
+        memory = self._memory or StoreMemory()
+        if heartbeat_revision > memory.revision:
+            memory = msgspec.structs.replace(memory, revision=heartbeat_revision, value=value)
+        self._memory = msgspec.structs.replace(
+            memory, cluster=memory.cluster or cluster, high_revision=max(memory.high_revision, revision)
+        )
+        self._keep()
+
+    def _keep(self) -> None:
+        if self._memory is None or self._memory == self._saved:
+            return
+        try:
+            self._save(msgspec.json.encode(self._memory))
+        except OSError as error:
+            log.warning("the memory of the store cannot be saved", extra={"error": str(error)})
+        else:
+            self._saved = self._memory
+
+
+async def _look(store: Store, remembered: StoreMemory | None) -> Seen:
+    """One transaction that only reads, and two small reads where the rules need them."""
+    result = await store.txn([Compare(keys.CLUSTER, NEVER), Compare(keys.HEARTBEAT, NEVER)], [])
+    cluster, beat = result.current.get(keys.CLUSTER), result.current.get(keys.HEARTBEAT)
+    seen = Seen(
+        cluster=_cluster_id(cluster.value) if cluster else "",
+        revision=result.revision,
+        heartbeat_revision=beat.mod_revision if beat else 0,
+        value=beat.value.decode(errors="replace") if beat else "",
+    )
+    if remembered is None:
+        page = await store.page(keys.ROOT, limit=len(BOOKKEEPING) + 1)
+        occupied = page.more or any(kv.key not in BOOKKEEPING for kv in page.items)
+        return dataclasses.replace(seen, occupied=occupied)
+    if 0 < remembered.revision < seen.heartbeat_revision:
+        return dataclasses.replace(seen, past=await _past(store, remembered))
+    return seen
+
+
+async def _past(store: Store, remembered: StoreMemory) -> Past:
+    try:
+        page = await store.page(keys.HEARTBEAT, limit=1, revision=remembered.revision)
+    except Compacted:
+        return Past.GONE
+    for kv in page.items:
+        if kv.key == keys.HEARTBEAT and kv.mod_revision == remembered.revision:
+            same = kv.value.decode(errors="replace") == remembered.value
+            return Past.SAME if same else Past.OTHER
+    return Past.OTHER
+
+
+def _doubt_of(memory: StoreMemory | None) -> tuple[str, int]:
+    return (memory.doubt, memory.doubt_revision) if memory is not None else ("", 0)
+
+
+def _cluster_id(value: bytes) -> str:
+    """The id in the cluster record; a record that cannot be read is none of the known ones."""
+    try:
+        found = msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        return "?"
+    return str(found.get("id", "?")) if isinstance(found, dict) else "?"
+
+
+def _decode(data: bytes | None) -> StoreMemory | None:
+    """A memory that cannot be read is no memory: the store is then unknown, not trusted."""
+    if data is None:
+        return None
+    try:
+        memory = msgspec.json.decode(data, type=StoreMemory)
+        StoreTrust(memory.doubt or StoreTrust.TRUSTED.value)
+    except (msgspec.DecodeError, ValueError) as error:
+        log.warning("the memory of the store cannot be read", extra={"error": str(error)})
+        return None
+    return memory
