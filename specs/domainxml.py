@@ -190,6 +190,8 @@ def _devices(devices: _Element, spec: DomainSpec, macs: Mapping[str, str]) -> No
         _disk(devices, disk, targets[disk.name])
     if effective_type(spec) != "test" and not any(_bus(disk) == "usb" for disk in disks):
         _sub(devices, "controller", None, {"type": "usb", "index": "0", "model": "none"})
+    if any(_bus(disk) == "scsi" for disk in disks):  # libvirt's own choice is a controller of 1996
+        _sub(devices, "controller", None, {"type": "scsi", "index": "0", "model": "virtio-scsi"})
     for interface in _or(spec.interfaces, []):
         _interface(devices, interface, macs)
     for port, device in enumerate(_or(spec.serials, [])):
@@ -203,7 +205,9 @@ def _disk(devices: _Element, disk: Disk, target: str) -> None:
     source = None if isinstance(disk.source, UnsetType) else disk.source
     kind = "block" if source is not None and not isinstance(source.block, UnsetType) else "file"
     element = _sub(devices, "disk", None, {"type": kind, "device": device})
-    image_format, cache = _or(disk.format, "raw"), _or(disk.cache, None)
+    # An empty drive has no format: libvirt drops it from the running domain, which would look like drift.
+    image_format = None if source is None else _or(disk.format, "raw")
+    cache = _or(disk.cache, None)
     _sub(element, "driver", None, {"name": "qemu", "type": image_format, "cache": cache})
     if source is not None:
         _sub(element, "source", None, {"file": _or(source.file, None), "dev": _or(source.block, None)})
