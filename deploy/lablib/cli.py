@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
-from . import guest, operations, power
+from . import disks, guest, operations, power
 from .layout import DEFAULT_BASE, Host, Lab, load
 from .processes import recorded
 from .wires import LinkError
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         return _run(args)
-    except (operations.LabError, LinkError, LookupError, OSError) as error:
+    except (operations.LabError, LinkError, disks.DiskError, LookupError, OSError) as error:
         sys.stderr.write(f"lab: {error.args[0] if isinstance(error, LookupError) else error}\n")
         return 1
     except KeyboardInterrupt:
@@ -66,6 +66,9 @@ def _run(args: argparse.Namespace) -> int:
     lab = operations.find(base, args.name)
     if args.verb == "status":
         _print_status(lab, args.output)
+        return 0
+    if args.verb == "disk":
+        print(disks.add(lab, args.size << 20))
         return 0
     host = lab.host(args.host)
     if args.verb == "exec":
@@ -179,6 +182,8 @@ def _parser() -> argparse.ArgumentParser:
                 action="store_true",
                 help="let packets vanish instead of failing as for a dead neighbour",
             )
+    disk = verbs.add_parser("disk", parents=[where], help="make a block device that all hosts share")
+    disk.add_argument("--size", type=int, default=64, metavar="MIB", help="default: %(default)s")
     make = verbs.add_parser("guest", help="make guests to boot: a ticking boot sector and a small Linux")
     make.add_argument("--out", required=True, metavar="DIR", help="where to write them")
     run = verbs.add_parser(

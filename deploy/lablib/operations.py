@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from . import wires
+from . import disks, wires
 from .config import network_xml, write_files
 from .layout import TCP_PORT, Host, Lab, load, save
 from .power import power_off
@@ -162,9 +162,8 @@ def poweron(lab: Lab, host: Host) -> None:
 def command_inside(host: Host, command: list[str]) -> list[str]:
     """The command line that runs `command` in the host's namespaces."""
     init = _powered(host)
-    return [
-        "nsenter", "--target", str(init.pid), "--mount", "--uts", "--net", "--pid", "--wd=/", "--", *command,
-    ]  # fmt: skip
+    namespaces = ("--mount", "--uts", "--net", "--pid", "--cgroup")
+    return ["nsenter", "--target", str(init.pid), *namespaces, "--wd=/", "--", *command]
 
 
 def _build(directory: Path, name: str, count: int) -> Lab:
@@ -315,6 +314,7 @@ def _clean(directory: Path, lab: Lab | None) -> None:
     if switch is not None and switch.is_alive():
         wires.remove(switch)
         switch.kill()
+    disks.remove_all(directory)
     for path in directory.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
