@@ -8,18 +8,21 @@ the controller: tests use it to ask the hosts themselves.
 from __future__ import annotations
 
 import contextlib
+import enum
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 LAB = Path(__file__).resolve().parent.parent / "deploy" / "lab"
-SHARED_VIEW = "/run/lab-shared"
+SHARED_VIEW = "/run/lab-shared"  # one directory, seen by all hosts of a lab
+SERIAL_VIEW = "/var/log/libvirt/serial"  # for files on serial ports; each host's own
 _VIEWS = {
     "/etc/libvirt": "etc-libvirt",
     "/var/lib/libvirt": "lib",
@@ -78,6 +81,21 @@ class LabHost:
     def virsh(self, *args: str) -> str:
         """virsh's stdout; CommandError with its stderr."""
         return _run(["virsh", "-q", "-k", "5", "-K", "3", "-c", self.uri, *args])
+
+    def define(self, xml: str) -> None:
+        file = self.directory / f"define-{threading.get_ident()}.xml"
+        file.write_text(xml)
+        try:
+            self.virsh("define", str(file))
+        finally:
+            file.unlink()
+
+    def ticks(self, name: str) -> int:
+        """How many lines the guest of this name has written to SERIAL_VIEW since its QEMU started."""
+        try:
+            return self.path(f"{SERIAL_VIEW}/{name}").read_text(errors="replace").count("TICK ")
+        except FileNotFoundError:
+            return 0
 
     def run(self, *command: str) -> str:
         """Stdout of a command run inside the host."""
@@ -145,6 +163,50 @@ class LabHost:
         _run([*self._command(verb), self.name, *args])
 
 
+class Guest(enum.StrEnum):
+    """Paths of test guests in every host's view, once `make_guests` was called."""
+
+    TICK = f"{SHARED_VIEW}/tick.img"
+    DEAF = f"{SHARED_VIEW}/deaf.img"  # ignores ACPI shutdown
+    KERNEL = f"{SHARED_VIEW}/vmlinuz"
+    INITRAMFS = f"{SHARED_VIEW}/initramfs.gz"
+
+
+def tick_xml(name: str, uuid: str, image: Guest = Guest.TICK) -> str:
+    """A domain of 32 MiB that ticks into SERIAL_VIEW/NAME; shareable, so nothing stops a second copy."""
+    return f"""\
+<domain type='qemu'>
+  <name>{name}</name><uuid>{uuid}</uuid>
+  <memory unit='MiB'>32</memory><vcpu>1</vcpu>
+  <os><type arch='x86_64' machine='pc'>hvm</type></os>
+  <features><acpi/></features>
+  <devices>
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='raw'/><source file='{image}'/><target dev='vda' bus='virtio'/>
+      <readonly/><shareable/>
+    </disk>
+    <serial type='file'><source path='{SERIAL_VIEW}/{name}'/></serial>
+  </devices>
+</domain>
+"""
+
+
+def linux_xml(name: str, uuid: str) -> str:
+    """The small Linux, ticking into SERIAL_VIEW/NAME."""
+    return f"""\
+<domain type='qemu'>
+  <name>{name}</name><uuid>{uuid}</uuid>
+  <memory unit='MiB'>96</memory><vcpu>1</vcpu>
+  <os>
+    <type arch='x86_64' machine='pc'>hvm</type>
+    <kernel>{Guest.KERNEL}</kernel><initrd>{Guest.INITRAMFS}</initrd><cmdline>console=ttyS0 quiet</cmdline>
+  </os>
+  <features><acpi/></features>
+  <devices><serial type='file'><source path='{SERIAL_VIEW}/{name}'/></serial></devices>
+</domain>
+"""
+
+
 @dataclass(frozen=True)
 class Lab:
     name: str
@@ -157,6 +219,18 @@ class Lab:
         with ThreadPoolExecutor() as pool:
             for done in [pool.submit(host.reset, shown[host.name]) for host in self.hosts]:
                 done.result()
+
+    def make_guests(self) -> None:
+        """Lay the guests out in the shared directory; see `Guest` for their names."""
+        _run([sys.executable, str(LAB), "guest", "--out", str(self.base / self.name / "shared")])
+
+    def shared_disk(self, size_mib: int = 64) -> str:
+        """A new block device, at this path on every host."""
+        return _run([*self._command("disk"), "--size", str(size_mib)]).strip()
+
+    def serial_directories(self) -> dict[str, Path]:
+        """By host: where the files of SERIAL_VIEW stand, for the oracle."""
+        return {host.name: host.path(SERIAL_VIEW) for host in self.hosts}
 
     def status(self) -> dict[str, Any]:
         shown: dict[str, Any] = json.loads(_run([*self._command("status"), "-o", "json"]))

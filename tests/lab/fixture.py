@@ -22,6 +22,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     base: Path = tmp_path_factory.mktemp("lab")
     made = lab_up(base, f"t{os.getpid()}")
     try:
+        made.make_guests()
         yield made
     finally:
         made.down()
