@@ -45,6 +45,8 @@ class Rule(enum.StrEnum):
 
     REVOKED = "R1"  # undefined there, then listed absent
     CONFIRMED_DEAD = "R3"  # an operator vouches for the node being dead
+    RESOLVED = "resolved"  # an operator vouches for this one domain not being there
+    ABSENT = "absent"  # read as absent everywhere, twice, after it vanished
 
 
 class Proof(Record, frozen=True, kw_only=True):
@@ -61,7 +63,8 @@ class Proof(Record, frozen=True, kw_only=True):
 class Assignment(Record, frozen=True, kw_only=True):
     """`candidates`: every node that may hold the domain or its definition; a node leaves this set only by a
     proof. A start on `node` needs candidates == {node} (I2). `config`: the inactive XML last given to or
-    read from libvirt. `tombstone`: deletion was asked for (I11). `started`: a start was ever intended."""
+    read from libvirt. `tombstone`: deletion was asked for (I11). `started`: a start was ever intended.
+    `stopped`: it is inactive because that was wanted, so the restart policy does not speak."""
 
     cluster: str
     uuid: str
@@ -80,6 +83,7 @@ class Assignment(Record, frozen=True, kw_only=True):
     memory_bytes: int = 0
     tombstone: bool = False
     started: bool = False
+    stopped: bool = False
     restarts: int = 0
 
 
@@ -125,8 +129,16 @@ class ClusterRecord(Record, frozen=True, kw_only=True):
 
 
 class StoreMemory(Record, frozen=True, kw_only=True):
-    """What a replica keeps on its own disk, to recognise a restored or replaced store."""
+    """What a replica keeps on its own disk, to recognise a restored or replaced store. `revision` and
+    `value`: the heartbeat's mod revision and value; `high_revision`: the highest revision of the store ever
+    seen. `doubt`: why the store is not trusted (a StoreTrust), since its revision `doubt_revision`, in the
+    words of `sentence`; `excused`: nodes that an operator said need not be read."""
 
-    cluster: str
-    revision: int
-    value: str
+    cluster: str = ""
+    revision: int = 0
+    value: str = ""
+    high_revision: int = 0
+    doubt: str = ""
+    doubt_revision: int = 0
+    sentence: str = ""
+    excused: tuple[str, ...] = ()

@@ -31,6 +31,9 @@ KINDS: Final = (
 )
 
 
+KIND_OF: Final = {kind.kind: kind for kind in KINDS}
+
+
 def kind_by_name(name: str) -> Kind | None:
     """Look a kind up as users write it: Domain, domain, domains, dom, domains.domctl.io."""
     word = name.lower().removesuffix(".domctl.io").removesuffix(".v1")

@@ -1,0 +1,45 @@
+"""plan(snapshot, dirty): from what is wanted, promised and seen to actions and deferrals. Pure.
+
+Read in order: `snapshot` (the input), `types` (the output), `evidence` (what may be concluded), `case`
+(one domain's facts), `rules` (the ordered table) with `present`, `place`, `actions`. Nothing here knows
+asyncio, time, chance or I/O; the same snapshot gives the same plan on every controller.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+from controller.plan.case import Case
+from controller.plan.place import capacity_group
+from controller.plan.rules import judge
+from controller.plan.snapshot import NodeView, Snapshot, Usage
+from controller.plan.types import Verdict
+
+
+def plan(snap: Snapshot, dirty: Iterable[str]) -> Mapping[str, Verdict]:
+    """A verdict for each dirty UUID. Placements made on the way count for those that follow, so that one
+    plan never fills a node twice; keys are taken in order, so that the result does not depend on arrival."""
+    usage = dict(snap.usage)
+    macs = dict(snap.macs)
+    working = dataclasses.replace(snap, usage=usage, macs=macs)
+    verdicts: dict[str, Verdict] = {}
+    for uuid in sorted(set(dirty)):
+        verdict = judge(Case(working, uuid))
+        verdicts[uuid] = verdict
+        _admit(working, usage, macs, verdict)
+    return verdicts
+
+
+def _admit(snap: Snapshot, usage: dict[str, Usage], macs: dict[str, str], verdict: Verdict) -> None:
+    """Count what a planned placement will take."""
+    action = verdict.action
+    if action is None or action.after is None:
+        return
+    for mac in action.reserve:
+        macs[mac] = action.uuid
+    held = snap.assignments.get(action.uuid)
+    if held is not None and held.assignment.candidates:
+        return
+    group = capacity_group(snap.views.get(action.node, NodeView()), action.node)
+    usage[group] = usage.get(group, Usage()).plus(action.after.vcpus, action.after.memory_bytes)

@@ -1,0 +1,202 @@
+"""What may be written: a user's object against the kinds' rules, the rest of the cluster, and this server.
+
+Between the verbs and the store. Every change, a dry run too, passes here; all that is wrong with it is told
+at once. What the server owns in `metadata` is taken from the object that stands in the store, never from
+the request; finalizers of domctl go away through the controller only. `spec` is stored as it was written,
+less the fields that no kind has. `generation` moves with `spec` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from controller.api import errors
+from controller.api.errors import Cause, Subject
+from controller.api.resources import NODES, Resource
+from controller.birth import FINALIZERS
+from controller.objects import Body, Claimed, Objects, StoredObject
+from specs.problems import Problem
+from specs.uri import parse_uri
+from specs.validate import Unknown, decode
+
+UNKNOWN_FIELDS: Final = {"": Unknown.WARN, **{u.value: u for u in Unknown}}
+_SERVERS: Final = (
+    "uid",
+    "creationTimestamp",
+    "generation",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "resourceVersion",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """An admitted object, and what its author should hear."""
+
+    body: Body
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """A change to `current`. `patched`: `body` was computed from the whole object, so what it lacks was
+    taken away; otherwise what a client did not send in metadata.finalizers stays."""
+
+    current: StoredObject
+    body: Body
+    unknown: Unknown
+    patched: bool = False
+
+
+class Admission:
+    """`allow_xml`: whether this server accepts `spec.xml` (it is root on a host)."""
+
+    def __init__(self, objects: Objects, *, allow_xml: bool) -> None:
+        self._objects = objects
+        self._allow_xml = allow_xml
+
+    async def new(self, resource: Resource, body: Body, unknown: Unknown) -> Checked:
+        """Raises ApiError."""
+        subject = subject_of(resource, body)
+        given = {k: v for k, v in body.items() if k != "status"}
+        checked, causes = self._check(given, unknown)
+        causes += await self._cluster_causes(resource, body, "")
+        if causes:
+            raise errors.invalid(subject, causes)
+        return checked
+
+    async def update(self, resource: Resource, update: Update) -> Checked:
+        """The whole object with a new spec, labels and so on; its status stays. Raises ApiError."""
+        current, subject = update.current, subject_of(resource, update.current.body)
+        merged = self._merged(resource, update)
+        given = {k: v for k, v in merged.items() if k != "status"}
+        checked, causes = self._check(given, update.unknown)
+        causes += _finalizer_causes(resource, current, merged)
+        causes += await self._cluster_causes(resource, merged, current.name)
+        if causes:
+            raise errors.invalid(subject, causes)
+        result = {**checked.body, "metadata": {**checked.body["metadata"], **_servers(current.body)}}
+        if "status" in current.body:
+            result["status"] = current.body["status"]
+        if result.get("spec") != current.body.get("spec"):
+            generation = current.body["metadata"].get("generation")
+            result["metadata"]["generation"] = (generation if isinstance(generation, int) else 0) + 1
+        return Checked(result, checked.warnings)
+
+    def update_status(self, resource: Resource, update: Update) -> Checked:
+        """The whole object with a new status; all else stays. Raises ApiError."""
+        status = update.body.get("status")
+        candidate = {**update.current.body, "status": {} if status is None else status}
+        typed, problems = decode(candidate, update.unknown)
+        ours = [p for p in problems if p.keys[:1] == ("status",)]
+        causes = [_cause(p) for p in ours if not p.warning]
+        if causes:
+            raise errors.invalid(subject_of(resource, update.current.body), causes)
+        if typed is not None:
+            candidate["status"] = msgspec.to_builtins(typed)["status"]
+        return Checked(candidate, tuple(str(p) for p in ours if p.warning))
+
+    def claimed(self, resource: Resource, body: Body, error: Claimed) -> errors.ApiError:
+        """A refusal that names the other owner."""
+        interfaces = body.get("spec", {}).get("interfaces") or []
+        index = next(
+            (n for n, one in enumerate(interfaces) if str(one.get("mac", "")).lower() == error.value), 0
+        )
+        owner = error.owner.lstrip("/")
+        message = f"{error.value} belongs to Domain {owner}; an address is used once in a cluster"
+        cause = Cause(f"spec.interfaces[{index}].mac", message, "FieldValueDuplicate")
+        return errors.invalid(subject_of(resource, body), [cause])
+
+    def _check(self, body: Body, unknown: Unknown) -> tuple[Checked, list[Cause]]:
+        typed, problems = decode(body, unknown)
+        causes = [_cause(p) for p in problems if not p.warning]
+        spec = body.get("spec")
+        if not self._allow_xml and isinstance(spec, dict) and spec.get("xml") is not None:
+            message = "is not allowed by this server's configuration (allowXml): it is root on the host"
+            causes.append(Cause("spec.xml", message, "FieldValueForbidden"))
+        warnings = tuple(str(p) for p in problems if p.warning)
+        clean = body if typed is None else msgspec.to_builtins(typed)
+        return Checked(clean, warnings), causes
+
+    def _merged(self, resource: Resource, update: Update) -> Body:
+        """What the client sent, with what it may not say taken from the store."""
+        old = update.current.body["metadata"]
+        metadata = {k: v for k, v in update.body["metadata"].items() if k not in _SERVERS}
+        if not update.patched and "finalizers" not in metadata and "finalizers" in old:
+            metadata["finalizers"] = old["finalizers"]
+        return {**update.body, "metadata": {**metadata, **_servers(update.current.body)}}
+
+    async def _cluster_causes(self, resource: Resource, body: Body, own_name: str) -> list[Cause]:
+        """What depends on other objects: one host, one Node. Two that are created at the same instant pass
+        here and are told apart by their identity at first contact."""
+        if resource is not NODES:
+            return []
+        wanted = _normal_uri(body)
+        if wanted is None:
+            return []
+        for other in (await self._objects.list(NODES)).items:
+            if other.name != own_name and _normal_uri(other.body) == wanted:
+                message = f"is the URI of Node {other.name} already; a host is registered once"
+                return [Cause("spec.uri", message, "FieldValueDuplicate")]
+        return []
+
+
+def _servers(body: Body) -> Body:
+    return {k: v for k, v in body["metadata"].items() if k in _SERVERS}
+
+
+def subject_of(resource: Resource, body: Body) -> Subject:
+    """As validation errors name it: by Kind."""
+    metadata = body.get("metadata")
+    name = metadata.get("name", "") if isinstance(metadata, dict) else ""
+    return Subject(resource.kind, str(name), resource.group)
+
+
+def _cause(problem: Problem) -> Cause:
+    return Cause(problem.path, problem.message, problem.reason)
+
+
+def _normal_uri(body: Body) -> str | None:
+    spec = body.get("spec")
+    text = spec.get("uri") if isinstance(spec, dict) else None
+    try:
+        return parse_uri(text).text if isinstance(text, str) else None
+    except ValueError:
+        return None  # the kind's own rules say what is wrong with it
+
+
+def _finalizer_causes(resource: Resource, current: StoredObject, merged: Body) -> list[Cause]:
+    before = _texts(current.body["metadata"].get("finalizers"))
+    after = _texts(merged["metadata"].get("finalizers"))
+    ours = FINALIZERS.get(resource.kind)
+    causes: list[Cause] = []
+    if ours in before and ours not in after:
+        causes.append(Cause("metadata.finalizers", _HOW_TO_END[resource.kind], "FieldValueForbidden"))
+    added = [name for name in after if name not in before]
+    if current.terminating and added:
+        message = f"no new finalizers can be added if the object is being deleted, found {added}"
+        causes.append(Cause("metadata.finalizers", message, "FieldValueForbidden"))
+    return causes
+
+
+_HOW_TO_END: Final = {
+    "Domain": (
+        "domctl.io/undefine is taken away by the controller alone, once no node can hold the domain any "
+        "more. To end it, delete the Domain. If that waits for a node which does not answer: "
+        "'domctl node confirm-dead NODE' if the node is off for good, or "
+        "'domctl resolve DOMAIN --not-on NODE' if the domain is certainly not there"
+    ),
+    "Node": (
+        "domctl.io/node is taken away by the controller alone, once nothing is assigned to the node. "
+        "To end it, delete its Domains or let them move, then delete the Node"
+    ),
+}
+
+
+def _texts(value: Any) -> list[str]:
+    return [v for v in value if isinstance(v, str)] if isinstance(value, Iterable) else []

@@ -1,0 +1,136 @@
+"""What there is: classic and aggregated discovery, from the table of resources.
+
+kubectl asks `/api` and `/apis` for the aggregated form first (the answer's Content-Type must say which it
+is) and falls back to one document per group and version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from aiohttp import web
+
+from controller.api.requests import json_response
+from controller.api.resources import RESOURCES, Resource
+from specs.meta import GROUP, VERSION
+
+_DISCOVERY: Final = "apidiscovery.k8s.io"
+
+
+def group_version(group: str) -> str:
+    return f"{group}/{VERSION}" if group else VERSION
+
+
+def of_group(group: str) -> list[Resource]:
+    return [r for r in RESOURCES if r.group == group]
+
+
+def api(request: web.Request) -> web.Response:
+    """/api: the core group."""
+    return _aggregated(request, "") or json_response(
+        {
+            "kind": "APIVersions",
+            "versions": [VERSION],
+            "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": request.host}],
+        }
+    )
+
+
+def apis(request: web.Request) -> web.Response:
+    """/apis: all others."""
+    return _aggregated(request, GROUP) or json_response(
+        {"kind": "APIGroupList", "apiVersion": "v1", "groups": [group_document()]}
+    )
+
+
+def group_document() -> dict[str, Any]:
+    version = {"groupVersion": group_version(GROUP), "version": VERSION}
+    return {
+        "kind": "APIGroup",
+        "apiVersion": "v1",
+        "name": GROUP,
+        "versions": [version],
+        "preferredVersion": version,
+    }
+
+
+def resource_list(group: str) -> dict[str, Any]:
+    listed: list[dict[str, Any]] = []
+    for resource in of_group(group):
+        listed.append(
+            {
+                "name": resource.plural,
+                "singularName": resource.singular,
+                "namespaced": resource.namespaced,
+                "kind": resource.kind,
+                "verbs": list(resource.verbs),
+                **_optional(resource),
+            }
+        )
+        if resource.has_status:
+            listed.append(
+                {
+                    "name": f"{resource.plural}/status",
+                    "singularName": "",
+                    "namespaced": resource.namespaced,
+                    "kind": resource.kind,
+                    "verbs": ["get", "patch", "update"],
+                }
+            )
+    return {
+        "kind": "APIResourceList",
+        "apiVersion": "v1",
+        "groupVersion": group_version(group),
+        "resources": listed,
+    }
+
+
+def _optional(resource: Resource) -> Mapping[str, Any]:
+    parts = {"shortNames": list(resource.short_names), "categories": list(resource.categories)}
+    return {k: v for k, v in parts.items() if v}
+
+
+def _aggregated(request: web.Request, group: str) -> web.Response | None:
+    accept = request.headers.get("Accept", "")
+    version = next((v for v in ("v2", "v2beta1") if f"g={_DISCOVERY};v={v};" in accept.replace(" ", "")), "")
+    if not version:
+        return None
+    response = json_response(
+        {
+            "kind": "APIGroupDiscoveryList",
+            "apiVersion": f"{_DISCOVERY}/{version}",
+            "metadata": {},
+            "items": [
+                {
+                    "metadata": {"name": group, "creationTimestamp": None} if group else {},
+                    "versions": [
+                        {
+                            "version": VERSION,
+                            "freshness": "Current",
+                            "resources": [_discovered(r) for r in of_group(group)],
+                        }
+                    ],
+                }
+            ],
+        }
+    )
+    response.headers["Content-Type"] = f"application/json;g={_DISCOVERY};v={version};as=APIGroupDiscoveryList"
+    return response
+
+
+def _discovered(resource: Resource) -> dict[str, Any]:
+    kind = {"group": resource.group, "version": VERSION, "kind": resource.kind}
+    document = {
+        "resource": resource.plural,
+        "responseKind": kind,
+        "scope": "Namespaced" if resource.namespaced else "Cluster",
+        "singularResource": resource.singular,
+        "verbs": list(resource.verbs),
+        **_optional(resource),
+    }
+    if resource.has_status:
+        document["subresources"] = [
+            {"subresource": "status", "responseKind": kind, "verbs": ["get", "patch", "update"]}
+        ]
+    return document

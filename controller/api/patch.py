@@ -1,0 +1,88 @@
+"""merge-patch (RFC 7396) and json-patch (RFC 6902) over an object; everything else is refused with 415.
+
+Strategic merge is for built-in kinds only, and is refused exactly as Kubernetes refuses it for custom ones;
+server-side apply is refused until it is there, which kubectl reports in its own words. Patches are bounded:
+in the number of operations and in what copying may blow up.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, Final
+
+import jsonpatch
+import jsonpointer
+import msgspec
+
+from controller.api import errors
+from controller.api.errors import ApiError, Cause, Subject
+from controller.objects import Body
+
+MERGE: Final = "application/merge-patch+json"
+JSON: Final = "application/json-patch+json"
+ACCEPTED: Final = (JSON, MERGE)
+MAX_OPERATIONS: Final = 1000
+
+Patch = Callable[[Body], Body]
+
+
+def unsupported() -> ApiError:
+    return errors.unsupported_media_type(
+        "the body of the request was in an unknown format - accepted media types include: "
+        + ", ".join(ACCEPTED)
+    )
+
+
+def parse(content_type: str, value: object, subject: Subject, max_bytes: int) -> Patch:
+    """A function from the current object to the patched one, which may be called again when the object has
+    moved. Raises ApiError; so does the function."""
+    if content_type == MERGE:
+        if not isinstance(value, dict):
+            raise errors.bad_request("a merge patch must be a JSON object")
+        return lambda body: as_body(merge(copy.deepcopy(body), value), subject)
+    if content_type != JSON:
+        raise unsupported()
+    if not isinstance(value, list) or not all(isinstance(op, dict) for op in value):
+        raise errors.bad_request("a JSON patch must be a list of operations")
+    if len(value) > MAX_OPERATIONS:
+        raise errors.too_large(f"a patch of {len(value)} operations, at most {MAX_OPERATIONS} are accepted")
+    try:
+        operations = jsonpatch.JsonPatch(value)
+    except (jsonpatch.InvalidJsonPatch, jsonpointer.JsonPointerException) as error:
+        raise errors.bad_request(f"the JSON patch is malformed: {error}") from None
+    return lambda body: as_body(_apply(body, list(operations), subject, max_bytes), subject)
+
+
+def merge(target: Any, change: Any) -> Any:
+    """RFC 7396. Changes `target` where it is an object."""
+    if not isinstance(change, dict):
+        return change
+    result = target if isinstance(target, dict) else {}
+    for key, value in change.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merge(result.get(key), value)
+    return result
+
+
+def _apply(body: Body, operations: list[dict[str, Any]], subject: Subject, max_bytes: int) -> Any:
+    """One operation after the other, so that copies of copies are stopped before they fill the memory."""
+    current: Any = copy.deepcopy(body)
+    for number, operation in enumerate(operations):
+        one: Any = [operation]
+        try:
+            current = jsonpatch.JsonPatch(one).apply(current, in_place=True)
+        except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, TypeError) as error:
+            message = f"operation {number} of the patch cannot be applied: {error}"
+            raise errors.invalid(subject, [Cause("patch", message)]) from None
+        if operation.get("op") == "copy" and len(msgspec.json.encode(current)) > max_bytes:
+            raise errors.too_large(f"the patched object has more than {max_bytes} bytes")
+    return current
+
+
+def as_body(value: Any, subject: Subject) -> Body:
+    if not isinstance(value, dict) or not isinstance(value.get("metadata"), dict):
+        raise errors.invalid(subject, [Cause("metadata", "the patched object must have metadata")])
+    return value

@@ -1,0 +1,201 @@
+"""get and list: any resource, as JSON or as a Table, paged at one revision.
+
+A list is read page by page; each slice is filtered and encoded before the loop is given back, so that a
+list of everything never holds up other requests. `continue` names the revision and the last key read, and
+goes on by seeking there; when that revision is compacted the client is told to list again (410).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import datetime
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+
+from controller.api import errors, selectors, tables
+from controller.api.requests import Call, json_response, positive, wants_table
+from controller.api.resources import Resource
+from controller.objects import Body, Objects, StoredObject
+from drivers.errors import Compacted
+
+PAGE: Final = 500
+_SLICE: Final = 100  # objects encoded before others get a turn
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where the next page begins."""
+
+    revision: int
+    after: str
+
+
+def encode_position(position: Position) -> str:
+    raw = msgspec.json.encode({"v": "1", "rv": position.revision, "start": position.after})
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def decode_position(token: str, prefix: str) -> Position:
+    """Raises ApiError 400. A token made for another collection is refused: it would be a way around."""
+    try:
+        raw = msgspec.json.decode(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+        position = Position(int(raw["rv"]), str(raw["start"]))
+    except (ValueError, KeyError, TypeError, msgspec.DecodeError):
+        raise errors.bad_request("continue key is not valid") from None
+    if not position.after.startswith(prefix) or position.revision <= 0:
+        raise errors.bad_request("continue key is not valid")
+    return position
+
+
+def shown(resource: Resource, stored: StoredObject) -> Body:
+    """The object as this resource serves it."""
+    if stored.body.get("apiVersion") == resource.api_version:
+        return stored.body
+    return {**stored.body, "apiVersion": resource.api_version}
+
+
+def instant(wall: str) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(wall)
+
+
+class Reader:
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+
+    async def get(self, call: Call) -> web.Response:
+        resource, target = call.resource, call.target
+        kv = await self._objects.store.get(resource.key(target.namespace, target.name))
+        if kv is None:
+            raise errors.not_found(call.subject)
+        stored = self._objects.note(resource.decode(resource, kv))
+        if stored.problem:
+            raise errors.ApiError(
+                500,
+                "InternalError",
+                f'{call.subject} "{target.name}" cannot be read ({stored.problem}); it is left as it is',
+            )
+        body = shown(resource, stored)
+        if not wants_table(call.request):
+            return json_response(body)
+        now = instant(self._objects.world.wall())
+        rows = [tables.row(resource, body, now, call.query.get("includeObject", "Metadata"))]
+        version = {"resourceVersion": str(stored.revision)}
+        return json_response(tables.table(tables.definitions(resource), rows, version))
+
+    async def list(self, call: Call) -> web.Response:
+        resource = call.resource
+        selector = selectors.parse(
+            call.query.get("labelSelector", ""), call.query.get("fieldSelector", ""), resource.fields
+        )
+        table = wants_table(call.request)
+        include = call.query.get("includeObject", "Metadata")
+        now = instant(self._objects.world.wall())
+        encoded: list[bytes] = []
+        metadata: dict[str, Any] = {}
+        scan = _Scan(resource, call.target.namespace, selector, positive(call.query, "limit", 0))
+        token = call.query.get("continue", "")
+        scan.position = decode_position(token, resource.scope(scan.namespace)) if token else None
+        if not token and call.query.get("resourceVersionMatch") == "Exact":
+            scan.position = Position(positive(call.query, "resourceVersion", 0), "")
+        try:
+            async for found in self._slices(scan):
+                bodies = (shown(resource, stored) for stored in found)
+                items: Iterable[Any] = (
+                    (tables.row(resource, body, now, include) for body in bodies) if table else bodies
+                )
+                encoded += map(msgspec.json.encode, items)
+                await asyncio.sleep(0)
+        except Compacted:
+            raise errors.expired(
+                "The provided continue parameter is too old to display a consistent list result. "
+                "You must start a new list without the continue parameter."
+            ) from None
+        metadata["resourceVersion"] = str(scan.revision)
+        if scan.next is not None:
+            metadata["continue"] = encode_position(scan.next)
+        raw = [msgspec.Raw(item) for item in encoded]
+        if table:
+            return json_response(tables.table(tables.definitions(resource), raw, metadata))
+        return json_response(
+            {
+                "apiVersion": resource.api_version,
+                "kind": f"{resource.kind}List",
+                "metadata": metadata,
+                "items": raw,
+            }
+        )
+
+    async def all(self, resource: Resource, namespace: str, selector: selectors.Selector) -> _Everything:
+        """Everything that matches, and the revision at which it was read: where a watch begins."""
+        scan = _Scan(resource, namespace, selector, 0)
+        found = [stored async for part in self._slices(scan) for stored in part]
+        return _Everything(found, scan.revision)
+
+    async def _slices(self, scan: _Scan) -> Any:
+        """Yield what matches, slice by slice; afterwards `scan` tells the revision and the next page."""
+        wanted = scan.limit
+        prefix = scan.resource.scope(scan.namespace)
+        after, revision = ("", 0) if scan.position is None else (scan.position.after, scan.position.revision)
+        exact = self._exact_key(scan)
+        size = min(PAGE, scan.limit or PAGE) if scan.selector.matches_all else PAGE
+        while True:
+            page = await self._objects.store.page(
+                exact or prefix, after=after, limit=1 if exact else size, revision=revision
+            )
+            revision = scan.revision = page.revision
+            matching: list[StoredObject] = []
+            for kv in page.items:
+                after = kv.key
+                if exact and kv.key != exact:
+                    return
+                stored = self._objects.note(scan.resource.decode(scan.resource, kv))
+                if stored.problem or not scan.selector.matches(stored.body):
+                    continue
+                matching.append(stored)
+                if scan.limit and len(matching) == wanted:
+                    break
+                if len(matching) == _SLICE:
+                    yield matching
+                    wanted -= len(matching)
+                    matching = []
+            if matching:
+                yield matching
+                wanted -= len(matching)
+            last_read = bool(page.items) and after == page.items[-1].key
+            if exact or (last_read and not page.more) or not page.items:
+                return
+            if scan.limit and wanted <= 0:
+                scan.next = Position(revision, after)
+                return
+
+    def _exact_key(self, scan: _Scan) -> str:
+        """When a selector names one object, its key: `kubectl wait` and `get -w NAME` need no scan."""
+        name = scan.selector.name
+        namespace = scan.namespace or scan.selector.namespace
+        if not name or "/" in name or "/" in namespace or (scan.resource.namespaced and not namespace):
+            return ""
+        return scan.resource.key(namespace, name)
+
+
+@dataclass(slots=True)
+class _Scan:
+    """A list under way. `limit` 0: no limit."""
+
+    resource: Resource
+    namespace: str
+    selector: selectors.Selector
+    limit: int
+    position: Position | None = None
+    revision: int = 0
+    next: Position | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Everything:
+    items: list[StoredObject]
+    revision: int

@@ -1,0 +1,231 @@
+"""What a request asks for: its path read as Kubernetes reads paths, its query, its body.
+
+Names and namespaces are checked here, once, before they become keys of the store (I19). Bodies are bounded
+in size and depth before anything looks at them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+
+from controller.api import errors
+from controller.api.auth import User
+from controller.api.errors import ApiError, Subject
+from controller.api.resources import BY_PATH, Resource
+from specs.meta import GROUP, VERSION
+
+BODY_TIMEOUT_S: Final = 30.0
+_MAX_DEPTH: Final = 40  # of JSON; the deepest field of a kind is far below
+_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", re.ASCII)
+_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
+_VERBS: Final = {
+    "POST": "create",
+    "PUT": "update",
+    "PATCH": "patch",
+    "DELETE": "delete",
+    "GET": "get",
+    "HEAD": "get",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the path names. `resource` is None for everything that is not an object."""
+
+    group: str = ""
+    version: str = ""
+    resource: Resource | None = None
+    namespace: str = ""
+    plural: str = ""
+    name: str = ""
+    subresource: str = ""
+
+    @property
+    def subject(self) -> Subject:
+        return Subject(self.plural, self.name, self.group)
+
+
+@dataclass(slots=True)
+class Call:
+    """One request on its way through the server. `warnings` become Warning headers; `record` puts what was
+    decided into the audit log, safe on the disk when it returns."""
+
+    request: web.Request
+    target: Target
+    verb: str
+    user: User
+    record: Callable[[dict[str, Any]], Awaitable[None]]
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        return self.request.query
+
+    @property
+    def resource(self) -> Resource:
+        assert self.target.resource is not None
+        return self.target.resource
+
+    @property
+    def subject(self) -> Subject:
+        """For refusals that name the plural; validation errors name the Kind."""
+        return self.target.subject
+
+    @property
+    def dry_run(self) -> bool:
+        return dry_run(self.request.query.getall("dryRun", []))
+
+
+def dry_run(values: object) -> bool:
+    """Whether `dryRun` asks for one. Raises ApiError for any word but All: a dry run that is not
+    understood must never become a change."""
+    listed = values if isinstance(values, list) else [values]
+    wanted = [v for v in listed if v]
+    if any(v != "All" for v in wanted):
+        raise errors.invalid(
+            Subject("DeleteOptions", "", "meta.k8s.io"),
+            [errors.Cause("dryRun", f'must be "All", is {wanted[0]!r}', "FieldValueNotSupported")],
+        )
+    return bool(wanted)
+
+
+def parse_target(path: str) -> Target:
+    """Raises ApiError 404 for what is not there, also for names that no object can have."""
+    parts = [p for p in path.split("/") if p]
+    if len(parts) >= 3 and parts[0] == "apis":
+        group, version, rest = parts[1], parts[2], parts[3:]
+    elif len(parts) >= 2 and parts[0] == "api":
+        group, version, rest = "", parts[1], parts[2:]
+    else:
+        return Target()
+    if (group, version) not in {(GROUP, VERSION), ("", "v1")}:
+        raise errors.by_code(404)
+    namespace = ""
+    if len(rest) >= 3 and rest[0] == "namespaces":
+        namespace, rest = rest[1], rest[2:]
+        if not _LABEL.fullmatch(namespace):
+            raise errors.by_code(404)
+    if not rest:
+        return Target(group, version)
+    plural, name, subresource = (*rest, "", "")[:3]
+    if len(rest) > 3:
+        raise errors.by_code(404)
+    target = Target(group, version, BY_PATH.get((group, plural)), namespace, plural, name, subresource)
+    if name and not _NAME.fullmatch(name):
+        raise errors.not_found(target.subject)
+    if target.resource is not None and name and target.resource.namespaced and not namespace:
+        raise errors.by_code(404)
+    if target.resource is not None and namespace and not target.resource.namespaced:
+        raise errors.by_code(404)
+    return target
+
+
+def verb_of(method: str, target: Target, query: Mapping[str, str]) -> str:
+    verb = _VERBS.get(method, method.lower())
+    if target.plural and verb == "get" and query.get("watch") in {"true", "1"}:
+        return "watch"
+    if target.plural and verb == "get" and not target.name:
+        return "list"
+    if target.plural and verb == "delete" and not target.name:
+        return "deletecollection"
+    return verb
+
+
+def is_name(text: object) -> bool:
+    """A DNS label: what a Domain's or a Node's name, or a namespace, may be."""
+    return isinstance(text, str) and _LABEL.fullmatch(text) is not None
+
+
+def media_type(request: web.Request) -> str:
+    return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
+async def read_json(call: Call, *, limit: int, accepted: tuple[str, ...] = ("application/json",)) -> Any:
+    """The decoded body, None when there is none. Raises ApiError 400, 408, 413, 415."""
+    body = await read_body(call.request, limit)
+    if not body:
+        return None
+    found = media_type(call.request)
+    if found not in accepted:
+        raise errors.unsupported_media_type(
+            "the body of the request was in an unknown format - accepted media types include: "
+            + ", ".join(accepted)
+        )
+    return decode_json(body)
+
+
+async def read_body(request: web.Request, limit: int) -> bytes:
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            body = await request.read()
+    except TimeoutError:
+        raise errors.by_code(408) from None
+    if len(body) > limit:
+        raise errors.too_large(f"the document has {len(body)} bytes, at most {limit} are accepted")
+    return body
+
+
+def decode_json(body: bytes) -> Any:
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise errors.bad_request(f"the body is not JSON: {error}") from None
+    if too_deep(value, _MAX_DEPTH):
+        raise errors.bad_request(f"the body is nested deeper than {_MAX_DEPTH} levels")
+    return value
+
+
+def too_deep(value: object, levels: int) -> bool:
+    """Whether containers nest deeper than `levels`; looks no further down than that."""
+    layer: list[object] = [value]
+    for _ in range(levels):
+        layer = [
+            inner
+            for outer in layer
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not layer:
+            return False
+    return True
+
+
+def as_object(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise errors.bad_request("the body must be a JSON object")
+    return value
+
+
+def wants_table(request: web.Request) -> bool:
+    """Whether the client asked for a Table before plain JSON, as kubectl does."""
+    accept = request.headers.get("Accept", "")
+    return any("as=Table" in part for part in accept.split(",")[:8])
+
+
+def json_response(body: object, *, status: int = 200) -> web.Response:
+    return web.Response(body=msgspec.json.encode(body), status=status, content_type="application/json")
+
+
+def positive(query: Mapping[str, str], name: str, default: int) -> int:
+    """A whole number from the query. Raises ApiError 400."""
+    text = query.get(name, "")
+    if not text:
+        return default
+    if not re.fullmatch(r"[0-9]{1,18}", text, re.ASCII):
+        raise errors.bad_request(f"{name} must be a whole number, is {text[:40]!r}")
+    return int(text)
+
+
+def error_response(error: ApiError) -> web.Response:
+    response = json_response(error.status(), status=error.code)
+    if retry := error.details.get("retryAfterSeconds"):
+        response.headers["Retry-After"] = str(retry)
+    return response

@@ -1,0 +1,146 @@
+"""What the API serves: one table of resources, from which paths, discovery, OpenAPI and tables follow.
+
+All verbs are generic over this table; a kind is an entry of `specs.kinds` and, if it should look well in a
+terminal, of `COLUMNS` in `controller.api.tables`. Events and assignments are the controller's own records,
+served read-only through the same machinery.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from controller import keys
+from controller.model import Assignment
+from controller.objects import Body, StoredObject, parse
+from drivers.store import KeyValue
+from specs.kinds import KINDS, Kind
+from specs.meta import API_VERSION, GROUP
+
+READ: Final = ("get", "list", "watch")
+WRITE: Final = ("create", "update", "patch", "delete")
+Path = tuple[str, ...]
+
+_METADATA_FIELDS: Final[Mapping[str, Path]] = {
+    "metadata.name": ("metadata", "name"),
+    "metadata.namespace": ("metadata", "namespace"),
+}
+_EVENT_FIELDS: Final[Mapping[str, Path]] = {
+    **{
+        f"involvedObject.{f}": ("involvedObject", f)
+        for f in ("kind", "name", "namespace", "uid", "apiVersion", "resourceVersion", "fieldPath")
+    },
+    **{f: (f,) for f in ("reason", "type", "reportingComponent")},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One served collection. `kind`, `plural` and `namespaced` make it a Kind for `controller.objects`;
+    `prefix` is where it stands in the store, `api_version` how it is shown. `fields` maps what a field
+    selector may name to its path. `group` "" is the core group."""
+
+    group: str
+    kind: str
+    plural: str
+    singular: str
+    namespaced: bool
+    prefix: str
+    api_version: str = API_VERSION
+    verbs: tuple[str, ...] = READ
+    short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    has_status: bool = False
+    fields: Mapping[str, Path] = field(default_factory=lambda: _METADATA_FIELDS)
+    struct: type[msgspec.Struct] | None = None
+    decode: Callable[[Resource, KeyValue], StoredObject] = parse
+
+    @property
+    def qualified(self) -> str:
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    def scope(self, namespace: str) -> str:
+        """The prefix of all keys in `namespace`, or of all."""
+        return f"{self.prefix}{namespace}/" if self.namespaced and namespace else self.prefix
+
+    def key(self, namespace: str, name: str) -> str:
+        return self.scope(namespace) + name
+
+
+def _assignment(resource: Resource, kv: KeyValue) -> StoredObject:
+    """An assignment as an object. Its `config` (the domain's XML) is not shown: it may hold passwords."""
+    uuid = kv.key.removeprefix(resource.prefix)
+    metadata: Body = {"name": uuid, "uid": uuid, "resourceVersion": str(kv.mod_revision)}
+    body: Body = {"apiVersion": API_VERSION, "kind": resource.kind, "metadata": metadata}
+    try:
+        record = msgspec.to_builtins(msgspec.json.decode(kv.value, type=Assignment))
+    except msgspec.DecodeError as error:
+        problem = f"not an assignment: {error}"
+        return StoredObject(kv.key, "", uuid, kv.mod_revision, kv.create_revision, body, problem)
+    record.pop("config", None)
+    return StoredObject(
+        kv.key, "", uuid, kv.mod_revision, kv.create_revision, {**body, "status": _camel(record)}
+    )
+
+
+def _camel(record: Mapping[str, Any]) -> Body:
+    def renamed(key: str) -> str:
+        first, *rest = key.split("_")
+        return first + "".join(part.capitalize() for part in rest)
+
+    return {renamed(key): value for key, value in record.items()}
+
+
+_MORE_FIELDS: Final[Mapping[str, Mapping[str, Path]]] = {
+    "Domain": {"status.node": ("status", "node"), "status.phase": ("status", "phase")},
+}
+
+
+def _of(kind: Kind) -> Resource:
+    return Resource(
+        GROUP,
+        kind.kind,
+        kind.plural,
+        kind.singular,
+        kind.namespaced,
+        keys.object_prefix(kind.plural),
+        verbs=READ + WRITE,
+        short_names=kind.short_names,
+        categories=kind.categories,
+        has_status=True,
+        fields={**_METADATA_FIELDS, **_MORE_FIELDS.get(kind.kind, {})},
+        struct=kind.struct,
+    )
+
+
+EVENTS: Final = Resource(
+    GROUP,
+    "Event",
+    "events",
+    "event",
+    True,
+    keys.object_prefix("events"),
+    fields={**_METADATA_FIELDS, **_EVENT_FIELDS},
+)
+CORE_EVENTS: Final = Resource(
+    "",
+    "Event",
+    "events",
+    "event",
+    True,
+    keys.object_prefix("events"),
+    api_version="v1",
+    short_names=("ev",),
+    fields={**_METADATA_FIELDS, **_EVENT_FIELDS},
+)
+ASSIGNMENTS: Final = Resource(
+    GROUP, "Assignment", "assignments", "assignment", False, keys.ASSIGNMENTS, decode=_assignment
+)
+
+RESOURCES: Final = (*(_of(kind) for kind in KINDS), EVENTS, ASSIGNMENTS, CORE_EVENTS)
+BY_PATH: Final = {(r.group, r.plural): r for r in RESOURCES}
+DOMAINS: Final = BY_PATH[GROUP, "domains"]
+NODES: Final = BY_PATH[GROUP, "nodes"]

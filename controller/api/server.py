@@ -1,0 +1,400 @@
+"""The API server: HTTPS, who asks, what for, and an answer in Kubernetes' manner to everything.
+
+A request passes in this order: identity, right, audit (if it would change something), the verb. Verbs are
+generic over the table in `controller.api.resources`. Any replica serves; nothing is kept here that is not
+in the store. There is no plain HTTP but an optional listener on loopback for metrics alone. `/metrics` on
+the API itself needs a client certificate like all the rest; only health and version are open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from controller.api import audit, discovery, errors, health, openapi
+from controller.api.admission import Admission
+from controller.api.auth import ANONYMOUS, OPEN_PATHS, User, identify
+from controller.api.errors import ApiError
+from controller.api.operations import Operations, is_operation
+from controller.api.reading import Reader
+from controller.api.requests import (
+    Call,
+    Target,
+    error_response,
+    json_response,
+    parse_target,
+    verb_of,
+)
+from controller.api.resources import RESOURCES
+from controller.api.streaming import Streamer
+from controller.api.watch import Hub
+from controller.api.writing import Writer
+from controller.limits import Bounds
+from controller.objects import Corrupt, Objects
+from controller.pki import Pki
+from drivers.errors import Compacted, StoreError, StoreUnavailable
+from specs.meta import GROUP, VERSION
+
+log = logging.getLogger(__name__)
+
+IDLE_S: Final = 60.0  # a connection without a complete request head for so long is closed
+_HANDSHAKE_S: Final = 10.0
+_SHUTDOWN_S: Final = 2.0
+_CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+
+@dataclass(frozen=True, slots=True)
+class ApiConfig:
+    """`metrics_listen`: host (loopback only) and port of a plain listener for /metrics. `allow_xml`:
+    whether `spec.xml` is accepted."""
+
+    host: str
+    port: int
+    pki: Pki
+    audit_log: Path
+    version: str
+    allow_xml: bool = False
+    metrics_listen: tuple[str, int] | None = None
+    bounds: Bounds = field(default_factory=Bounds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Meters:
+    requests: Counter
+    seconds: Histogram
+    watchers: Gauge
+    quarantined: Gauge
+
+
+def _meters(registry: CollectorRegistry) -> _Meters:
+    return _Meters(
+        Counter("domctl_api_requests", "Requests answered", ("verb", "resource", "code"), registry=registry),
+        Histogram(
+            "domctl_api_request_seconds",
+            "Time to answer, watches excepted",
+            ("verb",),
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30),
+            registry=registry,
+        ),
+        Gauge("domctl_api_watchers", "Open watches", registry=registry),
+        Gauge("domctl_objects_quarantined", "Unreadable values met in the store", registry=registry),
+    )
+
+
+class ApiServer:
+    """`checks` are those of /readyz. `address` is where it listens once started (port 0 becomes real)."""
+
+    def __init__(
+        self,
+        objects: Objects,
+        registry: CollectorRegistry,
+        config: ApiConfig,
+        checks: Mapping[str, health.Check],
+    ) -> None:
+        if config.metrics_listen is not None and not _is_loopback(config.metrics_listen[0]):
+            raise ValueError("metricsListen has no authentication and must be a loopback address")
+        self._objects = objects
+        self._registry = registry
+        self._config = config
+        self._checks = checks
+        self._meters = _meters(registry)
+        self._hubs = {
+            (r.group, r.plural): Hub(objects.store, r, config.bounds.watch_queue) for r in RESOURCES
+        }
+        self._reader = Reader(objects)
+        self._streamer = Streamer(objects, self._reader, self._hubs)
+        admission = Admission(objects, allow_xml=config.allow_xml)
+        self._writer = Writer(objects, admission, config.bounds)
+        self._operations = Operations(objects)
+        self._runners: list[web.AppRunner] = []
+        self._servers: list[asyncio.Server] = []
+        self._audit: audit.AuditLog | None = None
+        self.address: tuple[str, int] = (config.host, config.port)
+
+    async def start(self) -> None:
+        """Raises OSError when it cannot listen."""
+        config = self._config
+        self._audit = audit.AuditLog(config.audit_log)
+        server = await self._listen(self._serve, (config.host, config.port), tls_context(config.pki))
+        self.address = (config.host, server.sockets[0].getsockname()[1])
+        if config.metrics_listen is not None:
+            await self._listen(self._serve_metrics, config.metrics_listen, None)
+
+    async def stop(self) -> None:
+        """Stop listening, end all watches, let running requests end."""
+        for server in self._servers:
+            server.close()
+        await asyncio.gather(*(hub.stop() for hub in self._hubs.values()))
+        await asyncio.gather(*(runner.cleanup() for runner in self._runners))
+        self._servers.clear()
+        self._runners.clear()
+        if self._audit is not None:
+            self._audit.close()
+
+    async def _listen(
+        self,
+        handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
+        where: tuple[str, int],
+        context: ssl.SSLContext | None,
+    ) -> asyncio.Server:
+        app = web.Application(client_max_size=self._config.bounds.body_bytes)
+        app.router.add_route("*", "/{path:.*}", handler)
+        runner = web.AppRunner(app, access_log=None, keepalive_timeout=IDLE_S, shutdown_timeout=_SHUTDOWN_S)
+        await runner.setup()
+        self._runners.append(runner)
+        assert runner.server is not None
+        server = await asyncio.get_running_loop().create_server(
+            runner.server,
+            *where,
+            ssl=context,
+            ssl_handshake_timeout=_HANDSHAKE_S if context else None,
+            backlog=1024,
+        )
+        self._servers.append(server)
+        for listening in server.sockets:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return server
+
+    async def _serve_metrics(self, request: web.Request) -> web.StreamResponse:
+        if request.path != "/metrics":
+            return error_response(errors.by_code(404))
+        return self._metrics()
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        """The outermost: whatever happens, there is an answer, an audit id and a metric."""
+        started_at = self._objects.world.now()
+        audit_id = self._objects.world.new_id()
+        call = Call(request, Target(), request.method.lower(), ANONYMOUS, _unaudited)
+        answer = await self._answer(call, audit_id)
+        if not answer.prepared:
+            answer.headers["Audit-Id"] = audit_id
+            for warning in call.warnings:
+                answer.headers.add("Warning", f'299 - "{_quoted(warning)}"')
+        resource = "" if call.target.resource is None else call.target.resource.plural
+        verb = call.verb if call.target.plural else "other"
+        self._meters.requests.labels(verb, resource, str(answer.status)).inc()
+        if verb != "watch":
+            self._meters.seconds.labels(verb).observe(self._objects.world.now() - started_at)
+        return answer
+
+    async def _answer(self, call: Call, audit_id: str) -> web.StreamResponse:
+        try:
+            return await self._admit(call, audit_id)
+        except ApiError as error:
+            return error_response(error)
+        except web.HTTPException as error:
+            return error_response(errors.by_code(error.status))
+        except StoreUnavailable as error:
+            log.warning("the store did not answer a request", extra={"error": error.message})
+            unsure = error.maybe_committed
+            return error_response(
+                errors.outcome_unknown() if unsure else errors.unavailable("the store does not answer")
+            )
+        except Compacted:
+            return error_response(errors.expired("the revision asked for is gone: list again"))
+        except StoreError as error:
+            log.error("the store refused a request", extra={"error": error.message, "audit_id": audit_id})
+            return error_response(errors.internal(audit_id))
+        except Corrupt as error:
+            return error_response(ApiError(500, "InternalError", f"{error}; it is left as it is"))
+        except (ConnectionError, asyncio.CancelledError):
+            raise  # the client has gone
+        except Exception:  # the last boundary: a bug must not cut the connection without a word
+            log.exception("a request failed", extra={"audit_id": audit_id, "path": call.request.path})
+            return error_response(errors.internal(audit_id))
+
+    async def _admit(self, call: Call, audit_id: str) -> web.StreamResponse:
+        request = call.request
+        path = request.path.rstrip("/") or "/"
+        if path in OPEN_PATHS:
+            return await self._open(request, path)
+        user = identify(request)
+        if user is None:
+            raise errors.unauthorized()
+        call.user = user
+        call.target = parse_target(request.path)
+        call.verb = verb_of(request.method, call.target, request.query)
+        if not user.is_admin:
+            why = f"only members of {'domctl:admins'} have rights on this server"
+            raise errors.forbidden(user.name, call.verb, call.target.subject, why)
+        if request.method not in _CHANGING:
+            return await self._dispatch(call, path)
+        return await self._audited(call, audit_id, path)
+
+    async def _audited(self, call: Call, audit_id: str, path: str) -> web.StreamResponse:
+        """Nothing changes that is not in the audit log first."""
+        assert self._audit is not None
+        trail = self._audit
+
+        def write(stage: str, **more: Any) -> None:
+            facts = {**_facts(call), **more}
+            at = self._objects.world.wall()
+            try:
+                trail.write(
+                    audit.event(
+                        audit_id=audit_id, stage=stage, verb=call.verb, user=call.user, at=at, **facts
+                    )
+                )
+            except OSError as error:
+                log.error("the audit log cannot be written", extra={"error": str(error)})
+                raise errors.unavailable(
+                    "the audit log cannot be written, so nothing may be changed"
+                ) from None
+
+        async def record(decision: dict[str, Any]) -> None:
+            write("RequestReceived", requestObject=decision)
+            await trail.sync()
+
+        call.record = record
+        write("RequestReceived")
+        code = 500
+        try:
+            answer = await self._dispatch(call, path)
+            code = answer.status
+        except ApiError as error:
+            code = error.code
+            raise
+        finally:
+            with contextlib.suppress(ApiError):  # what was done was done; its beginning is in the log
+                write("ResponseComplete", responseStatus={"code": code})
+        return answer
+
+    async def _open(self, request: web.Request, path: str) -> web.StreamResponse:
+        if request.method not in {"GET", "HEAD"}:
+            raise errors.method_not_allowed()
+        if path == "/version":
+            return json_response(health.version(self._config.version))
+        if path == "/readyz":
+            return await health.ready(self._checks, verbose="verbose" in request.query)
+        return health.live()
+
+    async def _dispatch(self, call: Call, path: str) -> web.StreamResponse:
+        if call.target.plural:
+            return await self._object(call)
+        if call.request.method not in {"GET", "HEAD"}:
+            raise errors.method_not_allowed() if path in _DOCUMENTS else errors.by_code(404)
+        if path in _DOCUMENTS:
+            return _DOCUMENTS[path](call.request)
+        if path == "/metrics":
+            return self._metrics()
+        raise errors.by_code(404)
+
+    async def _object(self, call: Call) -> web.StreamResponse:
+        target = call.target
+        if is_operation(call):
+            return await self._operations.handle(call)
+        resource = target.resource
+        if resource is None:
+            raise errors.by_code(404)
+        if target.subresource and not (target.subresource == "status" and resource.has_status):
+            raise errors.by_code(404)
+        if call.verb not in resource.verbs:
+            raise errors.method_not_allowed()
+        if call.verb == "watch":
+            return await self._watch(call)
+        if call.verb == "list":
+            return await self._reader.list(call)
+        if call.verb == "get":
+            return await self._reader.get(call)
+        return await self._change(call)
+
+    async def _change(self, call: Call) -> web.StreamResponse:
+        target, writer = call.target, self._writer
+        if call.verb == "create":
+            if target.name or (call.resource.namespaced and not target.namespace):
+                raise errors.method_not_allowed()
+            return await writer.create(call)
+        if not target.name:
+            raise errors.method_not_allowed()
+        if call.verb == "update":
+            return await writer.update(call)
+        if call.verb == "patch":
+            return await writer.patch(call)
+        if target.subresource:
+            raise errors.method_not_allowed()
+        return await writer.delete(call)
+
+    async def _watch(self, call: Call) -> web.StreamResponse:
+        watchers = sum(hub.clients for hub in self._hubs.values())
+        if watchers >= self._config.bounds.watchers:
+            raise errors.too_many(f"{watchers} watches are open, no more are served at once")
+        return await self._streamer.watch(call)
+
+    def _metrics(self) -> web.Response:
+        self._meters.watchers.set(sum(hub.clients for hub in self._hubs.values()))
+        self._meters.quarantined.set(self._objects.quarantined_total)
+        return health.metrics(self._registry)
+
+
+def tls_context(pki: Pki) -> ssl.SSLContext:
+    """TLS 1.2 or newer; client certificates are asked for and verified, and who shows none is anonymous."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(pki.server_cert, pki.server_key)
+    context.load_verify_locations(pki.ca_cert)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+_DOCUMENTS: Final[Mapping[str, Callable[[web.Request], web.Response]]] = {
+    "/": lambda request: json_response({"paths": sorted(_DOCUMENTS)}),
+    "/api": discovery.api,
+    "/apis": discovery.apis,
+    "/api/v1": lambda request: json_response(discovery.resource_list("")),
+    f"/apis/{GROUP}": lambda request: json_response(discovery.group_document()),
+    f"/apis/{GROUP}/{VERSION}": lambda request: json_response(discovery.resource_list(GROUP)),
+    "/openapi/v3": lambda request: json_response(openapi.index()),
+    f"/openapi/v3/{openapi.DOCUMENT_PATH}": lambda request: web.Response(
+        body=openapi.encoded(), content_type="application/json"
+    ),
+}
+
+
+def _facts(call: Call) -> dict[str, Any]:
+    target, request = call.target, call.request
+    reference = {
+        "resource": target.plural,
+        "namespace": target.namespace,
+        "name": target.name,
+        "apiGroup": target.group,
+        "apiVersion": target.version,
+        "subresource": target.subresource,
+    }
+    return {
+        "requestURI": request.path_qs[:2048],
+        "objectRef": {k: v for k, v in reference.items() if v},
+        "sourceIPs": [request.remote] if request.remote else [],
+        "userAgent": request.headers.get("User-Agent", "")[:256],
+    }
+
+
+async def _unaudited(decision: dict[str, Any]) -> None:
+    raise AssertionError("a decision outside an audited request")
+
+
+def _quoted(text: str) -> str:
+    """As the warn-text of a header: printable ASCII, quotes and backslashes escaped."""
+    plain = "".join(c if " " <= c <= "~" else "?" for c in text)[:1000]
+    return plain.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+__all__ = ["ANONYMOUS", "ApiConfig", "ApiServer", "User", "tls_context"]

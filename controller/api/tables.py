@@ -1,0 +1,224 @@
+"""How objects look in a terminal: meta.k8s.io Tables, for lists and for watches.
+
+kubectl prints exactly these columns; priority 1 is shown with `-o wide` only. A cell never fails: what is
+missing or odd is shown as `<none>` or `<unknown>`.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from controller.api.resources import Resource
+
+Object = Mapping[str, Any]
+NONE: Final = "<none>"
+UNKNOWN: Final = "<unknown>"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """`cell` gets the object and the present instant."""
+
+    name: str
+    cell: Callable[[Object, datetime.datetime], Any]
+    description: str
+    type: str = "string"
+    wide: bool = False
+    format: str = ""
+
+
+def _at(body: Object, *path: str) -> Any:
+    value: Any = body
+    for part in path:
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _text(*path: str, missing: str = NONE) -> Callable[[Object, datetime.datetime], str]:
+    def cell(body: Object, now: datetime.datetime) -> str:
+        value = _at(body, *path)
+        return missing if value is None or value == "" else str(value)
+
+    return cell
+
+
+def _name(body: Object, now: datetime.datetime) -> str:
+    return str(_at(body, "metadata", "name"))
+
+
+def _condition(body: Object, kind: str) -> Object:
+    conditions = _at(body, "status", "conditions")
+    for condition in conditions if isinstance(conditions, list) else []:
+        if isinstance(condition, Mapping) and condition.get("type") == kind:
+            return condition
+    return {}
+
+
+def _ready(body: Object, now: datetime.datetime) -> str:
+    return str(_condition(body, "Ready").get("status", "Unknown"))
+
+
+def _reason(body: Object, now: datetime.datetime) -> str:
+    return str(_at(body, "status", "reason") or _condition(body, "Ready").get("reason") or NONE)
+
+
+def _memory_bytes(*path: str) -> Callable[[Object, datetime.datetime], str]:
+    def cell(body: Object, now: datetime.datetime) -> str:
+        value = _at(body, *path)
+        return f"{value // (1 << 20)}Mi" if isinstance(value, int) else NONE
+
+    return cell
+
+
+def _age(body: Object, now: datetime.datetime) -> str:
+    return age(_at(body, "metadata", "creationTimestamp"), now)
+
+
+def _last_seen(body: Object, now: datetime.datetime) -> str:
+    return age(body.get("lastTimestamp") or _at(body, "metadata", "creationTimestamp"), now)
+
+
+def _involved(body: Object, now: datetime.datetime) -> str:
+    kind, name = _at(body, "involvedObject", "kind"), _at(body, "involvedObject", "name")
+    return f"{str(kind).lower()}/{name}" if kind else NONE
+
+
+def _intent(body: Object, now: datetime.datetime) -> str:
+    return str(_at(body, "status", "intent", "kind") or NONE)
+
+
+def _object(body: Object, now: datetime.datetime) -> str:
+    return f"{_at(body, 'status', 'namespace')}/{_at(body, 'status', 'name')}"
+
+
+def _candidates(body: Object, now: datetime.datetime) -> str:
+    found = _at(body, "status", "candidates")
+    return ",".join(map(str, found)) if isinstance(found, Sequence) and found else NONE
+
+
+def age(timestamp: object, now: datetime.datetime) -> str:
+    """Since an RFC 3339 instant, as kubectl shows durations."""
+    if not isinstance(timestamp, str):
+        return UNKNOWN
+    try:
+        then = datetime.datetime.fromisoformat(timestamp)
+    except ValueError:
+        return UNKNOWN
+    if then.tzinfo is None:
+        return UNKNOWN
+    return duration(int((now - then).total_seconds()))
+
+
+def duration(seconds: int) -> str:
+    """apimachinery's HumanDuration: two units while they matter."""
+    seconds = max(seconds, 0)
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
+    if seconds < 120:
+        return f"{seconds}s"
+    if minutes < 10:
+        return _two(minutes, "m", seconds % 60, "s")
+    if minutes < 180:
+        return f"{minutes}m"
+    if hours < 8:
+        return _two(hours, "h", minutes % 60, "m")
+    if hours < 48:
+        return f"{hours}h"
+    if hours < 192:
+        return _two(days, "d", hours % 24, "h")
+    if days < 730:
+        return f"{days}d"
+    if days < 2920:
+        return _two(days // 365, "y", days % 365, "d")
+    return f"{days // 365}y"
+
+
+def _two(major: int, major_unit: str, minor: int, minor_unit: str) -> str:
+    return f"{major}{major_unit}{minor}{minor_unit}" if minor else f"{major}{major_unit}"
+
+
+NAME_COLUMN = Column("Name", _name, "Name within the namespace", format="name")
+AGE_COLUMN = Column("Age", _age, "Time since creation")
+
+COLUMNS: Final[Mapping[str, tuple[Column, ...]]] = {
+    "Domain": (
+        NAME_COLUMN,
+        Column("State", _text("status", "state", missing="Unknown"), "libvirt's state of the domain"),
+        Column("Node", _text("status", "node"), "The node that it is assigned to"),
+        Column("Ready", _ready, "Whether it is as its spec wants it"),
+        Column("Reason", _reason, "Why it is as it is"),
+        AGE_COLUMN,
+        Column("VCPUs", _text("spec", "vcpus", missing="1"), "Virtual CPUs wanted", wide=True),
+        Column("Memory", _text("spec", "memory"), "Memory wanted", wide=True),
+        Column("UUID", _text("metadata", "uid"), "libvirt's UUID", wide=True),
+    ),
+    "Node": (
+        NAME_COLUMN,
+        Column("Ready", _ready, "Whether it answers and may be acted on"),
+        Column("Reason", _reason, "Why it is as it is"),
+        Column("URI", _text("spec", "uri"), "libvirt's URI"),
+        Column("Domains", _text("status", "domains"), "Domains assigned to it"),
+        AGE_COLUMN,
+        Column("Libvirt", _text("status", "libvirtVersion"), "Version of libvirt", wide=True),
+        Column("Hypervisor", _text("status", "hypervisorVersion"), "Version of the hypervisor", wide=True),
+        Column("CPUs", _text("status", "cpus"), "Host CPUs", wide=True),
+        Column("Memory", _memory_bytes("status", "memoryBytes"), "Host memory", wide=True),
+    ),
+    "Event": (
+        Column("Last Seen", _last_seen, "Time since it was last seen"),
+        Column("Type", _text("type"), "Normal or Warning"),
+        Column("Reason", _text("reason"), "A word for machines"),
+        Column("Object", _involved, "What it is about"),
+        Column("Message", _text("message"), "A sentence for people"),
+        Column("Name", _name, "Name of the event", wide=True, format="name"),
+    ),
+    "Assignment": (
+        NAME_COLUMN,
+        Column("Object", _object, "The Domain"),
+        Column("Node", _text("status", "node"), "The node it is promised to"),
+        Column("Epoch", _text("status", "epoch"), "How often it was promised"),
+        Column("Intent", _intent, "What is being done"),
+        Column("Candidates", _candidates, "Every node that may hold it"),
+    ),
+}
+_PLAIN: Final = (NAME_COLUMN, AGE_COLUMN)
+
+
+def definitions(resource: Resource) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": column.name,
+            "type": column.type,
+            "format": column.format,
+            "description": column.description,
+            "priority": 1 if column.wide else 0,
+        }
+        for column in COLUMNS.get(resource.kind, _PLAIN)
+    ]
+
+
+def row(resource: Resource, body: Object, now: datetime.datetime, include: str) -> dict[str, Any]:
+    """`include` is the request's includeObject: Metadata (default), Object or None."""
+    cells = [column.cell(body, now) for column in COLUMNS.get(resource.kind, _PLAIN)]
+    if include == "None":
+        return {"cells": cells}
+    if include == "Object":
+        return {"cells": cells, "object": body}
+    partial = {
+        "kind": "PartialObjectMetadata",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": body["metadata"],
+    }
+    return {"cells": cells, "object": partial}
+
+
+def table(columns: list[dict[str, Any]], rows: list[Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "kind": "Table",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": metadata,
+        "columnDefinitions": columns,
+        "rows": rows,
+    }

@@ -1,0 +1,210 @@
+"""watch: one store watch for each resource, fanned out to any number of clients through bounded queues.
+
+A client names the revision it has seen and gets every change after it, in order, none twice: from the
+hub's history when that reaches back far enough, else from a store watch of its own until it does. A client
+that does not read fast enough, or asks for a revision that is compacted, is told to list again (410
+Expired) and dropped; it never makes the server grow or others wait. An event is encoded once for each form
+in which it is served, however many clients read it. A value that cannot be read makes no event: for all
+that clients know the object is as it was (I11).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Final
+
+from controller.api import errors
+from controller.api.resources import Resource
+from controller.objects import StoredObject
+from drivers.errors import Compacted, StoreError
+from drivers.store import Change, ChangeSet, Store
+
+log = logging.getLogger(__name__)
+
+HISTORY: Final = 4096  # events kept for clients that resume
+_RETRY_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change of one object. `now` is None for a deletion. `encoded` caches its forms."""
+
+    revision: int
+    key: str
+    created: bool
+    now: StoredObject | None
+    before: StoredObject | None
+    encoded: dict[object, bytes] = field(default_factory=dict, compare=False)
+
+
+@dataclass(eq=False, slots=True)
+class Subscription:
+    """One client's queue. `end` is why no more will come."""
+
+    limit: int
+    queue: deque[Event] = field(default_factory=deque)
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    end: errors.ApiError | None = None
+
+    def offer(self, event: Event) -> None:
+        """Queue it, or drop a client that is too slow."""
+        if len(self.queue) >= self.limit:
+            self.queue.clear()
+            self.close(errors.expired("too old resource version: the watcher did not keep up; list again"))
+        else:
+            self.queue.append(event)
+            self.wake.set()
+
+    def close(self, why: errors.ApiError) -> None:
+        self.end = why
+        self.wake.set()
+
+    async def next(self, timeout_s: float) -> list[Event]:
+        """What came since the last call; empty when nothing came for `timeout_s`. Raises ApiError at the
+        end."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.wake.wait()
+        except TimeoutError:
+            return []
+        self.wake.clear()
+        if self.end is not None and not self.queue:
+            self.wake.set()
+            raise self.end
+        batch = list(self.queue)
+        self.queue.clear()
+        if self.end is not None:
+            self.wake.set()
+        return batch
+
+
+class Hub:
+    """The changes of one resource. Starts with its first client and then goes on."""
+
+    def __init__(self, store: Store, resource: Resource, queue_limit: int) -> None:
+        self._store = store
+        self._resource = resource
+        self._queue_limit = queue_limit
+        self._clients: set[Subscription] = set()
+        self._history: deque[Event] = deque()
+        self._floor = 0  # the history holds every event after this revision
+        self._revision = 0  # everything up to here has been handed on
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def revision(self) -> int:
+        """Everything up to here has been offered to every subscription."""
+        return self._revision
+
+    @property
+    def clients(self) -> int:
+        return len(self._clients)
+
+    async def stop(self) -> None:
+        task, self._task = self._task, None
+        self._close_all(errors.unavailable("the server is shutting down"))
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def begin(self, after: int) -> None:
+        """See to it that the hub runs, and that a client may begin after revision `after`. Raises ApiError
+        (410) for a revision that the store has not reached: it is from another store's life."""
+        if self._task is None:
+            self._floor = self._revision = after
+            self._task = asyncio.create_task(self._run(), name=f"watch-{self._resource.qualified}")
+        elif after > self._revision:
+            page = await self._store.page(self._resource.prefix, limit=1)
+            if after > page.revision:
+                raise _too_old(after)
+
+    def reaches(self, after: int) -> bool:
+        """Whether a subscription after revision `after` would miss nothing."""
+        return after >= self._floor
+
+    async def catch_up(self, after: int) -> AsyncGenerator[tuple[list[Event], int], None]:
+        """For a client that the history does not reach: events from the store itself, with the revision up
+        to which they are complete. Raises ApiError (410), StoreError."""
+        try:
+            async with aclosing(_watch(self._store, self._resource.prefix, after)) as changes:
+                async for change_set in changes:
+                    yield [_event(self._resource, c) for c in change_set.changes], change_set.revision
+        except Compacted:
+            raise _too_old(after) from None
+
+    def attach(self, after: int) -> Subscription:
+        """A queue of everything after revision `after`, which the history reaches."""
+        subscription = Subscription(self._queue_limit)
+        subscription.queue.extend(e for e in self._history if e.revision > after)
+        if subscription.queue:
+            subscription.wake.set()
+        self._clients.add(subscription)
+        return subscription
+
+    def detach(self, subscription: Subscription) -> None:
+        self._clients.discard(subscription)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                async with aclosing(_watch(self._store, self._resource.prefix, self._revision)) as changes:
+                    async for change_set in changes:
+                        for change in change_set.changes:
+                            self._hand_on(_event(self._resource, change))
+                        self._revision = change_set.revision
+                        self._clients = {c for c in self._clients if c.end is None}
+                log.warning("the store ended a watch", extra={"resource": self._resource.qualified})
+            except Compacted:
+                self._forget()
+                return
+            except StoreError as error:
+                log.warning(
+                    "watching the store failed",
+                    extra={"resource": self._resource.qualified, "error": error.message},
+                )
+            await asyncio.sleep(_RETRY_S)
+
+    def _forget(self) -> None:
+        """What comes next can no longer be had: everybody lists again, and the next client starts anew."""
+        self._close_all(_too_old(self._revision))
+        self._history.clear()
+        self._task = None
+
+    def _close_all(self, why: errors.ApiError) -> None:
+        for client in self._clients:
+            client.close(why)
+        self._clients.clear()
+
+    def _hand_on(self, event: Event) -> None:
+        self._history.append(event)
+        if len(self._history) > HISTORY:
+            self._floor = self._history.popleft().revision
+            # The events of one revision go together, or a client would resume in their midst.
+            while self._history and self._history[0].revision == self._floor:
+                self._history.popleft()
+        for client in self._clients:
+            if client.end is None:
+                client.offer(event)
+
+
+def _watch(store: Store, prefix: str, after: int) -> AsyncGenerator[ChangeSet, None]:
+    watch = store.watch(prefix, after)
+    assert isinstance(watch, AsyncGenerator)  # both stores': so that leaving early frees the server's side
+    return watch
+
+
+def _event(resource: Resource, change: Change) -> Event:
+    kv, previous = change.kv, change.previous
+    now = resource.decode(resource, kv) if change.kind == "put" else None
+    before = None if previous is None else resource.decode(resource, previous)
+    created = change.kind == "put" and kv.create_revision == kv.mod_revision
+    return Event(kv.mod_revision, kv.key, created, now, before)
+
+
+def _too_old(revision: int) -> errors.ApiError:
+    return errors.expired(f"too old resource version: {revision}")

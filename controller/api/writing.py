@@ -1,0 +1,330 @@
+"""create, update, patch, delete and the status subresource, generic over kinds.
+
+Each is read, admit, compare-and-set. A change that names a resourceVersion is refused when the object has
+moved (409); a patch that names none is applied again to what the object has become, a few times. A change
+that changes nothing writes nothing. Deleting an object that has finalizers marks it; the controller ends
+it, and nothing here removes a Domain or a Node from the store.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+
+from controller import keys
+from controller.api import errors, patch
+from controller.api.admission import UNKNOWN_FIELDS, Admission, Checked, Update, subject_of
+from controller.api.errors import Cause, Subject
+from controller.api.reading import shown
+from controller.api.requests import (
+    Call,
+    as_object,
+    dry_run,
+    is_name,
+    json_response,
+    media_type,
+    read_json,
+)
+from controller.api.resources import NODES
+from controller.birth import FINALIZERS
+from controller.limits import Bounds
+from controller.model import Assignment
+from controller.objects import AlreadyExists, Body, Claimed, Conflict, NotFound, Objects, StoredObject
+from specs.validate import Unknown
+
+_PATCH_ATTEMPTS: Final = 5
+_GENERATE_ATTEMPTS: Final = 5
+_SUFFIX_ALPHABET: Final = "bcdfghjklmnpqrstvwxz2456789"
+_DEFAULT_NAMESPACE: Final = "default"
+
+
+class Writer:
+    def __init__(self, objects: Objects, admission: Admission, bounds: Bounds) -> None:
+        self._objects = objects
+        self._admission = admission
+        self._bounds = bounds
+
+    async def create(self, call: Call) -> web.Response:
+        resource = call.resource
+        body = as_object(await read_json(call, limit=self._bounds.document_bytes))
+        body = _enveloped(call, body)
+        metadata = body["metadata"]
+        prefix = metadata.get("generateName")
+        generated = not metadata.get("name") and isinstance(prefix, str) and prefix != ""
+        for attempt in range(_GENERATE_ATTEMPTS if generated else 1):
+            if generated:
+                metadata["name"] = f"{prefix[:58]}{self._suffix()}"
+            checked = await self._admission.new(resource, body, _unknown(call))
+            self._check_size(checked.body)
+            try:
+                stored = await self._objects.create(resource, checked.body, dry_run=call.dry_run)
+            except AlreadyExists:
+                if generated and attempt + 1 < _GENERATE_ATTEMPTS:
+                    continue
+                subject = Subject(resource.plural, str(metadata["name"]), resource.group)
+                raise errors.already_exists(subject) from None
+            except Claimed as error:
+                raise self._admission.claimed(resource, checked.body, error) from None
+            call.warnings += checked.warnings
+            return json_response(shown(resource, stored), status=201)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def update(self, call: Call) -> web.Response:
+        body = _enveloped(call, as_object(await read_json(call, limit=self._bounds.document_bytes)))
+        metadata = body["metadata"]
+        current = await self._current(call)
+        if metadata.get("name") != call.target.name:
+            raise errors.bad_request(
+                f"the name of the object ({metadata.get('name')}) does not match the name on the URL "
+                f"({call.target.name})"
+            )
+        if not metadata.get("resourceVersion"):
+            cause = Cause("metadata.resourceVersion", "must be specified for an update", "FieldValueRequired")
+            raise errors.invalid(subject_of(call.resource, current.body), [cause])
+        _check_preconditions(call, current, metadata)
+        update = Update(current, body, _unknown(call))
+        return json_response(shown(call.resource, await self._write(call, update)))
+
+    async def patch(self, call: Call) -> web.Response:
+        kind = media_type(call.request)
+        if kind not in patch.ACCEPTED:
+            raise patch.unsupported()
+        value = await read_json(call, limit=self._bounds.body_bytes, accepted=patch.ACCEPTED)
+        change = patch.parse(
+            kind,
+            value,
+            Subject(call.resource.kind, call.target.name, call.resource.group),
+            self._bounds.document_bytes,
+        )
+        pinned = _names_revision(kind, value)
+        for attempt in range(_PATCH_ATTEMPTS):
+            current = await self._current(call)
+            body = change(current.body)
+            _check_identity(call, current, body)
+            _check_preconditions(call, current, body["metadata"])
+            try:
+                stored = await self._write(call, Update(current, body, _unknown(call), patched=True))
+            except errors.ApiError as error:
+                moved = error.code == 409 and error.reason == "Conflict"
+                if moved and not pinned and attempt + 1 < _PATCH_ATTEMPTS:
+                    continue
+                raise
+            return json_response(shown(call.resource, stored))
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def delete(self, call: Call) -> web.Response:
+        options = await self._delete_options(call)
+        for attempt in range(_PATCH_ATTEMPTS):
+            current = await self._current(call)
+            _check_preconditions(call, current, options.preconditions)
+            await self._check_deletable(call, current)
+            try:
+                return await self._delete(call, current, dry=options.dry_run)
+            except Conflict:
+                if attempt + 1 == _PATCH_ATTEMPTS:
+                    raise errors.conflict(call.subject) from None
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def _delete(self, call: Call, current: StoredObject, *, dry: bool) -> web.Response:
+        if current.terminating:
+            return json_response(shown(call.resource, current))
+        ours = FINALIZERS.get(call.resource.kind)
+        finalizers = current.body["metadata"].get("finalizers") or ([ours] if ours else [])
+        if not finalizers:
+            await self._objects.remove(call.resource, current, dry_run=dry)
+            return json_response(_deleted(call.subject, current))
+        metadata = {
+            **current.body["metadata"],
+            "finalizers": finalizers,
+            "deletionTimestamp": self._objects.world.wall(),
+            "deletionGracePeriodSeconds": 0,
+        }
+        marked = {**current.body, "metadata": metadata}
+        stored = await self._objects.replace(call.resource, current, marked, dry_run=dry)
+        return json_response(shown(call.resource, stored))
+
+    async def _delete_options(self, call: Call) -> _DeleteOptions:
+        value = await read_json(call, limit=self._bounds.document_bytes)
+        options = {} if value is None else as_object(value)
+        preconditions = options.get("preconditions") or {}
+        if not isinstance(preconditions, dict):
+            raise errors.bad_request("preconditions must be an object")
+        dry = call.dry_run or dry_run(options.get("dryRun") or [])
+        return _DeleteOptions(preconditions, dry)
+
+    async def _check_deletable(self, call: Call, current: StoredObject) -> None:
+        """A Node stays while anything may be on it. The leader looks again before it takes the finalizer
+        away, and assigns nothing to a Node that is being deleted; it is the only one that assigns."""
+        if call.resource is not NODES:
+            return
+        node = call.target.name
+        holders: list[str] = []
+        for kv in (await self._objects.store.list(keys.ASSIGNMENTS)).items:
+            try:
+                record = msgspec.json.decode(kv.value, type=Assignment)
+            except msgspec.DecodeError:
+                raise errors.conflict(call.subject, f"{kv.key} cannot be read, so it may name it") from None
+            if node in record.candidates or record.node == node:
+                holders.append(f"{record.namespace}/{record.name}")
+        if holders:
+            listed = ", ".join(sorted(holders)[:5]) + (f" and {len(holders) - 5} more" if holders[5:] else "")
+            raise errors.conflict(
+                call.subject,
+                f"domains may still be on it: {listed}; delete or move them first, or if the node is off for "
+                f"good, run 'domctl node confirm-dead {current.name}'",
+            )
+
+    async def _write(self, call: Call, update: Update) -> StoredObject:
+        """Admit and write; what changes nothing is not written. Raises ApiError."""
+        resource, current = call.resource, update.current
+        if call.target.subresource == "status":
+            checked = self._admission.update_status(resource, update)
+        else:
+            checked = await self._admission.update(resource, update)
+        self._check_size(checked.body)
+        call.warnings[:] = checked.warnings
+        if checked.body == current.body:
+            return current
+        try:
+            return await self._replace(call, current, checked)
+        except Conflict:
+            raise errors.conflict(call.subject) from None
+        except Claimed as error:
+            raise self._admission.claimed(resource, checked.body, error) from None
+
+    async def _replace(self, call: Call, current: StoredObject, checked: Checked) -> StoredObject:
+        dry = call.dry_run
+        ends = current.terminating and not checked.body["metadata"].get("finalizers")
+        if ends and call.resource.kind not in FINALIZERS:
+            await self._objects.remove(call.resource, current, dry_run=dry)
+            return StoredObject(
+                current.key,
+                current.namespace,
+                current.name,
+                current.revision,
+                current.create_revision,
+                checked.body,
+            )
+        return await self._objects.replace(call.resource, current, checked.body, dry_run=dry)
+
+    async def _current(self, call: Call) -> StoredObject:
+        target = call.target
+        try:
+            return await self._objects.get(call.resource, target.namespace, target.name)
+        except NotFound:
+            raise errors.not_found(call.subject) from None
+
+    def _suffix(self) -> str:
+        number = int(self._objects.world.new_id().replace("-", "")[:12], 16)
+        letters = []
+        for _ in range(5):
+            number, index = divmod(number, len(_SUFFIX_ALPHABET))
+            letters.append(_SUFFIX_ALPHABET[index])
+        return "".join(letters)
+
+    def _check_size(self, body: Body) -> None:
+        size = len(msgspec.json.encode(body))
+        if size > self._bounds.document_bytes:
+            limit = self._bounds.document_bytes
+            raise errors.too_large(f"the object has {size} bytes, at most {limit} are accepted")
+
+
+@dataclass(frozen=True, slots=True)
+class _DeleteOptions:
+    preconditions: Body
+    dry_run: bool
+
+
+def _unknown(call: Call) -> Unknown:
+    word = call.query.get("fieldValidation", "")
+    if word not in UNKNOWN_FIELDS:
+        raise errors.bad_request(f"fieldValidation must be Ignore, Warn or Strict, is {word[:40]!r}")
+    return UNKNOWN_FIELDS[word]
+
+
+def _enveloped(call: Call, body: Body) -> Body:
+    """The body with its namespace in place; type and place must agree with the path."""
+    resource, target = call.resource, call.target
+    for name, wanted in (("apiVersion", resource.api_version), ("kind", resource.kind)):
+        if body.get(name) not in (wanted, None, ""):
+            raise errors.bad_request(
+                f"the {name} in the data ({str(body[name])[:80]}) does not match the expected "
+                f"{name} ({wanted})"
+            )
+    metadata = body.get("metadata")
+    if not isinstance(metadata, dict):
+        cause = Cause("metadata", "must be an object with a name", "FieldValueRequired")
+        raise errors.invalid(subject_of(resource, body), [cause])
+    if resource.namespaced:
+        namespace = metadata.get("namespace") or target.namespace or _DEFAULT_NAMESPACE
+        if namespace != target.namespace:
+            raise errors.bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request"
+            )
+        if not is_name(namespace):
+            raise errors.bad_request("the namespace must be a DNS label")
+        metadata = {**metadata, "namespace": namespace}
+    elif "namespace" in metadata and not metadata["namespace"]:
+        metadata = {k: v for k, v in metadata.items() if k != "namespace"}
+    return {
+        **body,
+        "apiVersion": resource.api_version,
+        "kind": resource.kind,
+        "metadata": dict(metadata),
+    }
+
+
+def _check_identity(call: Call, current: StoredObject, body: Body) -> None:
+    """A patch may not turn an object into another."""
+    causes = [
+        Cause(field, "cannot be changed", "FieldValueForbidden")
+        for field in ("apiVersion", "kind")
+        if body.get(field) != current.body.get(field)
+    ]
+    metadata = body["metadata"]
+    causes += [
+        Cause(f"metadata.{field}", "cannot be changed", "FieldValueForbidden")
+        for field in ("name", "namespace", "uid")
+        if metadata.get(field) != current.body["metadata"].get(field)
+    ]
+    if causes:
+        raise errors.invalid(subject_of(call.resource, current.body), causes)
+
+
+def _check_preconditions(call: Call, current: StoredObject, wanted: Body) -> None:
+    """Raises ApiError 409 when uid or resourceVersion are named and are not the current ones."""
+    uid = wanted.get("uid")
+    if uid and uid != current.uid:
+        raise errors.conflict(
+            call.subject,
+            f"Precondition failed: UID in precondition: {uid}, UID in object meta: {current.uid}",
+        )
+    revision = wanted.get("resourceVersion")
+    if revision and revision != str(current.revision):
+        raise errors.conflict(call.subject)
+
+
+def _names_revision(kind: str, value: Any) -> bool:
+    """Whether a patch itself asks for one revision."""
+    if kind == patch.MERGE:
+        metadata = value.get("metadata")
+        return isinstance(metadata, dict) and bool(metadata.get("resourceVersion"))
+    return any(op.get("path") == "/metadata/resourceVersion" for op in value)
+
+
+def _deleted(subject: Subject, current: StoredObject) -> Body:
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Success",
+        "details": {
+            "name": subject.name,
+            "group": subject.group,
+            "kind": subject.kind,
+            "uid": current.uid,
+        },
+    }

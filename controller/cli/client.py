@@ -1,0 +1,276 @@
+"""One HTTPS connection to the API server: JSON in, JSON out, watches as lines.
+
+Guaranteed: a GET whose connection was dropped is sent once more, and nothing else is ever sent twice unless
+the server said that it did nothing (429); whatever is not a success is a `StatusError`, no answer at all an
+`Unreached` that says whether a change may have been made; no wait is without a bound. Blocking, and without
+threads. Kinds and paths are in `controller.cli.resources`, reconnecting watches in `controller.cli.watch`.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import ssl
+import sys
+import time
+from urllib.parse import urlencode, urlsplit
+
+from controller.cli.credentials import credentials
+from controller.cli.errors import CliError, StatusError, Unreached, printable
+from controller.cli.flags import duration_s
+from controller.cli.kubeconfig import target
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Sequence
+    from typing import Any
+
+    from controller.cli.credentials import Credentials
+
+    Query = Sequence[tuple[str, str]]
+
+JSON = "application/json"
+MERGE_PATCH = "application/merge-patch+json"
+TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
+
+CONNECT_S = 10.0
+IDLE_S = 90.0  # a watch without even a bookmark for so long is a dead connection
+KEPT_S = 5.0  # a connection that was idle longer may be closed at the other end: not for changes
+MAX_REFUSALS = 5  # of 429
+MAX_WAIT_S = 30.0
+_DROPPED = (http.client.HTTPException, OSError)
+
+
+class Client:
+    """`namespace`: where to look when the command does not say."""
+
+    def __init__(self, server: str, proof: Credentials, namespace: str = "default") -> None:
+        parts = urlsplit(server if "://" in server else f"https://{server}")
+        if parts.scheme not in {"https", "http"} or not parts.hostname:
+            raise CliError(f'the server\'s address must be https://HOST:PORT, is "{server}"')
+        self.namespace = namespace
+        self.timeout_s: float | None = 60.0
+        self.verbosity = 0
+        self.server_name = ""
+        self._proof = proof
+        self._tls = parts.scheme == "https"
+        self._host = parts.hostname
+        self._port = parts.port or (443 if self._tls else 80)
+        self._base = parts.path.rstrip("/")
+        self._connection: http.client.HTTPConnection | None = None
+        self._used_at = 0.0
+        self._warned: set[str] = set()
+
+    @property
+    def address(self) -> str:
+        return f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
+
+    def get(self, path: str, query: Query = (), accept: str = JSON) -> Any:
+        return self.call("GET", path, query, accept=accept)
+
+    def call(
+        self, method: str, path: str, query: Query = (), body: object = None, **headers: str
+    ) -> Any:
+        """The decoded answer. `headers`: `accept`, `content_type`. Raises StatusError, Unreached."""
+        content = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()
+        sent = {"Accept": headers.get("accept", JSON), "Accept-Encoding": "gzip"}
+        if content:
+            sent["Content-Type"] = headers.get("content_type", JSON)
+        for attempt in range(MAX_REFUSALS + 1):
+            response, answer = self._exchange(method, self._url(path, query), content, sent)
+            if response.status != 429 or attempt == MAX_REFUSALS:
+                break
+            time.sleep(_retry_after_s(response))
+        if response.status >= 400:
+            raise StatusError(_status(response.status, answer))
+        try:
+            return json.loads(answer)
+        except ValueError:
+            raise Unreached(f"the server at {self.address} did not answer in JSON: is it domctl?") from None
+
+    def stream(self, path: str, query: Query, accept: str, until: float | None) -> Iterator[dict[str, Any]]:
+        """The lines of a watch, on a connection of its own. Ends when the connection does, when it is silent
+        for too long, or at `until` (monotonic). Raises StatusError, Unreached for the request itself."""
+        connection = self._open()
+        try:
+            response = self._send(connection, "GET", self._url(path, query), b"", {"Accept": accept})
+            if response.status >= 400:
+                raise StatusError(_status(response.status, response.read()))
+            yield from _lines(response, connection.sock, until)
+        except _DROPPED as error:
+            raise self._lost(error, maybe_done=False) from None
+        finally:
+            connection.close()
+
+    def _exchange(
+        self, method: str, url: str, content: bytes, headers: dict[str, str]
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        read_only = method == "GET"
+        for attempt in (1, 2):
+            connection = self._kept(read_only)
+            try:
+                response = self._send(connection, method, url, content, headers)
+                answer = response.read()
+            except TimeoutError:
+                self._drop()
+                raise Unreached(
+                    f"The server at {self.address} did not answer within {self.timeout_s:g}s",
+                    hint="" if read_only else "the change may have been made; read the object again",
+                    maybe_done=not read_only,
+                ) from None
+            except _DROPPED as error:
+                self._drop()
+                if read_only and attempt == 1:
+                    continue
+                raise self._lost(error, maybe_done=not read_only) from None
+            except BaseException:
+                self._drop()  # an answer half read would be taken for the next one's
+                raise
+            self._used_at = time.monotonic()
+            if response.getheader("Content-Encoding") == "gzip":
+                import zlib  # noqa: PLC0415
+
+                answer = zlib.decompress(answer, 31)
+            return response, answer
+        raise AssertionError("unreachable")
+
+    def _send(
+        self, connection: http.client.HTTPConnection, method: str, url: str, content: bytes, headers: dict[str, str]
+    ) -> http.client.HTTPResponse:
+        sent = {"User-Agent": "domctl", **headers}
+        if self._proof.authorization:
+            sent["Authorization"] = self._proof.authorization
+        began = time.monotonic()
+        connection.request(method, url, body=content or None, headers=sent)
+        response = connection.getresponse()
+        if self.verbosity >= 6:
+            took_ms = (time.monotonic() - began) * 1000
+            sys.stderr.write(f"{method} https://{self.address}{url} {response.status} in {took_ms:.0f} ms\n")
+        for warning in response.headers.get_all("Warning") or ():
+            self._warn(warning)
+        return response
+
+    def _kept(self, read_only: bool) -> http.client.HTTPConnection:
+        idle = time.monotonic() - self._used_at
+        if self._connection is not None and not read_only and idle > KEPT_S:
+            self._drop()
+        if self._connection is None:
+            self._connection = self._open()
+        return self._connection
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _open(self) -> http.client.HTTPConnection:
+        """A connected connection. Raises Unreached in kubectl's words."""
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=CONNECT_S)
+        try:
+            connection.connect()
+            if self._proof.context is not None:
+                name = self.server_name or self._host
+                connection.sock = self._proof.context.wrap_socket(connection.sock, server_hostname=name)
+        except ConnectionRefusedError:
+            raise Unreached(
+                f"The connection to the server {self.address} was refused - "
+                "did you specify the right host or port?"
+            ) from None
+        except ssl.SSLCertVerificationError as error:
+            connection.close()
+            raise self._untrusted(error) from None
+        except socket.gaierror:
+            raise self._no_way(f"lookup {self._host}: no such host") from None
+        except TimeoutError:
+            connection.close()
+            raise self._no_way(f"{self.address} did not answer within {CONNECT_S:g}s") from None
+        except OSError as error:
+            connection.close()
+            raise self._no_way(f"{self.address}: {getattr(error, 'strerror', '') or error}") from None
+        connection.sock.settimeout(self.timeout_s)
+        return connection
+
+    def _no_way(self, why: str) -> Unreached:
+        return Unreached(f"Unable to connect to the server: {why}")
+
+    def _untrusted(self, error: ssl.SSLCertVerificationError) -> Unreached:
+        return Unreached(
+            f"Unable to connect to the server: its certificate is not trusted: {error.verify_message}",
+            hint="the kubeconfig may be another server's: compare its certificate-authority and address",
+        )
+
+    def _lost(self, error: Exception, *, maybe_done: bool) -> Unreached:
+        if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+            return self._no_way(f"{self.address}: TLS: {error}")
+        return Unreached(
+            f"The connection to the server {self.address} was lost before it answered",
+            hint="the change may have been made; read the object again" if maybe_done else "",
+            maybe_done=maybe_done,
+        )
+
+    def _url(self, path: str, query: Query) -> str:
+        return f"{self._base}{path}?{urlencode(query)}" if query else f"{self._base}{path}"
+
+    def _warn(self, header: str) -> None:
+        """`299 - "text"`: each text once."""
+        text = header.partition('"')[2].rpartition('"')[0].replace('\\"', '"') or header
+        if text not in self._warned:
+            self._warned.add(text)
+            sys.stderr.write(f"Warning: {printable(text)}\n")
+
+
+def connect(args: argparse.Namespace) -> Client:
+    """The client that the command line asks for. Nothing is sent yet."""
+    chosen = target(args)
+    client = Client(chosen.server, credentials(chosen), chosen.namespace)
+    client.server_name = str(chosen.cluster.get("tls-server-name") or "")
+    client.verbosity = args.v
+    try:
+        client.timeout_s = duration_s(args.request_timeout) or None
+    except ValueError:
+        raise CliError(f'invalid --request-timeout "{args.request_timeout}": write 30s or 2m') from None
+    return client
+
+
+def _lines(
+    response: http.client.HTTPResponse, sock: socket.socket | None, until: float | None
+) -> Iterator[dict[str, Any]]:
+    rest = b""
+    while True:
+        left = IDLE_S if until is None else min(IDLE_S, until - time.monotonic())
+        if left <= 0:
+            return
+        if sock is not None:
+            sock.settimeout(left)
+        try:
+            chunk = response.read1(1 << 16)
+        except (TimeoutError, *_DROPPED):
+            return
+        if not chunk:
+            return
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            if line.strip():
+                yield json.loads(line)
+
+
+def _status(code: int, answer: bytes) -> dict[str, Any]:
+    """The server's Status, or one made of what a proxy in between said."""
+    try:
+        status = json.loads(answer)
+        if isinstance(status, dict) and status.get("kind") == "Status":
+            return {**status, "code": code}
+    except ValueError:
+        pass
+    text = answer.decode(errors="replace").strip()[:200]
+    reasons = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 503: "ServiceUnavailable"}
+    return {"code": code, "reason": reasons.get(code, ""), "message": text or http.client.responses.get(code, "")}
+
+
+def _retry_after_s(response: http.client.HTTPResponse) -> float:
+    try:
+        return min(MAX_WAIT_S, max(0.1, float(response.getheader("Retry-After") or 1)))
+    except ValueError:
+        return 1.0

@@ -1,0 +1,232 @@
+"""JSONPath as kubectl's users write it: `{.items[*].metadata.name}`, templates, ranges and simple filters.
+
+A template is text with expressions in braces: paths (`.a.b`, `['a.b']`, `[0]`, `[-1]`, `[1:3]`, `[*]`, `..x`),
+filters (`[?(@.type=="Ready")]`), literals (`{"\\n"}`) and `{range …}…{end}`. A field that is missing gives
+nothing, as kubectl does by default. Parsed first and then evaluated, so that a wrong expression is refused
+before anything was asked of a server.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+from controller.cli.errors import CliError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Any
+
+    Step = tuple[str, Any]
+    Path = list[Step]
+
+_FIELD = re.compile(r"((?:[^\s.\[\]{}'\"()=<>!,\\]|\\.)+)")
+_INDEX = re.compile(r"\[(-?\d+)\]")
+_SLICE = re.compile(r"\[(-?\d*):(-?\d*)(?::(-?\d*))?\]")
+_QUOTED = re.compile(r"\[(?:'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\")\]")
+_FILTER = re.compile(r"\[\?\(\s*@((?:[^()=<>!\s]|\[[^\]]*\])*)\s*(?:(==|!=|<=|>=|<|>)\s*([^)]*?)\s*)?\)\]")
+_MISSING = object()
+
+
+class Template:
+    """A parsed template. `render` gives text, `values` what its first path finds."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._parts = _template(source)
+
+    def render(self, value: object) -> str:
+        return "".join(_render(self._parts, value, value))
+
+    def values(self, value: object) -> list[Any]:
+        for kind, content in self._parts:
+            if kind == "path":
+                return _walk(content, [value])
+        return []
+
+
+def relaxed(source: str) -> str:
+    """`a.b`, `.a.b` and `{.a.b}` alike, as custom-columns and wait take them."""
+    source = source.strip()
+    if source.startswith("{"):
+        return source
+    return "{" + (source if source.startswith((".", "[")) else f".{source}") + "}"
+
+
+def _template(source: str) -> list[tuple[str, Any]]:
+    root: list[tuple[str, Any]] = []
+    stack = [root]
+    position = 0
+    while position < len(source):
+        opened = source.find("{", position)
+        if opened < 0:
+            stack[-1].append(("text", source[position:]))
+            break
+        if opened > position:
+            stack[-1].append(("text", source[position:opened]))
+        closed = _closing(source, opened)
+        expression = source[opened + 1 : closed].strip()
+        position = closed + 1
+        if expression == "end":
+            if len(stack) == 1:
+                raise _wrong(source, "{end} without {range}")
+            stack.pop()
+        elif expression.startswith("range"):
+            inner: list[tuple[str, Any]] = []
+            stack[-1].append(("range", (path(expression[5:].strip()), inner)))
+            stack.append(inner)
+        elif expression[:1] in {'"', "'"}:
+            stack[-1].append(("text", _literal(expression, source)))
+        else:
+            for word in expression.split() or [""]:
+                stack[-1].append(("path", path(word)))
+    if len(stack) > 1:
+        raise _wrong(source, "{range} without {end}")
+    return root
+
+
+def _closing(source: str, opened: int) -> int:
+    quote = ""
+    position = opened + 1
+    while position < len(source):
+        char = source[position]
+        if char == "\\":
+            position += 1
+        elif quote:
+            quote = "" if char == quote else quote
+        elif char in "'\"":
+            quote = char
+        elif char == "}":
+            return position
+        position += 1
+    raise _wrong(source, "unclosed {")
+
+
+def path(source: str) -> Path:
+    """The steps of one path expression."""
+    rest = source.removeprefix("$").removeprefix("@")
+    steps: Path = []
+    while rest:
+        if rest.startswith(".."):
+            match = _FIELD.match(rest, 2)
+            if not match:
+                raise _wrong(source, "a name must follow ..")
+            steps.append(("descend", _plain(match[1])))
+            rest = rest[match.end() :]
+        elif rest.startswith("."):
+            match = _FIELD.match(rest, 1)
+            if match:
+                steps.append(("all", None) if match[1] == "*" else ("field", _plain(match[1])))
+                rest = rest[match.end() :]
+            elif rest == "." or rest.startswith(".["):
+                rest = rest[1:]
+            else:
+                raise _wrong(source, f"cannot read {rest!r}")
+        else:
+            step, rest = _bracket(rest, source)
+            steps.append(step)
+    return steps
+
+
+def _bracket(rest: str, source: str) -> tuple[Step, str]:
+    if rest.startswith("[*]"):
+        return ("all", None), rest[3:]
+    if match := _INDEX.match(rest):
+        return ("index", int(match[1])), rest[match.end() :]
+    if match := _SLICE.match(rest):
+        numbers = [int(part) if part else None for part in match.groups()]
+        return ("slice", slice(*numbers)), rest[match.end() :]
+    if match := _QUOTED.match(rest):
+        return ("field", _plain(match[1] if match[1] is not None else match[2])), rest[match.end() :]
+    if match := _FILTER.match(rest):
+        wanted = _literal(match[3], source) if match[2] else None
+        return ("filter", (path(match[1]), match[2] or "", wanted)), rest[match.end() :]
+    raise _wrong(source, f"cannot read {rest!r}")
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text)
+
+
+def _literal(text: str, source: str) -> Any:
+    text = text.strip()
+    if len(text) >= 2 and text[0] == text[-1] == "'":
+        text = '"' + text[1:-1].replace('"', '\\"') + '"'
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise _wrong(source, f"cannot read {text!r}") from None
+
+
+def _wrong(source: str, why: str) -> CliError:
+    return CliError(f"error parsing jsonpath {source}: {why}")
+
+
+def _walk(steps: Sequence[Step], values: list[Any]) -> list[Any]:
+    for kind, argument in steps:
+        values = [found for value in values for found in _step(kind, argument, value)]
+    return values
+
+
+def _step(kind: str, argument: Any, value: Any) -> Iterator[Any]:
+    if kind == "field":
+        if isinstance(value, dict) and argument in value:
+            yield value[argument]
+    elif kind == "all":
+        yield from value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    elif kind == "index":
+        if isinstance(value, list) and -len(value) <= argument < len(value):
+            yield value[argument]
+    elif kind == "slice":
+        yield from value[argument] if isinstance(value, list) else ()
+    elif kind == "filter":
+        items = value if isinstance(value, list) else ()
+        yield from (item for item in items if _matches(argument, item))
+    else:
+        yield from _descend(argument, value)
+
+
+def _descend(name: str, value: Any) -> Iterator[Any]:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if isinstance(value, dict) and name in value:
+        yield value[name]
+    for one in inner:
+        yield from _descend(name, one)
+
+
+def _matches(condition: tuple[Path, str, Any], item: Any) -> bool:
+    steps, operator, wanted = condition
+    found = _walk(steps, [item])
+    if not operator:
+        return bool(found)
+    value = found[0] if found else _MISSING
+    if operator in {"==", "!="}:
+        same = value == wanted and isinstance(value, bool) == isinstance(wanted, bool)
+        return same == (operator == "==")
+    try:
+        return {
+            "<": lambda: value < wanted, ">": lambda: value > wanted,
+            "<=": lambda: value <= wanted, ">=": lambda: value >= wanted,
+        }[operator]()
+    except TypeError:
+        return False
+
+
+def _render(parts: Sequence[tuple[str, Any]], here: object, root: object) -> Iterator[str]:
+    for kind, content in parts:
+        if kind == "text":
+            yield str(content)
+        elif kind == "range":
+            steps, inner = content
+            for value in _walk(steps, [here]):
+                yield from _render(inner, value, root)
+        else:
+            yield " ".join(text(value) for value in _walk(content, [here]))
+
+
+def text(value: object) -> str:
+    """A value as kubectl writes it: strings bare, the rest as JSON."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

@@ -1,0 +1,110 @@
+"""The `domctl` command: find the verb, run it, and end with the exit code that scripts expect.
+
+Nothing but the verb asked for is imported, which keeps `domctl get domains` as quick as kubectl. Guaranteed:
+0 means done, 1 not done (`diff`: 1 differs, 2 failed), 130 Ctrl-C; only errors and warnings go to stderr; a
+closed pipe ends the command quietly; a stack trace is never a user's answer for a file, a server or a
+network that is not as it should be. The server is started by `domctl serve` through `controller.app`, which
+nothing else here imports.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+from controller.cli import verbs
+from controller.cli.errors import CliError, UsageError, rendered
+from controller.cli.flags import Flags
+
+INTERRUPTED = 130
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The entry point; returns the exit code."""
+    try:
+        code = _guarded(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has enough. Python would complain again when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
+
+
+def _guarded(argv: list[str]) -> int:
+    try:
+        return _run(argv)
+    except CliError as error:
+        sys.stdout.flush()
+        sys.stderr.write(rendered(error))
+        return error.exit_code
+
+
+def _run(argv: list[str]) -> int:
+    verb, rest = verbs.split(argv)
+    if verb in {"", "help"}:
+        return _help(rest if verb else [])
+    name = verbs.module_of(verb)
+    if not name:
+        return _unknown(verb, rest)
+    flags = Flags(f"domctl {verb}")
+    if verb == "serve":
+        return _serve(flags, rest)
+    module = importlib.import_module(f"controller.cli.{name}")
+    module.configure(flags)
+    if _asks_for_help(rest):
+        sys.stdout.write(flags.help())
+        return 0
+    return int(module.run(flags.parse(rest)))
+
+
+def _serve(flags: Flags, rest: list[str]) -> int:
+    from controller.cli import serve  # noqa: PLC0415 - only this verb
+
+    serve.configure(flags)
+    if _asks_for_help(rest):
+        sys.stdout.write(flags.help())
+        return 0
+    args = serve.checked(flags.parse(rest))
+    from controller import app  # noqa: PLC0415 - the server, which no other verb imports
+
+    return app.serve(args)
+
+
+def _help(words: list[str]) -> int:
+    """`domctl help`, `domctl help get`, `domctl --help`."""
+    verb, rest = verbs.split(words)
+    unknown = [word for word in words if word.startswith("-") and word not in {"-h", "--help"}]
+    if not verb and unknown and not _asks_for_help(words):
+        raise UsageError(f"unknown flag: {unknown[0]}\nSee 'domctl --help' for usage.")
+    if not verb:
+        sys.stdout.write(verbs.overview())
+        return 0
+    return _run([*verb.split(" "), *rest, "--help"])
+
+
+def _unknown(verb: str, rest: list[str]) -> int:
+    if verbs.second_words(verb):
+        asked = [word for word in rest if not word.startswith("-")]
+        if asked and not _asks_for_help(rest):
+            raise UsageError(f'unknown command "{verb} {asked[0]}" for "domctl"')
+        sys.stdout.write(verbs.group_help(verb))
+        return 0 if _asks_for_help(rest) else 1
+    import difflib  # noqa: PLC0415 - only for a slip of the pen
+
+    known = [name for _, name, _, _ in verbs.VERBS]
+    close = difflib.get_close_matches(verb, known, n=3, cutoff=0.6)
+    maybe = "\n\nDid you mean this?\n" + "\n".join(f"\t{name}" for name in close) if close else ""
+    raise UsageError(f'unknown command "{verb}" for "domctl"{maybe}')
+
+
+def _asks_for_help(rest: list[str]) -> bool:
+    words = rest[: rest.index("--")] if "--" in rest else rest
+    return "-h" in words or "--help" in words
+
+
+if __name__ == "__main__":
+    sys.exit(main())

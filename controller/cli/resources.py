@@ -1,0 +1,130 @@
+"""Kinds as users write them, and where they are served.
+
+The kinds that are certain are known here, so that the common commands ask the server nothing extra; any
+other word is looked up in the server's discovery, so that later kinds need no new client. Deliberately not
+taken from `specs.kinds`: that costs more time than the whole command.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from controller.cli.errors import CliError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from controller.cli.client import Client
+
+GROUP = "domctl.io"
+VERSION = "v1"
+UNKNOWN_TYPE = "the server doesn't have a resource type"
+
+
+class Resource:
+    """One collection. `word` is how mutations name it: `domain.domctl.io`."""
+
+    def __init__(
+        self, plural: str, singular: str, kind: str, *, namespaced: bool, short: Sequence[str] = ()
+    ) -> None:
+        self.plural = plural
+        self.singular = singular
+        self.kind = kind
+        self.namespaced = namespaced
+        self.short = short
+        self.group = GROUP
+        self.version = VERSION
+
+    @property
+    def word(self) -> str:
+        return f"{self.singular}.{self.group}" if self.group else self.singular
+
+    @property
+    def qualified(self) -> str:
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    @property
+    def names(self) -> set[str]:
+        return {self.plural, self.singular, self.kind.lower(), *self.short}
+
+    def path(self, namespace: str = "", name: str = "", sub: str = "") -> str:
+        """Of the collection in `namespace` ("" for all of a namespaced kind) or of one object."""
+        path = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        if self.namespaced and namespace:
+            path += f"/namespaces/{quote(namespace, safe='')}"
+        path += f"/{self.plural}"
+        if name:
+            path += f"/{quote(name, safe='')}"
+        return f"{path}/{sub}" if sub else path
+
+
+DOMAINS = Resource("domains", "domain", "Domain", namespaced=True, short=("dom",))
+NODES = Resource("nodes", "node", "Node", namespaced=False, short=("no",))
+EVENTS = Resource("events", "event", "Event", namespaced=True, short=("ev",))
+ASSIGNMENTS = Resource("assignments", "assignment", "Assignment", namespaced=False)
+KNOWN = (DOMAINS, NODES, EVENTS, ASSIGNMENTS)
+
+
+def find(client: Client, word: str) -> Resource:
+    """What `word` means: domain, domains, dom, Domain, domains.domctl.io, domains.v1.domctl.io."""
+    name, _, group = word.lower().partition(".")
+    if group in {"", GROUP, f"{VERSION}.{GROUP}"}:
+        for resource in KNOWN:
+            if name in resource.names:
+                return resource
+        for resource in discovered(client):
+            if name in resource.names:
+                return resource
+    raise CliError(f'{UNKNOWN_TYPE} "{word}"', hint="domctl api-resources lists what there is")
+
+
+def of_kind(kind: str) -> Resource:
+    """The resource of an object that was checked offline."""
+    return next(resource for resource in KNOWN if resource.kind == kind)
+
+
+def discovered(client: Client) -> list[Resource]:
+    """What the server's group serves."""
+    found = client.get(f"/apis/{GROUP}/{VERSION}")
+    return [from_discovery(entry) for entry in found.get("resources") or () if "/" not in entry["name"]]
+
+
+def from_discovery(entry: dict[str, Any]) -> Resource:
+    return Resource(
+        entry["name"],
+        entry.get("singularName") or entry["kind"].lower(),
+        entry["kind"],
+        namespaced=bool(entry.get("namespaced")),
+        short=entry.get("shortNames") or (),
+    )
+
+
+def named(client: Client, words: Sequence[str]) -> list[tuple[Resource, list[str]]]:
+    """`TYPE NAME…`, `TYPE[,TYPE]` or `TYPE/NAME…` as resources with names (none: all of that type)."""
+    if not words:
+        raise UsageError("Required resource not specified.", hint="domctl api-resources lists what there is")
+    with_slash = [word for word in words if "/" in word]
+    if with_slash and len(with_slash) < len(words):
+        raise UsageError("there is no need to specify a resource type as a separate argument when passing "
+                         "arguments in resource/name form (e.g. 'domctl get resource/<resource_name>')")
+    if not with_slash:
+        types = [find(client, word) for word in words[0].split(",") if word]
+        if len(types) != 1 and len(words) > 1:
+            raise UsageError("several types cannot be given together with names")
+        return [(resource, _checked(list(words[1:]))) for resource in types]
+    found: dict[str, tuple[Resource, list[str]]] = {}
+    for word in with_slash:
+        kind, _, name = word.partition("/")
+        resource = find(client, kind)
+        found.setdefault(resource.plural, (resource, []))[1].extend(_checked([name]))
+    return list(found.values())
+
+
+def _checked(names: list[str]) -> list[str]:
+    """A name that is empty would read the whole collection."""
+    for name in names:
+        if not name or "/" in name or name in {".", ".."}:
+            raise UsageError(f'"{name}" is no name of an object')
+    return names

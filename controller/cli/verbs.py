@@ -1,0 +1,86 @@
+"""The table of verbs: where each one lives, and what the overview says of it.
+
+A verb's module is imported only when the verb is used, so that `get` does not pay for `apply`. A verb of two
+words (`node confirm-dead`) is an entry under both, parted by a space.
+"""
+
+from __future__ import annotations
+
+# group, verb, module, summary; in the order of `domctl help`
+VERBS = (
+    ("Basic Commands", "get", "get", "Display one or many resources"),
+    ("Basic Commands", "describe", "describe", "Show one object with its conditions and events"),
+    ("Basic Commands", "apply", "apply", "Create or update objects from files"),
+    ("Basic Commands", "diff", "diff", "Show what apply would change"),
+    ("Basic Commands", "delete", "delete", "Delete objects by name or file; storage is kept"),
+    ("Basic Commands", "wait", "wait", "Wait until objects meet a condition"),
+    ("Basic Commands", "validate", "validate", "Check files without a server"),
+    ("Domain Commands", "start", "power", "Ask for domains to run"),
+    ("Domain Commands", "shutdown", "power", "Ask for domains to be shut down"),
+    ("Ways Out of a Hold", "node confirm-dead", "confirmdead", "Vouch for a node being dead"),
+    ("Ways Out of a Hold", "resolve", "resolve", "Say where one domain is not, or which copy to keep"),
+    ("Ways Out of a Hold", "store ack", "storeack", "Accept a restored or replaced store"),
+    ("Server", "serve", "serve", "Run the controller and its API server"),
+    ("Other Commands", "api-resources", "apiresources", "Print the resources that the server knows"),
+    ("Other Commands", "version", "version", "Print the client and server version"),
+    ("Other Commands", "options", "options", "Print the options that all commands share"),
+)
+
+# Global options that take a value, for finding the verb behind them: `domctl -n prod get domains`.
+GLOBAL_WITH_VALUE = frozenset(
+    "-n --namespace --kubeconfig --context --cluster --user --server --token --certificate-authority"
+    " --client-certificate --client-key --tls-server-name --request-timeout -v --v".split()
+)
+
+
+def module_of(verb: str) -> str:
+    """"" when there is no such verb."""
+    return next((module for _, name, module, _ in VERBS if name == verb), "")
+
+
+def second_words(first: str) -> list[str]:
+    """The verbs that begin with `first`: of `node` there is `node confirm-dead`."""
+    return [name for _, name, _, _ in VERBS if name.startswith(first + " ")]
+
+
+def split(argv: list[str]) -> tuple[str, list[str]]:
+    """The verb and everything else, wherever global options stand; "" without a verb."""
+    first = _next_word(argv, 0)
+    if first < 0:
+        return "", argv
+    verb = argv[first]
+    rest = argv[:first] + argv[first + 1 :]
+    if not module_of(verb) and second_words(verb):
+        second = _next_word(rest, first)
+        if second >= 0 and module_of(f"{verb} {rest[second]}"):
+            return f"{verb} {rest[second]}", rest[:second] + rest[second + 1 :]
+    return verb, rest
+
+
+def overview() -> str:
+    lines = ["domctl controls a cluster of libvirt hosts.", ""]
+    group = ""
+    for of_group, verb, _, summary in VERBS:
+        if of_group != group:
+            lines += ["", f"{of_group}:"] if group else [f"{of_group}:"]
+            group = of_group
+        lines.append(f"  {verb:<18} {summary}")
+    lines += ["", "Usage:", "  domctl [command] [options]", ""]
+    lines.append('Use "domctl COMMAND --help" for more about a command.')
+    lines.append('Use "domctl options" for the options that all commands share.')
+    return "\n".join(lines) + "\n"
+
+
+def group_help(first: str) -> str:
+    lines = [f"{summary}:\n  domctl {name}\n" for _, name, _, summary in VERBS if name.startswith(first + " ")]
+    return "\n".join([*lines, f'Use "domctl {first} COMMAND --help" for more about a command.']) + "\n"
+
+
+def _next_word(argv: list[str], start: int) -> int:
+    position = start
+    while position < len(argv):
+        word = argv[position]
+        if not word.startswith("-") or word == "-":
+            return position
+        position += 2 if word in GLOBAL_WITH_VALUE else 1
+    return -1

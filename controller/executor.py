@@ -1,0 +1,391 @@
+"""The executor: carries out one action, step by step, and decides nothing.
+
+Steps are a table. Each begins and ends at a named fault point; a controller that dies at any of them leaves
+a state from which a fresh one reaches the same place (rule: progress can be derived again). First the
+intent is recorded by a fenced transaction (I20), then the node is asked with a permit of the lease (I4), and
+what was done, or may have been done, is Unknown until a listing sent afterwards shows it (I6).
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Final
+
+import msgspec
+
+from controller import faults, keys
+from controller.cache import Cache
+from controller.ledger import Commit, CommitOutcome, Fenced, Ledger
+from controller.limits import Bounds
+from controller.model import Assignment, Quarantine, Rule
+from controller.objects import Objects, StoredObject, owner_of, parse
+from controller.observer import Observer
+from controller.plan.evidence import Known, Unknown, observe
+from controller.plan.snapshot import Ladder, Stall
+from controller.plan.types import Action, ActionKind
+from controller.world import World
+from drivers.errors import Advice, StoreError
+from drivers.hypervisor import Outcome, Permit, Result, Session
+from drivers.store import Compare, Delete, KeyValue, Put, Write
+from specs.domain import Domain, effective_state
+from specs.kinds import KIND_OF
+
+log = logging.getLogger(__name__)
+audit = logging.getLogger("domctl.audit")
+
+DOMAIN = KIND_OF["Domain"]
+MINUTE_S: Final = 60.0
+
+
+class Ending(enum.Enum):
+    """How an action came out; what it means is the reconciler's business."""
+
+    DONE = "done"
+    STALE = "stale"  # the world moved before anything was sent: plan again
+    FAILED = "failed"  # tried, or could not be tried: again later
+    REJECTED = "rejected"  # will never be accepted as it stands
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    ending: Ending
+    message: str = ""
+
+
+class Halt(Exception):
+    """A step ends its action early, with this report."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(report.message)
+        self.report = report
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """What the executor acts with. `permit` gives leave to mutate, or None past the lease's deadline;
+    `begin`/`end` count calls whose outcome is out, for a leader may not resign over them."""
+
+    cache: Cache
+    ledger: Ledger
+    objects: Objects
+    observer: Observer
+    world: World
+    bounds: Bounds
+    permit: Callable[[], Permit | None]
+    begin: Callable[[], None]
+    end: Callable[[bool], None]
+    faults: faults.Faults
+
+
+@dataclass(slots=True)
+class Progress:
+    """One action on its way: `revision` is the assignment's after the last commit."""
+
+    action: Action
+    revision: int
+
+
+@dataclass(slots=True)
+class Executor:
+    hands: Hands
+    _destroys: deque[float] = field(default_factory=deque)
+
+    async def run(self, action: Action) -> Report:
+        """All steps of the action, or those up to the first that halts it. Raises Fenced."""
+        progress = Progress(self._stamped(action), action.before_revision)
+        try:
+            for name in STEPS[action.kind]:
+                self.hands.faults.reach(f"{action.kind}.{name}.before")
+                await _STEP_FUNCTIONS[name](self, progress)
+                self.hands.faults.reach(f"{action.kind}.{name}.after")
+        except Halt as halt:
+            return halt.report
+        except Fenced:
+            raise
+        except StoreError as error:
+            return Report(Ending.FAILED, error.message)
+        finally:
+            self.hands.cache.unreserve(action.uuid)
+        return Report(Ending.DONE)
+
+    def _stamped(self, action: Action) -> Action:
+        """Time and operation id are inputs: they enter here."""
+        at, op = self.hands.world.wall(), self.hands.world.new_id()[:8]
+        return replace(action, after=_stamp(action.after, op, at), settled=_stamp(action.settled, op, at))
+
+    # --- etcd --------------------------------------------------------------------------------------
+
+    async def record(self, progress: Progress) -> None:
+        """The intent, before anything is sent; capacity and MACs are taken with it."""
+        action, after = progress.action, progress.action.after
+        assert after is not None
+        owner = owner_of(after.namespace, after.name)
+        macs: list[Write] = [Put(keys.mac(m), owner) for m in action.reserve]
+        compares = [Compare(keys.mac(m), 0) for m in action.reserve]
+        macs += [Delete(keys.mac(m)) for m in action.release_macs if m not in action.reserve]
+        quarantine = self._quarantine(action) if action.quarantine else {}
+        await self._commit(progress, after, compares, [*macs, *quarantine.values()])
+        self.hands.cache.unreserve(action.uuid)
+        self._audit(action)
+
+    def _quarantine(self, action: Action) -> dict[str, Write]:
+        """The node that was taken for dead gets nothing new until it was compared (I15)."""
+        known = self.hands.cache.quarantine.get(action.node)
+        uuids = {action.uuid, *(known.uuids if known is not None else ())}
+        record = Quarantine(
+            node=action.node,
+            rule=Rule.CONFIRMED_DEAD,
+            at=self.hands.world.wall(),
+            uuids=tuple(sorted(uuids)),
+        )
+        key = keys.quarantine(action.node)
+        return {key: Put(key, msgspec.json.encode(record))}
+
+    async def settle(self, progress: Progress) -> None:
+        """The intent's aim was reached: it is closed, so that it is no evidence later (I22b)."""
+        if progress.action.settled is not None:
+            await self._commit(progress, progress.action.settled, [], [])
+
+    async def _commit(
+        self, progress: Progress, assignment: Assignment, compares: list[Compare], writes: list[Write]
+    ) -> None:
+        key = keys.assignment(progress.action.uuid)
+        value = msgspec.json.encode(assignment)
+        compares = [Compare(key, progress.revision), *compares]
+        commit = await self.hands.ledger.commit(compares, [Put(key, value), *writes])
+        self._check(commit)
+        progress.revision = commit.revision
+        written: dict[str, bytes | None] = {key: value}
+        written |= {w.key: w.value if isinstance(w, Put) else None for w in writes}
+        self.hands.cache.wrote(written, commit.revision)
+
+    def _check(self, commit: Commit) -> None:
+        if commit.outcome is CommitOutcome.REFUSED:
+            raise Halt(Report(Ending.STALE, "etcd moved on since this was planned"))
+        if commit.outcome is CommitOutcome.UNKNOWN:
+            why = commit.error.message if commit.error is not None else "no answer"
+            raise Halt(Report(Ending.FAILED, f"etcd did not say whether it wrote: {why}"))
+
+    async def recheck(self, progress: Progress) -> None:
+        """Safety §2.3: by linearizable reads, nothing that justified this start has changed."""
+        action = progress.action
+        same = await self.hands.ledger.commit([Compare(keys.assignment(action.uuid), progress.revision)], [])
+        self._check(same)
+        assert action.after is not None
+        key = keys.object_key("domains", action.after.namespace, action.after.name)
+        kv = await self.hands.objects.store.get(key)
+        if kv is None or not self._still_wanted(kv, action):
+            raise Halt(Report(Ending.STALE, "the object changed while it was being started"))
+        for node in action.dead_proofs:
+            if self.hands.cache.view(node).answers:
+                raise Halt(Report(Ending.STALE, f"node {node}, taken for dead, answers"))
+
+    @staticmethod
+    def _still_wanted(kv: KeyValue, action: Action) -> bool:
+        domain = msgspec.json.decode(kv.value, type=Domain)
+        meta = domain.metadata
+        return (
+            meta.uid == action.uuid
+            and meta.generation == action.generation
+            and isinstance(meta.deletion_timestamp, msgspec.UnsetType)
+            and effective_state(domain.spec) == "running"
+        )
+
+    async def finish(self, progress: Progress) -> None:
+        """The object and all that it claimed go, in one transaction with its assignment."""
+        action = progress.action
+        compares: list[Compare] = []
+        writes: list[Write] = []
+        stored = await self._stored_object(action)
+        if stored is not None:
+            compares, writes = await self.hands.objects.removal_writes(DOMAIN, stored)
+            _, freed = await self.hands.objects.release_macs(stored, action.release_macs)
+            writes += [w for w in freed if w.key not in {x.key for x in writes}]
+        if progress.revision:
+            key = keys.assignment(action.uuid)
+            compares.append(Compare(key, progress.revision))
+            writes.append(
+                Put(key, msgspec.json.encode(action.after))
+                if action.kind is ActionKind.FINISH and action.after is not None
+                else Delete(key)
+            )
+        writes.append(Delete(keys.resolution(action.uuid)))
+        self._audit(action)
+        commit = await self.hands.ledger.commit(compares, writes)
+        self._check(commit)
+        gone: dict[str, bytes | None] = {w.key: w.value if isinstance(w, Put) else None for w in writes}
+        self.hands.cache.wrote(gone, commit.revision)
+
+    async def _stored_object(self, action: Action) -> StoredObject | None:
+        """The object as it stands, if it is still the one that this action is about."""
+        if not action.object_revision:
+            return None
+        namespace, _, name = action.key.partition("/")
+        kv = await self.hands.objects.store.get(keys.object_key("domains", namespace, name))
+        if kv is None:
+            return None
+        stored = parse(DOMAIN, kv)
+        if stored.uid != action.uuid:
+            return None
+        if not stored.terminating and action.kind is ActionKind.FINISH:
+            raise Halt(Report(Ending.STALE, "the object is not being deleted"))
+        return stored
+
+    # --- nodes -------------------------------------------------------------------------------------
+
+    async def define(self, progress: Progress) -> None:
+        xml = progress.action.xml
+        assert xml is not None
+        await self._mutate(progress, "define", lambda s, permit: s.define(xml, permit))
+
+    async def create(self, progress: Progress) -> None:
+        uuid = progress.action.uuid
+        self.hands.cache.started(uuid)
+        await self._mutate(progress, "create", lambda s, permit: s.create(uuid, permit))
+
+    async def ask(self, progress: Progress) -> None:
+        action = progress.action
+        method = action.method
+        assert method is not None
+        self.hands.cache.ladders[action.uuid] = Ladder(action.step, self.hands.world.now())
+        await self._mutate(progress, "shutdown", lambda s, permit: s.shutdown(action.uuid, method, permit))
+
+    async def destroy(self, progress: Progress) -> None:
+        """Bounded per minute in the whole cluster (I13)."""
+        now = self.hands.world.now()
+        while self._destroys and self._destroys[0] < now - MINUTE_S:
+            self._destroys.popleft()
+        if len(self._destroys) >= self.hands.bounds.destroys_per_minute:
+            message = f"{len(self._destroys)} domains were destroyed in the last minute: this one waits"
+            raise Halt(Report(Ending.FAILED, message))
+        self._destroys.append(now)
+        uuid = progress.action.uuid
+        await self._mutate(progress, "destroy", lambda s, permit: s.destroy(uuid, permit))
+
+    async def undefine(self, progress: Progress) -> None:
+        uuid = progress.action.uuid
+        await self._mutate(progress, "undefine", lambda s, permit: s.undefine(uuid, permit))
+
+    async def mark(self, progress: Progress) -> None:
+        """Both copies of the definition, where there are two."""
+        action = progress.action
+        sighting = self.hands.cache.sightings.get(action.uuid, {}).get(action.node)
+        live = sighting is not None and sighting.record.active
+        config = sighting is not None and sighting.detail.persistent
+        self._audit(action)
+        await self._mutate(
+            progress,
+            "metadata",
+            lambda s, permit: s.set_mark(action.uuid, action.mark, live=live, config=config, permit=permit),
+        )
+
+    async def autostart(self, progress: Progress) -> None:
+        self._audit(progress.action)
+        uuid = progress.action.uuid
+        await self._mutate(progress, "autostart", lambda s, permit: s.clear_autostart(uuid, permit))
+
+    async def listed(self, progress: Progress) -> None:
+        """R1c: a complete list, sent after the reply, in which the domain is neither active nor defined."""
+        action = progress.action
+        if not await self.hands.observer.fresh(action.node):
+            raise Halt(Report(Ending.FAILED, f"node {action.node} did not answer the list after undefine"))
+        seen = observe(self.hands.cache.snapshot(), action.uuid, action.node)
+        if isinstance(seen, Unknown):
+            raise Halt(Report(Ending.FAILED, seen.deferred.message))
+        if isinstance(seen, Known):
+            raise Halt(Report(Ending.STALE, f"it is still on {action.node}"))
+
+    async def _mutate(
+        self, progress: Progress, call: str, send: Callable[[Session, Permit], Awaitable[Result]]
+    ) -> None:
+        """Send one mutation. Whatever the answer, the domain on this node is Unknown until it was read."""
+        action, hands = progress.action, self.hands
+        session, permit = hands.observer.session(action.node), hands.permit()
+        if permit is None:
+            raise Halt(Report(Ending.FAILED, "the lease is too close to its end to act"))
+        if session is None:
+            raise Halt(Report(Ending.FAILED, f"the connection to node {action.node} is lost"))
+        hands.begin()
+        known = False
+        try:
+            result = await send(session, permit)
+            known = result.outcome is not Outcome.AMBIGUOUS
+        finally:
+            hands.end(known)
+            hands.cache.await_observation(action.uuid, action.node)
+            hands.observer.look([action.node])
+        if result.outcome is not Outcome.DONE:
+            self._refused(action, call, result)
+
+    def _refused(self, action: Action, call: str, result: Result) -> None:
+        error = result.error
+        message = f"{call} on {action.node}: {error.message if error is not None else result.outcome.value}"
+        stalled = error is not None and error.advice is Advice.STALL and result.outcome is Outcome.REJECTED
+        log.warning("libvirt refused", extra={"domain": action.key, "why": message})
+        if stalled and action.mark is not None and call in ("define", "create"):
+            self.hands.cache.stalls[action.uuid] = Stall(action.node, action.mark.digest, message)
+        raise Halt(Report(Ending.REJECTED if stalled else Ending.FAILED, message))
+
+    def _audit(self, action: Action) -> None:
+        audit.info(
+            action.kind.value,
+            extra={
+                "domain": action.key,
+                "uuid": action.uuid,
+                "node": action.node,
+                "why": action.why,
+                "epoch": action.after.epoch if action.after is not None else 0,
+            },
+        )
+
+
+def _stamp(assignment: Assignment | None, op: str, at: str) -> Assignment | None:
+    if assignment is None:
+        return None
+    intent = assignment.intent
+    if intent is not None and not intent.at:
+        intent = msgspec.structs.replace(intent, op=op, at=at)
+    proofs = tuple(p if p.at else msgspec.structs.replace(p, at=at) for p in assignment.proofs)
+    return msgspec.structs.replace(assignment, intent=intent, proofs=proofs)
+
+
+STEPS: Final[Mapping[ActionKind, tuple[str, ...]]] = MappingProxyType(
+    {
+        ActionKind.START: ("record", "define", "recheck", "create", "settle"),
+        ActionKind.DEFINE: ("record", "define", "settle"),
+        ActionKind.SHUTDOWN: ("record", "ask"),
+        ActionKind.DESTROY: ("record", "destroy"),
+        ActionKind.REVOKE: ("record", "undefine", "listed", "settle"),
+        ActionKind.RELEASE: ("record",),
+        ActionKind.RECORD: ("record",),
+        ActionKind.MARK: ("mark",),
+        ActionKind.AUTOSTART: ("autostart",),
+        ActionKind.HAND_BACK: ("record", "mark", "finish"),
+        ActionKind.FINISH: ("finish",),
+    }
+)
+"""What each action does, in order."""
+
+_STEP_FUNCTIONS: Final[Mapping[str, Callable[[Executor, Progress], Awaitable[None]]]] = MappingProxyType(
+    {
+        "record": Executor.record,
+        "define": Executor.define,
+        "recheck": Executor.recheck,
+        "create": Executor.create,
+        "settle": Executor.settle,
+        "ask": Executor.ask,
+        "destroy": Executor.destroy,
+        "undefine": Executor.undefine,
+        "listed": Executor.listed,
+        "mark": Executor.mark,
+        "autostart": Executor.autostart,
+        "finish": Executor.finish,
+    }
+)
+
+FAULT_POINTS: Final = faults.points({kind.value: steps for kind, steps in STEPS.items()})

@@ -1,0 +1,288 @@
+"""What is due for a Node itself: its identity, its return from the dead, its quarantine, its status, its end.
+
+The counterpart of the plan for domains, small enough to be one file. Decisions are pure functions over the
+cache; writes go through the ledger. A host's identity is pinned at first contact, so that one host is never
+managed as two nodes and a URI never silently leads to another host (F44).
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from controller import keys
+from controller.cache import Cache
+from controller.ledger import CommitOutcome, Ledger
+from controller.model import Identity
+from controller.objects import Objects, parse
+from controller.plan.place import allocatable, capacity_group
+from controller.plan.snapshot import Link, NodeView, StoredNode, Usage
+from controller.status import Truth, with_times
+from controller.world import World
+from drivers.errors import StoreError
+from drivers.hypervisor import HostFacts
+from drivers.store import Compare, Delete, Put, Write
+from specs.kinds import KIND_OF
+from specs.meta import Condition
+from specs.node import NodeResources, NodeStatus
+from specs.uri import parse_uri
+
+log = logging.getLogger(__name__)
+
+NODE = KIND_OF["Node"]
+
+
+def identity_of(facts: HostFacts, uri: str) -> tuple[str, str, str]:
+    """(host_uuid, driver, mode); where the driver reports no host_uuid (test), the URI stands for it."""
+    return (facts.host_uuid or uri.replace("/", "_"), facts.driver, facts.mode)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeKeeper:
+    cache: Cache
+    ledger: Ledger
+    objects: Objects
+    world: World
+
+    async def pin_identity(self, node: str, facts: HostFacts) -> str:
+        """Pin the host behind this Node, or answer why it must not be used. Raises Fenced."""
+        stored = self.cache.nodes.get(node)
+        if stored is None:
+            return "the Node is gone"
+        key = keys.identity(*identity_of(facts, stored.node.spec.uri))
+        refused = self._refusal(node, key)
+        if refused is not None:
+            return refused
+        try:
+            commit = await self.ledger.put_record(key, Identity(node=node, at=self.world.wall()), 0)
+        except StoreError as error:
+            return f"its identity could not be recorded: {error.message}"
+        if commit.outcome is CommitOutcome.DONE:
+            self.cache.wrote(
+                {key: msgspec.json.encode(Identity(node=node, at=self.world.wall()))}, commit.revision
+            )
+            return ""
+        owner = commit.current.get(key)
+        if owner is None:
+            return "its identity could not be recorded: etcd did not answer"
+        name = msgspec.json.decode(owner.value, type=Identity).node
+        return "" if name == node else _taken(name)
+
+    def _refusal(self, node: str, key: str) -> str | None:
+        """Why this host may not be this Node ("": it may, and is pinned already; None: not pinned yet)."""
+        name = key.removeprefix(keys.IDENTITIES)
+        owner = self.cache.identities.get(name)
+        if owner is not None:
+            return "" if owner.node == node else _taken(owner.node)
+        other = next((i for i, pinned in self.cache.identities.items() if pinned.node == node), None)
+        if other is not None:
+            return f"another host answers at this URI: it was {other} and is now {name}"
+        return None
+
+    async def reconcile(self, name: str) -> None:
+        """Bring one Node's records and status in line. Raises Fenced."""
+        stored = self.cache.nodes.get(name)
+        if stored is None:
+            return
+        view = self.cache.view(name)
+        if view.answers:
+            await self._welcome(name)
+        if not isinstance(stored.node.metadata.deletion_timestamp, UnsetType):
+            await self._remove(stored)
+            return
+        await self._write_status(stored, view)
+
+    async def _welcome(self, name: str) -> None:
+        """It answers: nobody's word that it is dead stands any longer, and once nothing of ours that has
+        moved on is left there, it may take domains again."""
+        if name in self.cache.dead:
+            await self._delete(keys.confirmed_dead(name))
+        if name in self.cache.quarantine and not self._leftovers(name):
+            log.info("node compared and found clean", extra={"node": name})
+            await self._delete(keys.quarantine(name))
+
+    def _leftovers(self, name: str) -> list[str]:
+        """Domains of ours seen on this node that have their place elsewhere, or are only a tombstone."""
+        found = []
+        for uuid in self.cache.names.get(name, {}).values():
+            held = self.cache.assignments.get(uuid)
+            if held is not None and (held.assignment.node != name or held.assignment.tombstone):
+                found.append(uuid)
+        return found
+
+    async def _delete(self, key: str) -> None:
+        commit = await self.ledger.commit([], [Delete(key)])
+        if commit.ok:
+            self.cache.wrote({key: None}, commit.revision)
+
+    async def _remove(self, stored: StoredNode) -> None:
+        """A deleted Node goes once no assignment names it among its candidates."""
+        name = stored.node.metadata.name
+        if any(name in held.assignment.candidates for held in self.cache.assignments.values()):
+            await self._write_status(stored, self.cache.view(name))
+            return
+        kv = await self.objects.store.get(keys.object_key("nodes", "", name))
+        if kv is None:
+            return
+        compares, writes = await self.objects.removal_writes(NODE, parse(NODE, kv))
+        extra: list[Write] = [Delete(keys.confirmed_dead(name)), Delete(keys.quarantine(name))]
+        known = {w.key for w in writes}
+        extra += [
+            Delete(keys.IDENTITIES + identity)
+            for identity, pinned in self.cache.identities.items()
+            if pinned.node == name
+        ]
+        all_writes = [*writes, *(w for w in extra if w.key not in known)]
+        commit = await self.ledger.commit(compares, all_writes)
+        if commit.ok:
+            self.cache.wrote(
+                {w.key: w.value if isinstance(w, Put) else None for w in all_writes}, commit.revision
+            )
+
+    async def _write_status(self, stored: StoredNode, view: NodeView) -> None:
+        status = node_status(self.cache, stored, view)
+        old = stored.node.status
+        conditions = () if isinstance(old, UnsetType) else old.conditions
+        timed = msgspec.structs.replace(
+            status,
+            conditions=with_times(
+                () if isinstance(status.conditions, UnsetType) else status.conditions,
+                () if isinstance(conditions, UnsetType) else conditions,
+                self.world.wall(),
+            ),
+        )
+        if timed == old:
+            return
+        name = stored.node.metadata.name
+        key = keys.object_key("nodes", "", name)
+        value = msgspec.json.encode(msgspec.structs.replace(stored.node, status=timed))
+        commit = await self.ledger.commit([Compare(key, stored.revision)], [Put(key, value)])
+        if commit.ok:
+            self.cache.wrote({key: value}, commit.revision)
+
+
+def _taken(owner: str) -> str:
+    return f"this host is registered already, as node {owner}: one host is never managed as two nodes"
+
+
+def node_status(cache: Cache, stored: StoredNode, view: NodeView) -> NodeStatus:
+    """What is known of a node, with conditions that have no times yet."""
+    name, facts = stored.node.metadata.name, view.facts
+    meta = stored.node.metadata
+    generation = 0 if isinstance(meta.generation, UnsetType) else meta.generation
+    phase, reason, message = _phase(cache, stored, view)
+    base = NodeStatus(
+        observed_generation=generation,
+        phase=phase,
+        reason=reason,
+        conditions=_conditions(stored, phase, reason, message, generation),
+    )
+    if facts is None:
+        return base
+    total = allocatable(stored.node.spec, facts.cpus, facts.memory_bytes)
+    used = cache.usage.get(capacity_group(view, name), Usage())
+    here = cache.names.get(name, {})
+    ours = [u for u in here.values() if u in cache.assignments]
+    orphans = sorted(n for n, u in here.items() if u not in cache.assignments and _is_orphan(cache, u, name))
+    return msgspec.structs.replace(
+        base,
+        host_uuid=facts.host_uuid or UNSET,
+        driver=facts.driver,
+        mode=facts.mode,
+        hostname=facts.hostname,
+        uri=facts.uri,
+        libvirt_version=facts.libvirt_version,
+        hypervisor_version=facts.hypervisor_version,
+        arch=facts.arch,
+        cpu_model=facts.cpu_model,
+        cpus=facts.cpus,
+        max_vcpus=facts.max_vcpus,
+        memory_bytes=facts.memory_bytes,
+        free_memory_bytes=facts.free_memory_bytes,
+        numa_cells=facts.numa_cells,
+        encrypted=facts.encrypted,
+        secure=facts.secure,
+        allocatable=NodeResources(vcpus=total.vcpus, memory_bytes=total.memory_bytes),
+        allocated=NodeResources(vcpus=used.vcpus, memory_bytes=used.memory_bytes),
+        domains=len(ours),
+        foreign_domains=len(here) - len(ours) - len(orphans),
+        orphans=orphans or UNSET,
+    )
+
+
+def _is_orphan(cache: Cache, uuid: str, node: str) -> bool:
+    """Our mark, and nothing in etcd that knows it: shown, counted, never touched."""
+    sighting = cache.sightings.get(uuid, {}).get(node)
+    mark = sighting.detail.config_mark or sighting.detail.live_mark if sighting is not None else None
+    return mark is not None and cache.is_ours(uuid, mark)
+
+
+def _phase(cache: Cache, stored: StoredNode, view: NodeView) -> tuple[str, str, str]:
+    name = stored.node.metadata.name
+    if not isinstance(stored.node.metadata.deletion_timestamp, UnsetType):
+        return "Terminating", "Terminating", "waits until no domain may be here any more"
+    if view.answers and name in cache.quarantine:
+        left = len(_leftovers_of(cache, name))
+        return (
+            "Quarantined",
+            "Quarantined",
+            f"it was taken for dead; {left} domains that moved on are still here",
+        )
+    if view.answers:
+        return "Ready", "Ready", "answers"
+    if name in cache.dead:
+        by = cache.dead[name].by
+        return "ConfirmedDead", "ConfirmedDead", f"{by} confirmed that it is dead; ends when it answers"
+    if view.link is Link.REFUSED:
+        return "Refused", "Refused", view.why
+    if view.link is Link.CONNECTING or not view.why:
+        return "Connecting", "Connecting", "not read yet"
+    return "Unreachable", "Unreachable", view.why
+
+
+def _leftovers_of(cache: Cache, name: str) -> list[str]:
+    uuids = cache.names.get(name, {}).values()
+    return [u for u in uuids if u in cache.assignments and cache.assignments[u].assignment.node != name]
+
+
+READY_OF: dict[str, tuple[Truth, Truth, Truth]] = {
+    # phase: Ready, Reconciling, Stalled
+    "Ready": ("True", "False", "False"),
+    "Quarantined": ("False", "True", "False"),
+    "ConfirmedDead": ("False", "True", "False"),
+    "Refused": ("False", "False", "True"),
+    "Connecting": ("Unknown", "True", "False"),
+    "Unreachable": ("Unknown", "True", "False"),
+    "Terminating": ("False", "True", "False"),
+}
+
+
+def _conditions(
+    stored: StoredNode, phase: str, reason: str, message: str, generation: int
+) -> list[Condition]:
+    kinds = zip(("Ready", "Reconciling", "Stalled"), READY_OF[phase], strict=True)
+    conditions = [
+        Condition(type=kind, status=status, reason=reason, message=message, observed_generation=generation)
+        for kind, status in kinds
+    ]
+    if _is_insecure(stored):
+        conditions.append(
+            Condition(
+                type="Insecure",
+                status="True",
+                reason="NoAuthentication",
+                message="INSECURE: tcp without authentication; whoever reaches this port is root on the host",
+                observed_generation=generation,
+            )
+        )
+    return conditions
+
+
+def _is_insecure(stored: StoredNode) -> bool:
+    try:
+        return parse_uri(stored.node.spec.uri).transport == "tcp"
+    except ValueError:
+        return False

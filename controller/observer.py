@@ -1,0 +1,309 @@
+"""The observer: from nodes to the cache. One watcher per node keeps a session and reads it again and again.
+
+Events only wake a watcher; a complete list decides what is there. Details (XML, mark, flags) are read where
+an event, a changed record or the slow resync asks for them. A watcher opens, learns who the host is, has that
+identity pinned, lists, and then waits; when its session ends it opens a new one, with growing pauses. A node
+that hangs holds up nobody but its own watcher. Nothing here changes anything on a host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from msgspec import UnsetType
+
+from controller.cache import Cache
+from controller.limits import Timing
+from controller.plan.snapshot import Link, NodeView, StoredNode
+from drivers.errors import AuthFailed, HypervisorError, NoDomain, SpecRejected, Unreachable, Unsupported
+from drivers.hypervisor import (
+    Detail,
+    EventKind,
+    HostEvent,
+    HostFacts,
+    Hypervisor,
+    Listing,
+    Session,
+    SessionClosed,
+    Target,
+)
+from specs.uri import parse_uri
+
+log = logging.getLogger(__name__)
+
+MAX_RELISTS = 5
+DETAILS_AT_ONCE = 4
+FIRST_PAUSE_S = 0.25
+CONFIG_EVENTS = frozenset({EventKind.DEFINED, EventKind.UNDEFINED, EventKind.OTHER})
+
+PinIdentity = Callable[[str, HostFacts], Awaitable[str]]
+"""Pins a host's identity to a node; answers why it may not be used ("" if it may)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Eyes:
+    """What all watchers share."""
+
+    hypervisor: Hypervisor
+    cache: Cache
+    timing: Timing
+    pin_identity: PinIdentity
+    now: Callable[[], float]
+
+
+@dataclass(slots=True)
+class NodeWatcher:
+    """One node's connection and its readings. `generation` of asking and answering tells `fresh` when a
+    listing that was begun after it asked has ended."""
+
+    eyes: Eyes
+    node: str
+    target: Target
+    session: Session | None = None
+    deep: bool = True
+    _serial: int = 0
+    _stale: set[str] = field(default_factory=set)
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _closed: bool = False
+    _read: asyncio.Condition = field(default_factory=asyncio.Condition)
+    changed: int = 0
+
+    def look(self) -> None:
+        """Read again, soon."""
+        self._wake.set()
+
+    async def fresh(self, asked_at: float) -> bool:
+        """Wait until a listing sent after `asked_at` was taken over; False when the session ended first."""
+        self.look()
+        async with self._read:
+            while True:
+                view = self.eyes.cache.view(self.node)
+                if view.reads and view.reads[-1][0] > asked_at:
+                    return True
+                if self.session is None:
+                    return False
+                await self._read.wait()
+
+    async def run(self) -> None:
+        """Until cancelled: open, read, lose, open again."""
+        failures = 0
+        try:
+            while True:
+                why, link = await self._attempt()
+                failures = 1 if self._was_ready() else failures + 1
+                self._note_lost(link, why, failures)
+                pause_s = min(FIRST_PAUSE_S * 2.0 ** (failures - 1), self.eyes.timing.probe_max_s)
+                self._wake.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s * _jitter(self.node, failures)):
+                        await asyncio.Event().wait()
+        finally:
+            await self._close()
+
+    async def _attempt(self) -> tuple[str, Link]:
+        """One session from open to its end; answers why it ended."""
+        try:
+            await self._open()
+            refused = await self._introduce()
+            if refused:
+                return refused, Link.REFUSED
+            await self._watch()
+        except (AuthFailed, Unsupported, SpecRejected) as error:
+            return error.message, Link.REFUSED
+        except HypervisorError as error:
+            return error.message, Link.BACKING_OFF
+        finally:
+            await self._close()
+        return "the connection was lost", Link.SUSPECT
+
+    async def _open(self) -> None:
+        self._closed = False
+        self._serial += 1
+        self.deep = True
+        self.session = await self.eyes.hypervisor.open(self.target, self._on_events)
+
+    async def _introduce(self) -> str:
+        """Learn who the host is and have that pinned; answers why the node must not be used."""
+        assert self.session is not None
+        facts = await self.session.facts()
+        refused = await self.eyes.pin_identity(self.node, facts)
+        view = self.eyes.cache.view(self.node)
+        self.eyes.cache.set_view(
+            self.node,
+            replace(view, facts=facts, session=self._serial, identity_pinned=not refused, why=refused),
+        )
+        return refused
+
+    async def _watch(self) -> None:
+        timing = self.eyes.timing
+        while not self._closed:
+            self._wake.clear()
+            await self._take_listing()
+            async with self._read:
+                self._read.notify_all()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timing.resync_s):
+                    await self._wake.wait()
+            await asyncio.sleep(timing.event_batch_s)
+
+    async def _take_listing(self) -> None:
+        """List, read what needs reading, and hand both to the cache as one."""
+        stale, self._stale = self._stale, set()
+        deep, self.deep = self.deep, False
+        for _ in range(MAX_RELISTS):
+            listing, details = await self._read_once(stale, deep)
+            if listing is not None:
+                break
+        else:
+            self._stale |= stale
+            raise Unreachable(f"domains of {self.node} came and went in {MAX_RELISTS} listings in a row")
+        cache = self.eyes.cache
+        if cache.view(self.node).link is not Link.READY:
+            log.info("node answers", extra={"node": self.node})
+        cache.set_view(
+            self.node, replace(cache.view(self.node), link=Link.READY, why="", since=self.eyes.now())
+        )
+        self.changed = cache.observed(self.node, listing, details)
+
+    async def _read_once(self, stale: set[str], deep: bool) -> tuple[Listing | None, dict[str, Detail]]:
+        assert self.session is not None
+        listing = await self.session.list()
+        records = listing.records
+        wanted = [r.uuid for r in records if deep or r.uuid in stale or self._unread(r.uuid, r.active)]
+        details: dict[str, Detail] = {}
+        try:
+            for start in range(0, len(wanted), DETAILS_AT_ONCE):
+                chunk = wanted[start : start + DETAILS_AT_ONCE]
+                for detail in await asyncio.gather(*(self.session.detail(u) for u in chunk)):
+                    details[detail.record.uuid] = detail
+        except NoDomain:
+            return None, {}  # it went between list and read: only a new list is complete
+        # A detail was read after the list, so its record is the newer one.
+        newest = tuple(details[r.uuid].record if r.uuid in details else r for r in records)
+        return replace(listing, records=newest), details
+
+    def _unread(self, uuid: str, active: bool) -> bool:
+        before = self.eyes.cache.sightings.get(uuid, {}).get(self.node)
+        return before is None or before.record.active != active
+
+    def _on_events(self, session: Session, events: tuple[HostEvent | SessionClosed, ...]) -> None:
+        if session is not self.session and self.session is not None:
+            return
+        for event in events:
+            if isinstance(event, SessionClosed):
+                self._closed = True
+                continue
+            if event.kind in CONFIG_EVENTS:
+                self._stale.add(event.uuid)
+            self.eyes.cache.event(self.node, self._serial, event)
+        self._wake.set()
+
+    def _was_ready(self) -> bool:
+        return self.eyes.cache.view(self.node).link is Link.READY
+
+    def _note_lost(self, link: Link, why: str, failures: int) -> None:
+        cache, view = self.eyes.cache, self.eyes.cache.view(self.node)
+        if view.link is Link.READY or failures == 1:
+            log.warning("node does not answer", extra={"node": self.node, "why": why})
+        else:
+            log.debug("node still does not answer", extra={"node": self.node, "why": why})
+        if failures > 1 and link is Link.SUSPECT:
+            link = Link.BACKING_OFF
+        since = self.eyes.now() if view.link is Link.READY else view.since
+        cache.set_view(self.node, replace(view, link=link, why=why, since=since, session=0))
+
+    async def _close(self) -> None:
+        session, self.session = self.session, None
+        if session is not None:
+            await session.close()
+        async with self._read:
+            self._read.notify_all()
+
+
+@dataclass(slots=True)
+class Observer:
+    """All watchers. `sync` follows the Node objects: it starts, stops and re-targets watchers."""
+
+    eyes: Eyes
+    watchers: dict[str, NodeWatcher] = field(default_factory=dict)
+    _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+
+    async def sync(self) -> None:
+        cache = self.eyes.cache
+        wanted = {name: target_of(stored) for name, stored in cache.nodes.items()}
+        for name in list(self.watchers):
+            if wanted.get(name) != self.watchers[name].target:
+                await self._stop(name)
+                if name not in wanted:
+                    cache.forget_node(name)
+        for name, target in wanted.items():
+            problem = _refusal(cache.nodes[name])
+            if problem:
+                cache.set_view(name, NodeView(link=Link.REFUSED, why=problem))
+            elif name not in self.watchers:
+                watcher = NodeWatcher(self.eyes, name, target)
+                self.watchers[name] = watcher
+                self._tasks[name] = asyncio.create_task(watcher.run(), name=f"watch {name}")
+
+    def session(self, node: str) -> Session | None:
+        watcher = self.watchers.get(node)
+        session = watcher.session if watcher is not None else None
+        return session if session is not None and session.is_open else None
+
+    def look(self, nodes: Iterable[str]) -> None:
+        for node in nodes:
+            if node in self.watchers:
+                self.watchers[node].look()
+
+    async def fresh(self, node: str) -> bool:
+        """Read one node now; True once a listing sent after this call was taken over."""
+        watcher = self.watchers.get(node)
+        return False if watcher is None else await watcher.fresh(self.eyes.now())
+
+    async def cycle(self, *, deep: bool) -> int:
+        """One complete listing of all nodes that answer; answers how many domains had changed."""
+        ready = [w for w in self.watchers.values() if self.eyes.cache.view(w.node).answers]
+        for watcher in ready:
+            watcher.deep = watcher.deep or deep
+        asked_at = self.eyes.now()
+        done = await asyncio.gather(*(w.fresh(asked_at) for w in ready))
+        return sum(w.changed for w, ok in zip(ready, done, strict=True) if ok)
+
+    async def close(self) -> None:
+        for name in list(self.watchers):
+            await self._stop(name)
+
+    async def _stop(self, name: str) -> None:
+        self.watchers.pop(name, None)
+        task = self._tasks.pop(name, None)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def target_of(stored: StoredNode) -> Target:
+    spec = stored.node.spec
+    return Target(stored.node.metadata.name, spec.uri, spec.observe_only is True)
+
+
+def _refusal(stored: StoredNode) -> str:
+    """Why a Node's own spec forbids using it."""
+    spec = stored.node.spec
+    try:
+        uri = parse_uri(spec.uri)
+    except ValueError as error:
+        return str(error)
+    if uri.transport == "tcp" and (isinstance(spec.insecure, UnsetType) or not spec.insecure):
+        return "tcp has no authentication: whoever reaches it is root there; spec.insecure accepts that"
+    return ""
+
+
+def _jitter(name: str, attempt: int) -> float:
+    """0.75 to 1.25, the same for the same node and attempt on every controller."""
+    digest = hashlib.blake2b(f"{name}/{attempt}".encode(), digest_size=2).digest()
+    return 0.75 + int.from_bytes(digest) / 0x1FFFE

@@ -1,0 +1,228 @@
+"""How actions are made: each from a case, complete, with the assignment as it will be recorded.
+
+Pure constructors; the rules in `controller.plan.rules` decide which one is due. Epochs rise with every
+intent that gives or takes the capability to run (start, revoke), so that late writers are recognised.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import msgspec
+
+from controller.model import Assignment, Intent, IntentKind, Proof, Rule
+from controller.plan.case import Case, namespace_of
+from controller.plan.evidence import PROVING_REASONS
+from controller.plan.place import Demand
+from controller.plan.types import Action, ActionKind
+from drivers.hypervisor import StopMethod
+from specs.mark import Mark
+
+# Times and operation ids are inputs: the executor fills in both when it records the intent.
+_LATER = ""
+
+
+def _intent(kind: IntentKind, node: str, epoch: int, why: str) -> Intent:
+    return Intent(kind=kind, node=node, epoch=epoch, op=_LATER, why=why, at=_LATER)
+
+
+def _action(case: Case, kind: ActionKind, node: str, why: str, after: Assignment | None) -> Action:
+    return Action(
+        kind=kind,
+        uuid=case.uuid,
+        key=case.key,
+        node=node,
+        why=why,
+        before_revision=case.held.revision if case.held is not None else 0,
+        object_revision=case.stored.revision if case.stored is not None else 0,
+        generation=case.generation,
+        after=after,
+    )
+
+
+def _assigned(case: Case, node: str) -> Assignment:
+    """The assignment with `node` as the domain's place, before any intent."""
+    assert case.stored is not None
+    demand = Demand.of(case.uuid, case.stored.domain.metadata, case.stored.domain.spec)
+    if case.held is None:
+        return Assignment(
+            cluster=case.snap.cluster,
+            uuid=case.uuid,
+            namespace=namespace_of(case.stored),
+            name=case.stored.domain.metadata.name,
+            libvirt_name=demand.name,
+            node=node,
+            epoch=0,
+            candidates=(node,),
+            vcpus=demand.vcpus,
+            memory_bytes=demand.memory_bytes,
+        )
+    return msgspec.structs.replace(
+        case.assignment,
+        node=node,
+        candidates=tuple(sorted({*case.assignment.candidates, node})),
+        vcpus=demand.vcpus,
+        memory_bytes=demand.memory_bytes,
+    )
+
+
+def _give(case: Case, kind: IntentKind, node: str, why: str, *, raise_epoch: bool) -> Action:
+    """START or DEFINE: the definition goes to `node`. The caller made sure that it can be rendered."""
+    base = _assigned(case, node)
+    epoch = base.epoch + 1 if raise_epoch or base.epoch == 0 else base.epoch
+    wanted = case.desired(node, epoch)
+    assert wanted.rendered is not None
+    starting = kind is IntentKind.START
+    after = msgspec.structs.replace(
+        base,
+        epoch=epoch,
+        intent=_intent(kind, node, epoch, why),
+        config=wanted.rendered.xml,
+        digest=wanted.rendered.digest,
+        macs=dict(wanted.macs),
+        started=base.started or starting,
+        stopped=base.stopped and not starting,
+    )
+    held_macs = frozenset(base.macs.values())
+    chosen = frozenset(wanted.macs.values()) - case.spec_macs
+    action = _action(case, ActionKind.START if starting else ActionKind.DEFINE, node, why, after)
+    return dataclasses.replace(
+        action,
+        settled=msgspec.structs.replace(after, intent=None),
+        xml=wanted.rendered.xml,
+        mark=Mark(case.snap.cluster, case.uuid, epoch, wanted.rendered.digest),
+        reserve=tuple(sorted(chosen - held_macs)),
+        release_macs=tuple(sorted(held_macs - frozenset(wanted.macs.values()))),
+        dead_proofs=tuple(p.node for p in base.proofs if p.rule is Rule.CONFIRMED_DEAD),
+    )
+
+
+def start(case: Case, node: str, why: str) -> Action:
+    """Assign, define with a new epoch, check again, create."""
+    return _give(case, IntentKind.START, node, why, raise_epoch=True)
+
+
+def define(case: Case, node: str, why: str) -> Action:
+    """Define or redefine; never starts anything."""
+    return _give(case, IntentKind.DEFINE, node, why, raise_epoch=case.held is None)
+
+
+def shutdown(case: Case, node: str, method: StopMethod, step: int, why: str) -> Action:
+    after = msgspec.structs.replace(
+        case.assignment,
+        intent=_intent(IntentKind.STOP, node, case.assignment.epoch, why),
+        tombstone=case.deleting,
+    )
+    action = _action(case, ActionKind.SHUTDOWN, node, why, after)
+    return dataclasses.replace(action, method=method, step=step)
+
+
+def destroy(case: Case, node: str, step: int, why: str) -> Action:
+    after = msgspec.structs.replace(
+        case.assignment,
+        intent=_intent(IntentKind.STOP, node, case.assignment.epoch, why),
+        tombstone=case.deleting,
+    )
+    return dataclasses.replace(_action(case, ActionKind.DESTROY, node, why, after), step=step)
+
+
+def revoke(case: Case, node: str, why: str) -> Action:
+    """R1: take the definition on `node` away. The proof is `vanished` unless the domain's last state
+    there proves that it ended there, or it was never asked to run."""
+    sighting = case.all_sightings[node]
+    epoch = case.assignment.epoch + 1
+    proved = sighting.record.reason in PROVING_REASONS or not case.assignment.started
+    is_home = node == case.node
+    after = msgspec.structs.replace(
+        case.assignment,
+        epoch=epoch,
+        intent=_intent(IntentKind.REVOKE, node, epoch, why),
+        candidates=tuple(sorted({*case.assignment.candidates, node})),
+        config=sighting.detail.config_xml if is_home else case.assignment.config,
+        tombstone=case.deleting,
+    )
+    action = _action(case, ActionKind.REVOKE, node, why, after)
+    proof = Proof(node=node, rule=Rule.REVOKED, epoch=epoch, at=_LATER, vanished=not proved)
+    return dataclasses.replace(action, settled=without(after, proof))
+
+
+def without(assignment: Assignment, proof: Proof) -> Assignment:
+    """The assignment with `proof.node` no longer a candidate."""
+    kept = tuple(p for p in assignment.proofs if p.node != proof.node)
+    return msgspec.structs.replace(
+        assignment,
+        intent=None,
+        candidates=tuple(c for c in assignment.candidates if c != proof.node),
+        proofs=(*kept, proof),
+    )
+
+
+def release(case: Case, node: str, rule: Rule, why: str, *, vanished: bool) -> Action:
+    """A proof that is at hand already is recorded: nothing is sent to any node."""
+    epoch = case.assignment.epoch + 1
+    after = without(
+        msgspec.structs.replace(case.assignment, epoch=epoch, tombstone=case.deleting),
+        Proof(node=node, rule=rule, epoch=epoch, at=_LATER, vanished=vanished),
+    )
+    action = _action(case, ActionKind.RELEASE, node, why, after)
+    return dataclasses.replace(action, quarantine=rule is Rule.CONFIRMED_DEAD)
+
+
+def reclaim(case: Case, node: str, why: str) -> Action:
+    """A node that was taken for dead answers, or holds a copy: it is a candidate again."""
+    after = msgspec.structs.replace(
+        case.assignment,
+        epoch=case.assignment.epoch + 1,
+        candidates=tuple(sorted({*case.assignment.candidates, node})),
+        proofs=tuple(p for p in case.assignment.proofs if p.node != node),
+    )
+    return _action(case, ActionKind.RECORD, node, why, after)
+
+
+def reassign(case: Case, node: str, why: str) -> Action:
+    """The domain's node is the one where it runs, by an operator's word."""
+    after = msgspec.structs.replace(
+        case.assignment,
+        node=node,
+        epoch=case.assignment.epoch + 1,
+        intent=None,
+        candidates=tuple(sorted({*case.assignment.candidates, node})),
+    )
+    return _action(case, ActionKind.RECORD, node, why, after)
+
+
+def close_intent(case: Case, why: str, *, stopped: bool | None = None) -> Action:
+    """What the intent was for is there: only the record changes."""
+    after = msgspec.structs.replace(
+        case.assignment,
+        intent=None,
+        stopped=case.assignment.stopped if stopped is None else stopped,
+    )
+    return _action(case, ActionKind.RECORD, case.node, why, after)
+
+
+def mark(case: Case, why: str) -> Action:
+    digest = case.assignment.digest
+    action = _action(case, ActionKind.MARK, case.node, why, case.assignment)
+    return dataclasses.replace(action, mark=Mark(case.snap.cluster, case.uuid, case.assignment.epoch, digest))
+
+
+def clear_autostart(case: Case, why: str) -> Action:
+    return _action(case, ActionKind.AUTOSTART, case.node, why, case.assignment)
+
+
+def hand_back(case: Case, why: str) -> Action:
+    """Orphan: our mark goes, the domain stays as it is."""
+    after = msgspec.structs.replace(case.assignment, tombstone=True)
+    return _action(case, ActionKind.HAND_BACK, case.node, why, after)
+
+
+def finish(case: Case, why: str) -> Action:
+    """The object goes; its assignment too, unless a proof rests on a node being dead: then the tombstone
+    stays until that node answered."""
+    keep = case.held is not None and any(p.rule is Rule.CONFIRMED_DEAD for p in case.assignment.proofs)
+    after = msgspec.structs.replace(case.assignment, tombstone=True, intent=None) if keep else None
+    action = _action(case, ActionKind.FINISH, case.node, why, after)
+    if case.held is None:
+        return action
+    return dataclasses.replace(action, release_macs=() if keep else tuple(case.assignment.macs.values()))

@@ -1,0 +1,187 @@
+"""One domain's case: the facts that rules ask for, each derived once from the snapshot.
+
+A case belongs to a UUID, not to an object: a deleted object's tombstone and an object without an
+assignment are cases too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from msgspec import UNSET, UnsetType
+
+from controller.model import Assignment
+from controller.plan.evidence import Known, Observation, observe
+from controller.plan.snapshot import Held, Sighting, Snapshot, StoredDomain
+from specs.domain import Interface, effective_state
+from specs.domainxml import Rendered, RenderRefused, render
+from specs.macs import choose_mac
+from specs.mark import Mark
+from specs.xmldiff import Difference, missing
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """The definition that a domain should have on one node, or why it cannot be made."""
+
+    rendered: Rendered | None
+    macs: Mapping[str, str]
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Case:
+    """`own` is the observation on the assigned node; `others` are sightings on any other node."""
+
+    snap: Snapshot
+    uuid: str
+
+    @cached_property
+    def stored(self) -> StoredDomain | None:
+        return self.snap.domains.get(self.uuid)
+
+    @cached_property
+    def held(self) -> Held | None:
+        return self.snap.assignments.get(self.uuid)
+
+    @property
+    def assignment(self) -> Assignment:
+        assert self.held is not None
+        return self.held.assignment
+
+    @property
+    def node(self) -> str:
+        return self.held.assignment.node if self.held is not None else ""
+
+    @cached_property
+    def own(self) -> Observation:
+        return observe(self.snap, self.uuid, self.node)
+
+    @property
+    def own_sighting(self) -> Sighting | None:
+        return self.own.sighting if isinstance(self.own, Known) else None
+
+    @cached_property
+    def all_sightings(self) -> Mapping[str, Sighting]:
+        return self.snap.sightings.get(self.uuid, {})
+
+    @cached_property
+    def others(self) -> tuple[tuple[str, Sighting], ...]:
+        return tuple(sorted((n, s) for n, s in self.all_sightings.items() if n != self.node))
+
+    @cached_property
+    def active_on(self) -> tuple[str, ...]:
+        return tuple(sorted(n for n, s in self.all_sightings.items() if s.active))
+
+    @property
+    def deleting(self) -> bool:
+        """An explicit tombstone stands: the object's deletion, or the assignment's record of it (I11)."""
+        if self.held is not None and self.held.assignment.tombstone:
+            return True
+        return self.stored is not None and self.stored.domain.metadata.deletion_timestamp is not UNSET
+
+    @property
+    def wanted(self) -> str:
+        """`running`, `shutoff`, or `absent` when it is being deleted."""
+        if self.deleting or self.stored is None:
+            return "absent"
+        return effective_state(self.stored.domain.spec)
+
+    @property
+    def key(self) -> str:
+        """namespace/name, for people."""
+        if self.held is not None:
+            return f"{self.held.assignment.namespace}/{self.held.assignment.name}"
+        if self.stored is not None:
+            return f"{namespace_of(self.stored)}/{self.stored.domain.metadata.name}"
+        return self.uuid
+
+    @property
+    def generation(self) -> int:
+        if self.stored is None or isinstance(self.stored.domain.metadata.generation, UnsetType):
+            return 0
+        return self.stored.domain.metadata.generation
+
+    @property
+    def command_target(self) -> str:
+        """The domain as an argument of domctl."""
+        namespace, _, name = self.key.partition("/")
+        return name if namespace == "default" else f"{name} -n {namespace}"
+
+    @property
+    def spec_macs(self) -> frozenset[str]:
+        """MACs that the spec names: the API reserved them when it took the spec."""
+        assert self.stored is not None
+        interfaces = self.stored.domain.spec.interfaces
+        return frozenset(
+            i.mac
+            for i in (() if isinstance(interfaces, UnsetType) else interfaces)
+            if not isinstance(i.mac, UnsetType)
+        )
+
+    def macs(self) -> dict[str, str]:
+        """A MAC for each interface: the spec's, else the one chosen before, else a free one by hash."""
+        assert self.stored is not None
+        interfaces = self.stored.domain.spec.interfaces
+        kept = self.held.assignment.macs if self.held is not None else {}
+        chosen: dict[str, str] = {}
+        for interface in () if isinstance(interfaces, UnsetType) else interfaces:
+            chosen[interface.name] = self._mac(interface, kept, chosen)
+        return chosen
+
+    def _mac(self, interface: Interface, kept: Mapping[str, str], chosen: Mapping[str, str]) -> str:
+        if not isinstance(interface.mac, UnsetType):
+            return interface.mac
+        if interface.name in kept:
+            return kept[interface.name]
+        attempt = 0
+        while True:
+            mac = choose_mac(self.uuid, interface.name, attempt)
+            if self.snap.macs.get(mac, self.uuid) == self.uuid and mac not in chosen.values():
+                return mac
+            attempt += 1
+
+    def desired(self, node: str, epoch: int) -> Desired:
+        """Render the spec for `node`. `allowedPaths` are that node's."""
+        assert self.stored is not None
+        paths = self.snap.nodes[node].node.spec.allowed_paths
+        macs = self.macs()
+        try:
+            rendered = render(
+                self.stored.domain,
+                uuid=self.uuid,
+                mark=Mark(self.snap.cluster, self.uuid, epoch, ""),
+                macs=macs,
+                allowed_paths=() if isinstance(paths, UnsetType) else tuple(paths),
+                xml_overlay_allowed=self.snap.policy.xml_overlay,
+            )
+        except RenderRefused as refused:
+            return Desired(None, macs, "; ".join(f"{p.path}: {p.message}" for p in refused.problems))
+        return Desired(rendered, macs)
+
+    @cached_property
+    def desired_here(self) -> Desired:
+        return self.desired(self.node, self.assignment.epoch)
+
+    @cached_property
+    def config_drift(self) -> tuple[Difference, ...]:
+        """What the spec sets and the persistent definition lacks."""
+        seen, rendered = self.own_sighting, self.desired_here.rendered
+        if seen is None or rendered is None or seen.detail.config_xml is None:
+            return ()
+        return missing(rendered.xml, seen.detail.config_xml)
+
+    @cached_property
+    def live_drift(self) -> tuple[Difference, ...]:
+        """What the spec sets and the running domain lacks: it waits for the next start."""
+        seen, rendered = self.own_sighting, self.desired_here.rendered
+        if seen is None or rendered is None or seen.detail.live_xml is None:
+            return ()
+        return missing(rendered.xml, seen.detail.live_xml)
+
+
+def namespace_of(stored: StoredDomain) -> str:
+    namespace = stored.domain.metadata.namespace
+    return "default" if isinstance(namespace, UnsetType) else namespace

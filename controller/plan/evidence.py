@@ -1,0 +1,215 @@
+"""What may be concluded from what was read: absence, quiet, and leave to start (safety §3, §4, I22).
+
+Everything here answers with evidence or with the reason why there is none; nothing answers with a guess.
+"Unknown" never becomes "absent".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from controller.model import IntentKind
+from controller.plan.snapshot import Held, Sighting, Snapshot
+from controller.plan.types import Deferred, Reason
+from specs.domain import effective_type
+
+PROVING_REASONS = frozenset({"shutdown", "destroyed", "crashed", "failed", "saved", "daemon"})
+"""SHUTOFF reasons that say that the domain ended here (I22b). Not: migrated, unknown, from-snapshot."""
+
+DRIVER_OF_TYPE = {"qemu": "qemu", "kvm": "qemu", "lxc": "lxc", "test": "test"}
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    sighting: Sighting
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """The node was read completely, after anything that could have put the domain there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    deferred: Deferred
+
+
+Observation = Known | Absent | Unknown
+
+
+def observe(snap: Snapshot, uuid: str, node: str) -> Observation:
+    """What is known of one domain on one node."""
+    view = snap.views.get(node)
+    if node not in snap.nodes:
+        return Unknown(
+            Deferred(
+                Reason.NODE_GONE,
+                f"node {node}, which may hold this domain, is not registered any more",
+                command=f"register node {node} again",
+            )
+        )
+    if view is None or not view.answers:
+        return Unknown(unreachable(snap, node))
+    awaited = snap.awaiting.get((uuid, node))
+    if awaited is not None and view.reads[-1][0] <= awaited:
+        return Unknown(
+            Deferred(
+                Reason.AWAITING_OBSERVATION,
+                f"waiting for node {node} to be read again after the last change",
+                relist=(node,),
+                retry_after_s=1.0,
+            )
+        )
+    sighting = snap.sightings.get(uuid, {}).get(node)
+    return Absent() if sighting is None else Known(sighting)
+
+
+def unreachable(snap: Snapshot, node: str) -> Deferred:
+    """Why a node's state is not known, and what ends that."""
+    view = snap.views.get(node)
+    why = f": {view.why}" if view is not None and view.why else ""
+    if view is not None and view.link == "Refused":
+        return Deferred(Reason.NODE_REFUSED, f"node {node} must not be used{why}", retry_after_s=None)
+    return Deferred(
+        Reason.NODE_UNREACHABLE,
+        f"node {node} does not answer{why}; the domain may be running there, so it is not started elsewhere",
+        command=f"domctl node confirm-dead {node}",
+    )
+
+
+def quiet(snap: Snapshot, nodes: tuple[str, ...]) -> Deferred | None:
+    """None once no late command of a former leader can arrive at these nodes (safety §4)."""
+    if snap.term.predecessor_resigned:
+        return None
+    over_at = snap.term.elected_at + snap.timing.lease_ttl_s + snap.timing.quiet_s
+    for node in nodes:
+        view = snap.views.get(node)
+        if view is not None and view.first_read_at is not None:
+            over_at = max(over_at, view.first_read_at + snap.timing.quiet_s)
+    left_s = over_at - snap.now
+    if left_s <= 0:
+        return None
+    return Deferred(
+        Reason.QUIET_TIME,
+        f"the former leader did not resign; for {left_s:.0f} s more its late commands may still arrive",
+        retry_after_s=left_s,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AbsentEverywhere:
+    """Two complete listings of every node concerned, with no sign of the domain between them. `unread`:
+    registered nodes that were not among them."""
+
+    read: tuple[str, ...]
+    unread: tuple[str, ...]
+
+
+def absent_everywhere(snap: Snapshot, held: Held, home: str) -> AbsentEverywhere | Deferred:
+    """Whether the domain is nowhere (on `home`: not active). Every candidate must have been read; other
+    nodes of its driver as far as they answer, or all where hand-made migrations are declared."""
+    assignment = held.assignment
+    vouched = _vouched(snap, assignment.uuid)
+    concerned = _concerned(snap, held, home)
+    answering = tuple(n for n in concerned if (v := snap.views.get(n)) is not None and v.answers)
+    unread = tuple(n for n in concerned if n not in answering and n not in vouched)
+    must = tuple(n for n in unread if snap.policy.hand_migrations or n in assignment.candidates or n == home)
+    if must:
+        return Deferred(
+            Reason.NODE_NOT_READ,
+            f"the domain vanished and may be on {', '.join(must)}, which could not be read",
+            command=f"domctl node confirm-dead {must[0]}, or domctl resolve {assignment.name} "
+            f"-n {assignment.namespace} --not-on {' '.join(must)}",
+        )
+    for node in answering:
+        seen = observe(snap, assignment.uuid, node)
+        if isinstance(seen, Unknown):
+            return seen.deferred
+        if isinstance(seen, Known) and (node != home or seen.sighting.record.active):
+            return Deferred(Reason.RUNS_ELSEWHERE, f"the domain is on node {node}", relist=(node,))
+    pending = quiet(snap, answering)
+    if pending is not None:
+        return pending
+    late = _not_read_twice(snap, assignment.uuid, answering)
+    if late:
+        return Deferred(
+            Reason.READING_ALL_NODES,
+            f"reading {', '.join(late)} to be sure that the domain is nowhere else",
+            relist=late,
+            retry_after_s=1.0,
+        )
+    return AbsentEverywhere(read=answering, unread=unread)
+
+
+def _vouched(snap: Snapshot, uuid: str) -> tuple[str, ...]:
+    decision = snap.resolutions.get(uuid)
+    return () if decision is None else decision.not_on
+
+
+def _concerned(snap: Snapshot, held: Held, home: str) -> tuple[str, ...]:
+    assignment = held.assignment
+    stored = snap.domains.get(assignment.uuid)
+    driver = DRIVER_OF_TYPE[effective_type(stored.domain.spec)] if stored is not None else ""
+    same_driver = {
+        name
+        for name in snap.nodes
+        if (v := snap.views.get(name)) is None or v.facts is None or not driver or v.facts.driver == driver
+    }
+    return tuple(sorted(same_driver | set(assignment.candidates) | ({home} if home in snap.nodes else set())))
+
+
+def _not_read_twice(snap: Snapshot, uuid: str, nodes: tuple[str, ...]) -> tuple[str, ...]:
+    """Nodes that lack a listing in one of two rounds, the second begun after the first ended."""
+    sign_at = snap.signs.get(uuid, snap.term.elected_at)
+    first_ends = []
+    for node in nodes:
+        firsts = [ended for sent, ended in snap.views[node].reads if sent > sign_at]
+        if not firsts:
+            return nodes
+        first_ends.append(min(firsts))
+    first_round_ended = max(first_ends, default=sign_at)
+    return tuple(n for n in nodes if not any(sent > first_round_ended for sent, _ in snap.views[n].reads))
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Leave to start, with the evidence for it in words."""
+
+    basis: str
+
+
+def may_start(snap: Snapshot, held: Held | None, node: str, seen: Known | Absent) -> Leave | Deferred:
+    """I22 and I2: may this domain be started on `node`? Its observation there is `seen`."""
+    if held is None:
+        return Leave("first start: no node was ever asked to hold it")
+    assignment = held.assignment
+    if any(c != node for c in assignment.candidates):
+        raise AssertionError(f"I2: {assignment.uuid} has other candidates than {node}")
+    if isinstance(seen, Known):
+        record, detail = seen.sighting.record, seen.sighting.detail
+        if record.reason in PROVING_REASONS:
+            return Leave(f"it stands on {node}, {record.state} ({record.reason})")
+        intent, mark = assignment.intent, detail.config_mark
+        if (
+            intent is not None
+            and intent.kind is IntentKind.START
+            and mark is not None
+            and mark.cluster == snap.cluster
+            and mark.epoch == intent.epoch
+        ):
+            return Leave(f"its definition on {node} carries the open start intent, epoch {intent.epoch}")
+    end = snap.ends.get((assignment.uuid, node))
+    view = snap.views.get(node)
+    if end is not None and view is not None and end.session == view.session and end.detail != "migrated":
+        return Leave(f"its end on {node} was witnessed ({end.detail})")
+    if assignment.uuid in snap.migrated:
+        return Deferred(
+            Reason.RUNS_ELSEWHERE,
+            "a migration of this domain was seen and its end was not: it may run on another host",
+            command=f"domctl resolve {assignment.name} -n {assignment.namespace} --keep NODE",
+        )
+    absent = absent_everywhere(snap, held, node)
+    if isinstance(absent, Deferred):
+        return absent
+    unread = f"; not read: {', '.join(absent.unread)}" if absent.unread else ""
+    return Leave(f"read as absent everywhere, twice: {', '.join(absent.read)}{unread}")

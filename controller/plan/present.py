@@ -1,0 +1,247 @@
+"""What is due for a domain whose home was read: it is active there, inactive, or gone.
+
+The second half of the rule table: comparisons of wanted and seen, once nothing else may hold the domain.
+Only differences that the spec states count as drift; what libvirt adds does not.
+"""
+
+from __future__ import annotations
+
+from msgspec import UnsetType
+
+from controller.model import Rule
+from controller.plan import actions
+from controller.plan.case import Case
+from controller.plan.evidence import Absent, Known, Leave, Unknown, may_start, quiet
+from controller.plan.place import allows
+from controller.plan.snapshot import Ladder, Sighting
+from controller.plan.types import Action, Deferred, Reason, Situation, Verdict
+from drivers.hypervisor import StopMethod
+from specs.domain import (
+    DEFAULT_SHUTDOWN,
+    RestartPolicy,
+    effective_restart_policy,
+    effective_shutdown,
+    pinning_disks,
+)
+
+DEFAULT_STEP_TIMEOUT_S = 60
+FIRST_RESTART_PAUSE_S = 2.0
+HALTED = {
+    "paused": (Reason.PAUSED_BY_HAND, "it was paused by hand", "virsh resume"),
+    "crashed": (Reason.CRASHED_PRESERVED, "it crashed and is kept for inspection", "virsh destroy"),
+    "pmsuspended": (Reason.SUSPENDED, "its guest suspended itself", "virsh dompmwakeup"),
+}
+
+Answer = Action | Deferred | Verdict
+
+
+def take_down(case: Case, node: str, seen: Sighting, why: str) -> Answer:
+    """The next rung of the shutdown ladder."""
+    late = quiet(case.snap, (node,))
+    if late is not None:
+        return late
+    rungs = effective_shutdown(case.stored.domain.spec) if case.stored is not None else DEFAULT_SHUTDOWN
+    ladder = case.snap.ladders.get(case.uuid)
+    step = 0 if ladder is None else ladder.step
+    if ladder is not None and ladder.step < len(rungs):
+        left_s = _rung_timeout_s(rungs[ladder.step].timeout_seconds) - (case.snap.now - ladder.asked_at)
+        if left_s > 0:
+            return _waiting(ladder, rungs[ladder.step].method, left_s)
+        step = ladder.step + 1
+    if step >= len(rungs):
+        return Deferred(
+            Reason.SHUTDOWN_IGNORED,
+            "the guest did not stop in time and spec.shutdown has no destroy step",
+            command=f"virsh destroy on {node}, or add a destroy step",
+        )
+    rung = rungs[step]
+    if rung.method == "destroy" or seen.record.state == "crashed":
+        return _after_backoff(case) or actions.destroy(case, node, step, why)
+    return _after_backoff(case) or actions.shutdown(case, node, StopMethod(rung.method), step, why)
+
+
+def _rung_timeout_s(timeout: int | UnsetType) -> float:
+    return float(DEFAULT_STEP_TIMEOUT_S if isinstance(timeout, UnsetType) else timeout)
+
+
+def _waiting(ladder: Ladder, method: str, left_s: float) -> Deferred:
+    return Deferred(
+        Reason.SHUTTING_DOWN,
+        f"asked to stop by {method}, step {ladder.step + 1}; the next step in {left_s:.0f} s",
+        retry_after_s=left_s,
+    )
+
+
+def _after_backoff(case: Case) -> Deferred | None:
+    failed = case.snap.backoffs.get(case.uuid)
+    if failed is None or failed.until <= case.snap.now:
+        return None
+    left_s = failed.until - case.snap.now
+    return Deferred(Reason.BACKING_OFF, f"{failed.message}; tried {failed.count} times", retry_after_s=left_s)
+
+
+def _stalled(case: Case) -> Deferred | None:
+    """The definition cannot be made, or libvirt refused this very one before."""
+    wanted = case.desired_here
+    if wanted.rendered is None:
+        return Deferred(Reason.SPEC_REFUSED, f"on {case.node}: {wanted.problem}")
+    stall = case.snap.stalls.get(case.uuid)
+    if stall is not None and stall.node == case.node and stall.digest == wanted.rendered.digest:
+        return Deferred(Reason.REJECTED, stall.message)
+    return None
+
+
+def _misplaced(case: Case) -> str:
+    assert case.stored is not None
+    return allows(case.stored.domain.spec.placement, case.snap.nodes[case.node])
+
+
+def active(case: Case, seen: Sighting) -> Answer:
+    """Wanted or not, it is running, or at least holds its disks."""
+    if case.wanted == "shutoff":
+        return take_down(case, case.node, seen, "spec.state is shutoff")
+    halted = HALTED.get(seen.record.state)
+    if halted is not None:
+        reason, message, cure = halted
+        return Deferred(reason, f"{message} ({seen.record.reason})", command=f"{cure} on {case.node}")
+    repair = _repair_definition(case, seen)
+    if repair is not None:
+        return repair
+    live = seen.detail.live_mark
+    if live is None or live.epoch != case.assignment.epoch or live.uuid != case.uuid:
+        return _after_backoff(case) or actions.mark(case, "its running copy lacks the current mark")
+    misplaced = _misplaced(case)
+    if misplaced:
+        return Deferred(
+            Reason.MUST_STOP_TO_MOVE,
+            f"it runs on {case.node}, which fits no more ({misplaced}); it moves when it is shut off",
+            command=f"domctl shutdown {case.command_target}, then domctl start",
+        )
+    pending = tuple((d.path, str(d.actual), str(d.desired)) for d in case.live_drift)
+    note = f"{len(pending)} changes wait for the next start" if pending else ""
+    return Verdict(Situation.CONVERGED, note=note, pending=pending)
+
+
+def _repair_definition(case: Case, seen: Sighting) -> Action | Deferred | None:
+    """Bring the persistent definition, its mark and its autostart flag in line."""
+    if seen.detail.autostart:
+        return _after_backoff(case) or actions.clear_autostart(
+            case, "autostart would start it behind domctl's back"
+        )
+    why = _definition_lacks(case, seen)
+    if not why:
+        return None
+    return _stalled(case) or _after_backoff(case) or actions.define(case, case.node, why)
+
+
+def _definition_lacks(case: Case, seen: Sighting) -> str:
+    if not seen.detail.persistent:
+        return "it was undefined while it ran"
+    mark = seen.detail.config_mark
+    if mark is None or mark.uuid != case.uuid:
+        return "its definition lost the mark"
+    rendered = case.desired_here.rendered
+    if rendered is None:
+        return "its definition cannot be compared"
+    if mark.digest != rendered.digest:
+        return "the spec changed"
+    if mark.epoch != case.assignment.epoch:
+        return "its definition is of another epoch"
+    drift = case.config_drift
+    if drift:
+        first = drift[0]
+        more = f" and {len(drift) - 1} more" if len(drift) > 1 else ""
+        return f"changed by hand: {first.path} is {first.actual}, wanted {first.desired}{more}"
+    return ""
+
+
+def inactive(case: Case, seen: Sighting) -> Answer:
+    """It is defined here and does not run."""
+    misplaced = _misplaced(case)
+    if misplaced:
+        return _move_away(case, misplaced)
+    if case.wanted == "shutoff":
+        repair = _repair_definition(case, seen)
+        if repair is not None:
+            return repair
+        if not case.assignment.stopped:
+            return actions.close_intent(case, "it is shut off, as wanted", stopped=True)
+        return Verdict(Situation.CONVERGED)
+    return _start(case, Known(seen), seen)
+
+
+def _move_away(case: Case, why: str) -> Answer:
+    assert case.stored is not None
+    disks = pinning_disks(case.stored.domain.spec)
+    own = case.own_sighting
+    if own is not None and (own.detail.managed_save or own.detail.snapshots):
+        disks = (*disks, "its saved state or snapshots")
+    if disks:
+        return Deferred(
+            Reason.PINNED_BY_STORAGE,
+            f"{case.node} does not fit any more ({why}), but {', '.join(disks)} are on its own storage",
+            command="set source.shared of these disks to true if every node reaches them",
+        )
+    hold = quiet(case.snap, (case.node,)) or _after_backoff(case)
+    return hold or actions.revoke(case, case.node, f"moves: {why}")
+
+
+def missing_at_home(case: Case) -> Answer:
+    """Neither active nor defined where it should be."""
+    misplaced = _misplaced(case)
+    if misplaced:
+        why = f"it vanished, and its place does not fit: {misplaced}"
+        late = quiet(case.snap, (case.node,))
+        return late or actions.release(case, case.node, Rule.ABSENT, why, vanished=True)
+    if case.wanted == "shutoff":
+        why = "its definition vanished"
+        return _stalled(case) or _after_backoff(case) or actions.define(case, case.node, why)
+    return _start(case, Absent(), None)
+
+
+def _start(case: Case, home: Known | Absent | Unknown, seen: Sighting | None) -> Answer:
+    assert not isinstance(home, Unknown)
+    hold = _stalled(case) or _policy(case, seen) or _after_backoff(case) or _crash_loop(case)
+    if hold is not None:
+        return hold
+    leave = may_start(case.snap, case.held, case.node, home)
+    return actions.start(case, case.node, leave.basis) if isinstance(leave, Leave) else leave
+
+
+def _policy(case: Case, seen: Sighting | None) -> Deferred | None:
+    """restartPolicy speaks only when the domain ended by itself: it was started, and nobody stopped it."""
+    assert case.stored is not None
+    policy = effective_restart_policy(case.stored.domain.spec)
+    was = case.assignment
+    ended_by_itself = was.started and not was.stopped and was.intent is None
+    if policy is RestartPolicy.ALWAYS or not ended_by_itself:
+        return None
+    how = seen.record.reason if seen is not None else _witnessed(case)
+    if policy is RestartPolicy.ON_FAILURE and how not in ("shutdown",):
+        return None
+    return Deferred(
+        Reason.COMPLETED,
+        f"it ended ({how or 'unknown'}) and restartPolicy is {policy}",
+        command=f"domctl shutdown {case.command_target}, then domctl start, to run it again",
+    )
+
+
+def _witnessed(case: Case) -> str:
+    end = case.snap.ends.get((case.uuid, case.node))
+    return end.detail if end is not None else ""
+
+
+def _crash_loop(case: Case) -> Deferred | None:
+    """The first restart is immediate; then pauses double up to the limit, until a run was stable."""
+    restarts = case.snap.restarts.get(case.uuid)
+    if restarts is None or restarts.count < 2:
+        return None
+    pause_s = min(FIRST_RESTART_PAUSE_S * 2.0 ** (restarts.count - 2), case.snap.timing.retry_max_s)
+    left_s = restarts.last_at + pause_s - case.snap.now
+    if left_s <= 0:
+        return None
+    return Deferred(
+        Reason.CRASH_LOOP,
+        f"it ended {restarts.count} times shortly after its start; the next try in {left_s:.0f} s",
+        retry_after_s=left_s,
+    )

@@ -1,0 +1,396 @@
+"""The ordered table of rules: the first that speaks decides what a domain's case is and what is due.
+
+Order is the safety argument. First come holds on everything, then signs that a domain may run twice, then
+nodes that cannot be read, then the removal of capabilities, and only then starting and stopping. Each rule
+carries the story of what it prevents. A rule answers None when it does not apply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from controller.model import IntentKind, Rule
+from controller.plan import actions
+from controller.plan.case import Case
+from controller.plan.evidence import Absent, Known, Unknown, absent_everywhere, observe, quiet, unreachable
+from controller.plan.place import Demand, place
+from controller.plan.present import active, inactive, missing_at_home, take_down
+from controller.plan.types import Action, Deferred, Reason, Situation, Verdict
+from specs.domain import effective_deletion_policy, effective_state, pinning_disks
+
+Answer = Action | Deferred | Verdict | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRule:
+    situation: Situation
+    story: str
+    apply: Callable[[Case], Answer]
+
+
+def store_hold(case: Case) -> Answer:
+    if not case.snap.hold:
+        return None
+    return Deferred(Reason.STORE_NOT_TRUSTED, case.snap.hold, command="domctl store ack")
+
+
+def unreadable(case: Case) -> Answer:
+    if case.uuid not in case.snap.unreadable:
+        return None
+    return Deferred(
+        Reason.ASSIGNMENT_UNREADABLE,
+        "its assignment in etcd cannot be read, so where it may be is not known; nothing is changed",
+        command=f"restore the key /domctl/assignments/{case.uuid} from a backup",
+    )
+
+
+def foreign_mark(case: Case) -> Answer:
+    for node, seen in sorted(case.all_sightings.items()):
+        for mark in (seen.detail.config_mark, seen.detail.live_mark):
+            if mark is not None and mark.cluster != case.snap.cluster:
+                return Deferred(
+                    Reason.FOREIGN_MARK,
+                    f"on {node} this domain carries the mark of another cluster ({mark.cluster})",
+                    command="release it there first",
+                )
+    return None
+
+
+def epoch_ahead(case: Case) -> Answer:
+    known = case.assignment.epoch if case.held is not None else -1
+    if case.held is None:
+        return None
+    for node, seen in sorted(case.all_sightings.items()):
+        for mark in (seen.detail.config_mark, seen.detail.live_mark):
+            if mark is not None and mark.uuid == case.uuid and mark.epoch > known:
+                return Deferred(
+                    Reason.STORE_RESTORED,
+                    f"on {node} this domain carries epoch {mark.epoch}, the store knows {known}: "
+                    "the store is older than the hosts",
+                    command="domctl store ack",
+                )
+    return None
+
+
+def keep_one(case: Case) -> Answer:
+    """`domctl resolve --keep NODE`: the operator names the copy that stays."""
+    decision = case.snap.resolutions.get(case.uuid)
+    if decision is None or not decision.keep or case.held is None:
+        return None
+    kept = case.all_sightings.get(decision.keep)
+    if kept is None or not kept.active:
+        return None
+    if case.node != decision.keep:
+        return actions.reassign(case, decision.keep, f"{decision.by} resolved: keep it on {decision.keep}")
+    for node in case.active_on:
+        if node != decision.keep:
+            late = quiet(case.snap, (node,))
+            why = f"{decision.by} resolved: keep the one on {case.node}"
+            return late or actions.destroy(case, node, 0, why)
+    return None
+
+
+def duplicate(case: Case) -> Answer:
+    if len(case.active_on) < 2:
+        return None
+    return Deferred(
+        Reason.DUPLICATE,
+        f"active on {' and '.join(case.active_on)} at once; nothing is destroyed automatically",
+        command=f"domctl resolve {case.command_target} --keep NODE",
+        relist=case.active_on,
+        retry_after_s=5.0,
+    )
+
+
+def migrating(case: Case) -> Answer:
+    for node, seen in sorted(case.all_sightings.items()):
+        if seen.in_migration:
+            return Deferred(
+                Reason.MIGRATION_IN_PROGRESS,
+                f"paused by a migration on {node} that domctl did not start; it is left alone",
+                command=f"virsh resume or virsh destroy on {node}, once it is clear where it should run",
+                relist=tuple(case.all_sightings),
+                retry_after_s=5.0,
+            )
+    return None
+
+
+def own_change_pending(case: Case) -> Answer:
+    for (uuid, node), _ in case.snap.awaiting.items() if case.held is None else ():
+        if uuid == case.uuid:
+            return Deferred(Reason.AWAITING_OBSERVATION, f"waiting for node {node}", relist=(node,))
+    if case.held is None:
+        return None
+    for node in {*case.assignment.candidates, case.node}:
+        seen = observe(case.snap, case.uuid, node)
+        if isinstance(seen, Unknown) and seen.deferred.reason is Reason.AWAITING_OBSERVATION:
+            return seen.deferred
+    return None
+
+
+def object_missing(case: Case) -> Answer:
+    if case.stored is not None or case.deleting:
+        return None
+    return Deferred(
+        Reason.OBJECT_MISSING,
+        "the object is gone without having been deleted; its domain is left alone",
+        command=f"domctl apply it again under the same uid {case.uuid}, or undefine the domain by hand",
+    )
+
+
+def returned(case: Case) -> Answer:
+    """A node that was taken for dead holds the domain after all (F29)."""
+    if case.held is None:
+        return None
+    for proof in case.assignment.proofs:
+        if proof.rule not in (Rule.CONFIRMED_DEAD, Rule.RESOLVED) or proof.node in case.assignment.candidates:
+            continue
+        seen = observe(case.snap, case.uuid, proof.node)
+        unused = not case.assignment.candidates
+        if isinstance(seen, Known) or (unused and isinstance(seen, Absent)):
+            return actions.reclaim(case, proof.node, f"node {proof.node} answers again")
+        if isinstance(seen, Absent) and case.deleting and case.stored is None:
+            why = f"node {proof.node} answers, and does not have it"
+            return actions.release(case, proof.node, Rule.ABSENT, why, vanished=False)
+    return None
+
+
+def deleting(case: Case) -> Answer:
+    if not case.deleting:
+        return None
+    if case.held is None:
+        return actions.finish(case, "deleted before it was placed")
+    stored = case.stored
+    if (
+        stored is not None
+        and effective_deletion_policy(stored.domain.spec) == "Orphan"
+        and isinstance(case.own, Known)
+        and not case.others
+    ):
+        return actions.hand_back(case, "deletionPolicy is Orphan")
+    for node in sorted(case.all_sightings):
+        seen = observe(case.snap, case.uuid, node)
+        if isinstance(seen, Unknown):
+            return _dead_or(case, node, seen.deferred)
+        if isinstance(seen, Known):
+            return _remove(case, node)
+    return _remove_unseen(case)
+
+
+def _remove(case: Case, node: str) -> Answer:
+    sighting = case.all_sightings[node]
+    if case.snap.nodes[node].node.spec.observe_only is True:
+        return _observe_only(node)
+    if sighting.record.active:
+        return take_down(case, node, sighting, "deleted")
+    return quiet(case.snap, (node,)) or actions.revoke(case, node, "deleted")
+
+
+def _remove_unseen(case: Case) -> Answer:
+    assignment = case.assignment
+    for node in assignment.candidates:
+        seen = observe(case.snap, case.uuid, node)
+        if isinstance(seen, Unknown):
+            return _dead_or(case, node, seen.deferred)
+    unproved = bool(assignment.candidates) or any(p.vanished for p in assignment.proofs)
+    if unproved and assignment.started:
+        assert case.held is not None
+        absent = absent_everywhere(case.snap, case.held, case.node)
+        if isinstance(absent, Deferred):
+            return absent
+    if assignment.candidates:
+        node = assignment.candidates[0]
+        return quiet(case.snap, (node,)) or actions.release(
+            case, node, Rule.ABSENT, "deleted, and read as absent", vanished=False
+        )
+    if case.stored is None and any(p.rule is Rule.CONFIRMED_DEAD for p in assignment.proofs):
+        names = ", ".join(p.node for p in assignment.proofs if p.rule is Rule.CONFIRMED_DEAD)
+        return Verdict(Situation.CONVERGED, note=f"tombstone kept until {names} answers")
+    return actions.finish(case, "deleted, and proved absent")
+
+
+def _dead_or(case: Case, node: str, deferred: Deferred) -> Answer:
+    """A node that cannot be read: an operator's word releases it, else the case is held."""
+    if node in case.snap.dead:
+        return quiet(case.snap, ()) or actions.release(
+            case, node, Rule.CONFIRMED_DEAD, f"node {node} was confirmed dead", vanished=False
+        )
+    decision = case.snap.resolutions.get(case.uuid)
+    if decision is not None and node in decision.not_on and node != case.node:
+        return actions.release(case, node, Rule.RESOLVED, f"{decision.by}: not on {node}", vanished=True)
+    return deferred
+
+
+def _observe_only(node: str) -> Deferred:
+    return Deferred(
+        Reason.NODE_OBSERVE_ONLY,
+        f"node {node} is observeOnly: nothing is changed there",
+        command=f"set spec.observeOnly of node {node} to false",
+    )
+
+
+def unexpected_copy(case: Case) -> Answer:
+    if case.held is not None or not case.all_sightings:
+        return None
+    nodes = ", ".join(sorted(case.all_sightings))
+    return Deferred(
+        Reason.UUID_IN_USE, f"a domain with this UUID is on {nodes} already, and domctl did not put it there"
+    )
+
+
+def unplaced(case: Case) -> Answer:
+    """No assignment, or one that has been proved to be nowhere: choose a node."""
+    if case.held is not None and case.assignment.candidates:
+        return None
+    assert case.stored is not None
+    if case.others:
+        return None
+    if case.held is not None and case.assignment.started and any(p.vanished for p in case.assignment.proofs):
+        absent = absent_everywhere(case.snap, case.held, case.node)
+        if isinstance(absent, Deferred):
+            return absent
+    stalled = case.snap.backoffs.get(case.uuid)
+    if stalled is not None and stalled.until > case.snap.now:
+        return Deferred(Reason.BACKING_OFF, stalled.message, retry_after_s=stalled.until - case.snap.now)
+    pinned = _storage_pin(case)
+    if pinned is not None:
+        return pinned
+    chosen = place(case.snap, Demand.of(case.uuid, case.stored.domain.metadata, case.stored.domain.spec))
+    if isinstance(chosen, Deferred):
+        return chosen
+    wanted = case.desired(chosen, 1)
+    if wanted.rendered is None:
+        return Deferred(Reason.SPEC_REFUSED, f"on {chosen}: {wanted.problem}")
+    stall = case.snap.stalls.get(case.uuid)
+    if stall is not None and stall.digest == wanted.rendered.digest and stall.node == chosen:
+        return Deferred(Reason.REJECTED, stall.message)
+    if effective_state(case.stored.domain.spec) == "running":
+        return actions.start(case, chosen, f"placed on {chosen}")
+    return actions.define(case, chosen, f"placed on {chosen}")
+
+
+def _storage_pin(case: Case) -> Deferred | None:
+    """After a dead node: a domain with a disk of that host's own cannot run elsewhere."""
+    if case.held is None or case.stored is None:
+        return None
+    disks = pinning_disks(case.stored.domain.spec)
+    dead = [p.node for p in case.assignment.proofs if p.rule is not Rule.REVOKED]
+    if not disks or not dead:
+        return None
+    return Deferred(
+        Reason.PINNED_BY_STORAGE,
+        f"disks {', '.join(disks)} are on {case.node}'s own storage, so it cannot run elsewhere",
+        command="set source.shared of these disks to true if every node reaches them",
+    )
+
+
+def elsewhere(case: Case) -> Answer:
+    """Somebody moved it by hand, or a lost migration ended there."""
+    strangers = [n for n in case.active_on if n != case.node]
+    if not strangers:
+        return None
+    node = strangers[0]
+    return Deferred(
+        Reason.RUNS_ELSEWHERE,
+        f"it runs on {node}, not on {case.node} where domctl put it; it is left alone",
+        command=f"domctl resolve {case.command_target} --keep {node}",
+    )
+
+
+def home_unknown(case: Case) -> Answer:
+    if not isinstance(case.own, Unknown) or case.node not in case.assignment.candidates:
+        return None
+    if case.node in case.snap.dead:
+        return _dead_or(case, case.node, unreachable(case.snap, case.node))
+    return case.own.deferred
+
+
+def home_observe_only(case: Case) -> Answer:
+    stored = case.snap.nodes.get(case.node)
+    if stored is None or stored.node.spec.observe_only is not True:
+        return None
+    return _observe_only(case.node)
+
+
+def stray(case: Case) -> Answer:
+    """Another node may hold a definition, which is the capability to run: it goes before anything starts."""
+    for node, sighting in case.others:
+        seen = observe(case.snap, case.uuid, node)
+        if isinstance(seen, Unknown):
+            return _dead_or(case, node, seen.deferred)
+        if case.snap.nodes[node].node.spec.observe_only is True:
+            return _observe_only(node)
+        if not sighting.record.active:
+            return quiet(case.snap, (node,)) or actions.revoke(case, node, f"its place is {case.node}")
+    for node in case.assignment.candidates:
+        if node == case.node:
+            continue
+        seen = observe(case.snap, case.uuid, node)
+        if isinstance(seen, Unknown):
+            return _dead_or(case, node, seen.deferred)
+        late = quiet(case.snap, (node,))
+        return late or actions.release(case, node, Rule.ABSENT, f"read as absent from {node}", vanished=True)
+    return None
+
+
+def finish_intent(case: Case) -> Answer:
+    """A former leader's intent whose aim is there, or a stop that came to its end: only the record moves."""
+    intent, seen = case.assignment.intent, case.own_sighting
+    if intent is None or seen is None:
+        return None
+    begun = intent.kind in (IntentKind.START, IntentKind.DEFINE)
+    if begun and seen.record.active and case.wanted == "running":
+        return actions.close_intent(case, "it runs", stopped=False)
+    if intent.kind is IntentKind.STOP and not seen.record.active:
+        return actions.close_intent(case, "it stopped", stopped=case.wanted == "shutoff")
+    return None
+
+
+def at_home(case: Case) -> Answer:
+    seen = case.own
+    assert not isinstance(seen, Unknown)
+    if isinstance(seen, Absent):
+        return missing_at_home(case)
+    return active(case, seen.sighting) if seen.sighting.record.active else inactive(case, seen.sighting)
+
+
+RULES: tuple[PlanRule, ...] = (
+    PlanRule(Situation.HELD, "a restored or foreign store would undo what happened since", store_hold),
+    PlanRule(Situation.HELD, "a corrupt promise is not the lack of one (I11)", unreadable),
+    PlanRule(Situation.FOREIGN, "two clusters managing one host must not fight over a domain", foreign_mark),
+    PlanRule(Situation.HELD, "a mark from the future says that etcd was restored", epoch_ahead),
+    PlanRule(Situation.DUPLICATE, "an operator said which copy stays", keep_one),
+    PlanRule(Situation.DUPLICATE, "two guests on one disk: destroying the wrong one loses data", duplicate),
+    PlanRule(Situation.MIGRATING, "cleaning up a copy during a migration kills the migration", migrating),
+    PlanRule(Situation.UNKNOWN, "acting twice on one observation repeats the action", own_change_pending),
+    PlanRule(Situation.ABANDONED, "a wiped prefix must not delete a cluster (I11)", object_missing),
+    PlanRule(Situation.UNKNOWN, "a node taken for dead came back with its domains", returned),
+    PlanRule(Situation.DELETING, "a deletion ends only with proof of absence", deleting),
+    PlanRule(Situation.FOREIGN, "a UUID that is in use was not put there by us", unexpected_copy),
+    PlanRule(Situation.NEW, "nothing holds it: choose a node", unplaced),
+    PlanRule(Situation.ELSEWHERE, "an admin's migration is not a missing domain", elsewhere),
+    PlanRule(Situation.UNKNOWN, "unreachable is not absent (I3)", home_unknown),
+    PlanRule(Situation.HELD, "observeOnly nodes are never changed", home_observe_only),
+    PlanRule(Situation.STRAY, "a definition elsewhere can be started by anyone (I2)", stray),
+    PlanRule(Situation.DRIFTED, "an intent left open would count as evidence later (I22b)", finish_intent),
+    PlanRule(Situation.CONVERGED, "home is read, nothing else holds it: compare and act", at_home),
+)
+
+
+def judge(case: Case) -> Verdict:
+    """Apply the table. `at_home` always speaks, so every case ends in a verdict (L4)."""
+    if case.held is None and case.stored is None and case.uuid not in case.snap.unreadable:
+        return Verdict(Situation.CONVERGED, note="no such domain")
+    needs_assignment = {stray, finish_intent, at_home, elsewhere, home_unknown, home_observe_only}
+    for rule in RULES:
+        if rule.apply in needs_assignment and case.held is None:
+            continue
+        answer = rule.apply(case)
+        if isinstance(answer, Verdict):
+            return answer
+        if isinstance(answer, Action):
+            return Verdict(rule.situation, action=answer)
+        if isinstance(answer, Deferred):
+            return Verdict(rule.situation, deferred=answer)
+    raise AssertionError(f"no rule speaks for {case.uuid}")

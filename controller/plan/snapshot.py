@@ -1,0 +1,192 @@
+"""What a plan is made from: everything the controller wants, promised and saw, as one immutable view.
+
+`controller.cache` builds it without copying; a plan runs between two awaits, so nothing moves beneath it.
+The same types can be filled from a dump or an invented cluster. Times are monotonic seconds.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from controller.limits import Timing
+from controller.model import Assignment, Decision, Quarantine
+from drivers.hypervisor import Detail, HostFacts, Record
+from specs.domain import Domain
+from specs.node import Node
+
+
+class Link(enum.StrEnum):
+    """How it stands with a node's connection."""
+
+    CONNECTING = "Connecting"
+    READY = "Ready"
+    SUSPECT = "Suspect"  # it answered, but not lately
+    BACKING_OFF = "BackingOff"  # it does not answer; tried again with growing pauses
+    REFUSED = "Refused"  # it answers, and must not be used: identity, authentication or URI
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """What the observer knows of a node. `session` numbers unbroken connections (0: none). `reads` are the
+    (sent, ended) instants of its last complete listings, newest last. `first_read_at`: when this leader
+    first completed a listing there."""
+
+    link: Link = Link.CONNECTING
+    why: str = ""
+    since: float = 0.0
+    session: int = 0
+    facts: HostFacts | None = None
+    identity_pinned: bool = False
+    first_read_at: float | None = None
+    reads: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def answers(self) -> bool:
+        """Its listings may be believed: reachable, listed on this session, and who it says it is."""
+        return self.link is Link.READY and self.identity_pinned and bool(self.reads)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What is promised or taken on one host: domains of ours by their spec, foreign ones as they are."""
+
+    vcpus: int = 0
+    memory_bytes: int = 0
+
+    def plus(self, vcpus: int, memory_bytes: int) -> Usage:
+        return Usage(self.vcpus + vcpus, self.memory_bytes + memory_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A domain as last seen on one node."""
+
+    record: Record
+    detail: Detail
+    seen_at: float
+
+    @property
+    def in_migration(self) -> bool:
+        """MIG of the protocol: paused by an incoming or outgoing migration (safety §5)."""
+        return self.record.state == "paused" and self.record.reason in ("migration", "starting-up")
+
+    @property
+    def active(self) -> bool:
+        """It holds its disks: libvirt's isActive, but not MIG."""
+        return self.record.active and not self.in_migration
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessedEnd:
+    """STOPPED, seen on the unbroken connection `session`, with libvirt's `detail` (I22a)."""
+
+    session: int
+    detail: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoredNode:
+    node: Node
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDomain:
+    domain: Domain
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An assignment and the revision at which it was read or written."""
+
+    assignment: Assignment
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """How far a shutdown has come: rung `step` was tried at `asked_at`."""
+
+    step: int
+    asked_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """The last attempt failed: `count` times in a row, not again before `until`."""
+
+    count: int
+    until: float
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """libvirt refused `digest` on `node` and will again; only another spec helps."""
+
+    node: str
+    digest: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restarts:
+    """Starts in a row without a stable run between them."""
+
+    count: int
+    last_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the cluster's configuration allows."""
+
+    hand_migrations: bool = False
+    xml_overlay: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """This leader's term. After a predecessor that did not resign, late commands may still arrive."""
+
+    elected_at: float
+    predecessor_resigned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Maps are by node name or by domain UUID. `hold`: why nothing at all may be changed now ("" if it
+    may). `unreadable`: UUIDs whose assignment in etcd cannot be read. `signs`: last event, or sighting where
+    it was not expected, of a UUID. `migrated`: UUIDs for which a migration was seen since they were last
+    active at home. `names`: libvirt names on each node."""
+
+    now: float
+    cluster: str
+    term: Term
+    timing: Timing
+    policy: Policy
+    hold: str = ""
+    unreadable: frozenset[str] = frozenset()
+    nodes: Mapping[str, StoredNode] = field(default_factory=dict)
+    views: Mapping[str, NodeView] = field(default_factory=dict)
+    domains: Mapping[str, StoredDomain] = field(default_factory=dict)
+    assignments: Mapping[str, Held] = field(default_factory=dict)
+    sightings: Mapping[str, Mapping[str, Sighting]] = field(default_factory=dict)
+    names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    usage: Mapping[str, Usage] = field(default_factory=dict)
+    macs: Mapping[str, str] = field(default_factory=dict)
+    dead: Mapping[str, Decision] = field(default_factory=dict)
+    quarantine: Mapping[str, Quarantine] = field(default_factory=dict)
+    resolutions: Mapping[str, Decision] = field(default_factory=dict)
+    awaiting: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    ends: Mapping[tuple[str, str], WitnessedEnd] = field(default_factory=dict)
+    signs: Mapping[str, float] = field(default_factory=dict)
+    migrated: frozenset[str] | set[str] = frozenset()
+    ladders: Mapping[str, Ladder] = field(default_factory=dict)
+    backoffs: Mapping[str, Backoff] = field(default_factory=dict)
+    stalls: Mapping[str, Stall] = field(default_factory=dict)
+    restarts: Mapping[str, Restarts] = field(default_factory=dict)

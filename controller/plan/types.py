@@ -1,0 +1,165 @@
+"""What a plan says: actions that leave the executor no choice, and deferrals that say why not.
+
+For each domain a plan holds exactly one `Verdict`: its situation, and either an action, or a reason for
+doing nothing, or neither when it is converged. A `Deferred` always names the rule, what is missing and, if
+a human can end it, the command that does.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from controller.model import Assignment
+from drivers.hypervisor import Mark, StopMethod
+
+
+class Situation(enum.StrEnum):
+    """A domain's class: the first rule that matches (controller.plan.classify)."""
+
+    CONVERGED = "Converged"
+    NEW = "New"
+    MISSING = "Missing"
+    STOPPED = "Stopped"
+    RUNNING_UNWANTED = "RunningUnwanted"
+    DRIFTED = "Drifted"
+    MISPLACED = "Misplaced"
+    STRAY = "Stray"
+    ELSEWHERE = "Elsewhere"
+    DUPLICATE = "Duplicate"
+    MIGRATING = "Migrating"
+    FOREIGN = "Foreign"
+    DELETING = "Deleting"
+    ABANDONED = "Abandoned"
+    UNKNOWN = "Unknown"
+    HELD = "Held"
+
+
+class Reason(enum.StrEnum):
+    """Why nothing is being done; shown to users as it stands here."""
+
+    STORE_NOT_TRUSTED = "StoreNotTrusted"
+    STORE_RESTORED = "StoreRestored"
+    ASSIGNMENT_UNREADABLE = "AssignmentUnreadable"
+    FOREIGN_MARK = "ForeignMark"
+    DUPLICATE = "Duplicate"
+    MIGRATION_IN_PROGRESS = "MigrationInProgress"
+    RUNS_ELSEWHERE = "RunsElsewhere"
+    AWAITING_OBSERVATION = "AwaitingObservation"
+    READING_ALL_NODES = "ReadingAllNodes"
+    NODE_NOT_READ = "NodeNotRead"
+    NODE_UNREACHABLE = "NodeUnreachable"
+    NODE_REFUSED = "NodeRefused"
+    NODE_GONE = "NodeGone"
+    NODE_OBSERVE_ONLY = "NodeObserveOnly"
+    NODE_CONFIRMED_DEAD = "NodeConfirmedDead"
+    QUIET_TIME = "QuietTime"
+    OBJECT_MISSING = "ObjectMissing"
+    UUID_IN_USE = "UuidInUse"
+    NAME_TAKEN = "NameTaken"
+    NO_NODE_FITS = "NoNodeFits"
+    SPEC_REFUSED = "SpecRefused"
+    REJECTED = "Rejected"
+    BACKING_OFF = "BackingOff"
+    CRASH_LOOP = "CrashLoop"
+    COMPLETED = "Completed"
+    PAUSED_BY_HAND = "PausedByHand"
+    CRASHED_PRESERVED = "CrashedPreserved"
+    SUSPENDED = "Suspended"
+    SHUTTING_DOWN = "ShuttingDown"
+    SHUTDOWN_IGNORED = "ShutdownIgnored"
+    MUST_STOP_TO_MOVE = "MustStopToMove"
+    PINNED_BY_STORAGE = "PinnedByStorage"
+    TOO_MANY_DESTROYS = "TooManyDestroys"
+
+
+STALLING = frozenset(
+    {
+        Reason.STORE_RESTORED,
+        Reason.ASSIGNMENT_UNREADABLE,
+        Reason.FOREIGN_MARK,
+        Reason.DUPLICATE,
+        Reason.RUNS_ELSEWHERE,
+        Reason.NODE_REFUSED,
+        Reason.NODE_GONE,
+        Reason.NODE_OBSERVE_ONLY,
+        Reason.OBJECT_MISSING,
+        Reason.UUID_IN_USE,
+        Reason.NAME_TAKEN,
+        Reason.SPEC_REFUSED,
+        Reason.REJECTED,
+        Reason.PAUSED_BY_HAND,
+        Reason.CRASHED_PRESERVED,
+        Reason.SHUTDOWN_IGNORED,
+        Reason.MUST_STOP_TO_MOVE,
+        Reason.PINNED_BY_STORAGE,
+    }
+)
+"""Reasons that no waiting ends: a human or another spec is needed (kstatus: Stalled)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """`command` ends the hold, where a human can. `relist`: nodes to be read again now. `retry_after_s`:
+    look again then even if nothing is heard (None: wait for an event)."""
+
+    reason: Reason
+    message: str
+    command: str = ""
+    relist: tuple[str, ...] = ()
+    retry_after_s: float | None = None
+
+
+class ActionKind(enum.StrEnum):
+    """One purpose each; their steps are a table in controller.executor."""
+
+    START = "start"
+    DEFINE = "define"
+    SHUTDOWN = "shutdown"
+    DESTROY = "destroy"
+    REVOKE = "revoke"  # R1: undefine, list, prove
+    RELEASE = "release"  # a node leaves the candidates by a proof already at hand
+    RECORD = "record"  # the assignment alone changes
+    MARK = "mark"
+    AUTOSTART = "autostart"
+    HAND_BACK = "handback"
+    FINISH = "finish"  # the object and its assignment go
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One mutation, fully determined. `before_revision` is the assignment's (0: there is none), and
+    `object_revision` the object's (0: none): the first transaction holds only if both still stand.
+    `after`: the assignment as it is recorded before anything is sent (None: it is removed). `proved`: the
+    assignment once the last step has proved what it should (revoke). `reserve`: MACs to be taken."""
+
+    kind: ActionKind
+    uuid: str
+    key: str
+    node: str
+    why: str
+    before_revision: int
+    object_revision: int
+    generation: int
+    after: Assignment | None
+    settled: Assignment | None = None
+    xml: str | None = None
+    mark: Mark | None = None
+    method: StopMethod | None = None
+    step: int = 0
+    reserve: tuple[str, ...] = ()
+    release_macs: tuple[str, ...] = ()
+    quarantine: bool = False
+    dead_proofs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the plan makes of one domain. `note`: what is worth saying though nothing is wrong, such as
+    fields that wait for a restart (`pending`: path, live value, desired value)."""
+
+    situation: Situation
+    action: Action | None = None
+    deferred: Deferred | None = None
+    note: str = ""
+    pending: tuple[tuple[str, str, str], ...] = field(default=())

@@ -1,0 +1,154 @@
+"""From verdicts to what users see: phase, REASON, conditions. Pure; the writer is in `controller.writer`.
+
+Conditions follow kstatus: `Ready` True, False or Unknown; `Reconciling` True while something is under way or
+waited for; `Stalled` True when only a human or another spec helps. A domain that is not as wanted always has
+a current reason (L4), and its message ends with the command that ends the hold, where there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from controller.plan.snapshot import Held, Snapshot
+from controller.plan.types import STALLING, Action, ActionKind, Deferred, Reason, Situation, Verdict
+from specs.domain import DomainStatus, PendingField, effective_state
+from specs.meta import Condition
+
+DOING = {
+    ActionKind.START: "Starting",
+    ActionKind.DEFINE: "Defining",
+    ActionKind.SHUTDOWN: "ShuttingDown",
+    ActionKind.DESTROY: "Stopping",
+    ActionKind.REVOKE: "Undefining",
+    ActionKind.RELEASE: "Releasing",
+    ActionKind.RECORD: "Recording",
+    ActionKind.MARK: "Marking",
+    ActionKind.AUTOSTART: "ClearingAutostart",
+    ActionKind.HAND_BACK: "HandingBack",
+    ActionKind.FINISH: "Removing",
+}
+UNKNOWN_REASONS = frozenset(
+    {Reason.NODE_UNREACHABLE, Reason.NODE_REFUSED, Reason.NODE_GONE, Reason.AWAITING_OBSERVATION}
+)
+QUIET_SITUATIONS = frozenset({Reason.COMPLETED})
+WHY_LIMIT = 1024
+
+
+def sentence(deferred: Deferred) -> str:
+    """The message of a hold, with the way out."""
+    out = f"; to end this: {deferred.command}" if deferred.command else ""
+    return (deferred.message + out)[:WHY_LIMIT]
+
+
+def domain_status(snap: Snapshot, uuid: str, verdict: Verdict) -> DomainStatus:
+    """The status that this verdict means; conditions carry no times yet (`with_times`)."""
+    stored = snap.domains[uuid]
+    meta = stored.domain.metadata
+    generation = 0 if isinstance(meta.generation, UnsetType) else meta.generation
+    held = snap.assignments.get(uuid)
+    wanted = effective_state(stored.domain.spec)
+    reason, message = _reason(verdict, wanted)
+    node, state, state_reason = _seen(snap, uuid, held)
+    restarts = snap.restarts.get(uuid)
+    ready = _ready(verdict)
+    return DomainStatus(
+        observed_generation=generation,
+        phase=_phase(verdict, state),
+        reason=reason,
+        node=node or UNSET,
+        state=state,
+        state_reason=state_reason or UNSET,
+        uuid=uuid,
+        epoch=held.assignment.epoch if held is not None else UNSET,
+        digest=held.assignment.digest if held is not None and held.assignment.digest else UNSET,
+        macs=held.assignment.macs if held is not None and held.assignment.macs else UNSET,
+        restarts=max(restarts.count - 1, 0) if restarts is not None else UNSET,
+        pending=[PendingField(field=f, live=a, desired=d) for f, a, d in verdict.pending] or UNSET,
+        conditions=[
+            _condition("Ready", ready, reason, message, generation),
+            _condition("Reconciling", _reconciling(verdict), reason, message, generation),
+            _condition("Stalled", _stalled(verdict), reason, message, generation),
+            *(
+                [_condition("RestartRequired", "True", "PendingChanges", verdict.note, generation)]
+                if verdict.pending
+                else []
+            ),
+        ],
+    )
+
+
+def _reason(verdict: Verdict, wanted: str) -> tuple[str, str]:
+    if verdict.deferred is not None:
+        return verdict.deferred.reason.value, sentence(verdict.deferred)
+    if verdict.action is not None:
+        return DOING[verdict.action.kind], verdict.action.why[:WHY_LIMIT]
+    return ("Running" if wanted == "running" else "Shutoff"), verdict.note or "as wanted"
+
+
+def _seen(snap: Snapshot, uuid: str, held: Held | None) -> tuple[str, str, str]:
+    """Node, state and libvirt's reason, or why the state is not known."""
+    if held is None:
+        return "", "absent", ""
+    node = held.assignment.node
+    view = snap.views.get(node)
+    if view is None or not view.answers:
+        return node, "unknown", ""
+    sighting = snap.sightings.get(uuid, {}).get(node)
+    if sighting is None:
+        return node, "absent", ""
+    return node, sighting.record.state.value, sighting.record.reason
+
+
+def _phase(verdict: Verdict, state: str) -> str:
+    if verdict.situation is Situation.DELETING:
+        return "Terminating"
+    if verdict.action is not None:
+        return DOING[verdict.action.kind]
+    if verdict.deferred is not None and verdict.deferred.reason in STALLING:
+        return "Stalled"
+    return state.capitalize() if state != "absent" else "Pending"
+
+
+Truth = Literal["True", "False", "Unknown"]
+
+
+def _ready(verdict: Verdict) -> Truth:
+    if verdict.deferred is not None:
+        return "Unknown" if verdict.deferred.reason in UNKNOWN_REASONS else "False"
+    return "False" if verdict.action is not None or verdict.situation is not Situation.CONVERGED else "True"
+
+
+def _reconciling(verdict: Verdict) -> Truth:
+    if verdict.deferred is not None:
+        settled = verdict.deferred.reason in STALLING or verdict.deferred.reason in QUIET_SITUATIONS
+        return "False" if settled else "True"
+    return "True" if verdict.action is not None else "False"
+
+
+def _stalled(verdict: Verdict) -> Truth:
+    return "True" if verdict.deferred is not None and verdict.deferred.reason in STALLING else "False"
+
+
+def _condition(kind: str, status: Truth, reason: str, message: str, generation: int) -> Condition:
+    return Condition(type=kind, status=status, reason=reason, message=message, observed_generation=generation)
+
+
+def with_times(new: Iterable[Condition], old: Sequence[Condition] | UnsetType, now: str) -> list[Condition]:
+    """Conditions with their transition times: kept where the status did not change."""
+    before = {} if isinstance(old, UnsetType) else {c.type: c for c in old}
+    timed = []
+    for condition in new:
+        was = before.get(condition.type)
+        same = was is not None and was.status == condition.status
+        at = was.last_transition_time if same and was is not None else now
+        timed.append(msgspec.structs.replace(condition, last_transition_time=now if at is UNSET else at))
+    return timed
+
+
+def steady(action: Action | None) -> bool:
+    """Whether an action is too small to be shown as work under way."""
+    return action is not None and action.kind in (ActionKind.RECORD, ActionKind.MARK, ActionKind.AUTOSTART)

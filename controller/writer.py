@@ -1,0 +1,109 @@
+"""The status writer: puts what `controller.status` computed into the objects, and says what changed.
+
+Level-triggered: the newest verdict of each domain waits to be written, older ones are forgotten. Only
+changes are written, by compare-and-set on the object's revision; a refused write waits for the informer to
+bring the newer object, whose key is planned again anyway. Events and log lines are made here, on change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+
+import msgspec
+from msgspec import UnsetType
+
+from controller import keys
+from controller.cache import Cache
+from controller.events import Recorder
+from controller.ledger import CommitOutcome, Ledger
+from controller.plan.case import namespace_of
+from controller.plan.snapshot import StoredDomain
+from controller.plan.types import STALLING, Verdict
+from controller.status import domain_status, with_times
+from controller.world import World
+from drivers.store import Compare, Put
+from specs.domain import DomainStatus
+
+log = logging.getLogger(__name__)
+
+WRITES_AT_ONCE = 32
+RETRY_PAUSE_S = 0.2
+
+
+@dataclass(slots=True)
+class StatusWriter:
+    """`want` is called after each plan; `run` writes until cancelled. Raises Fenced from `run`."""
+
+    cache: Cache
+    ledger: Ledger
+    recorder: Recorder
+    world: World
+    _wanted: dict[str, Verdict] = field(default_factory=dict)
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def want(self, uuid: str, verdict: Verdict) -> None:
+        self._wanted[uuid] = verdict
+        self._wake.set()
+
+    async def run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._wanted:
+                batch = [self._wanted.popitem() for _ in range(min(len(self._wanted), WRITES_AT_ONCE))]
+                settled = await asyncio.gather(*(self._write(u, v) for u, v in batch))
+                if not all(settled):
+                    await asyncio.sleep(RETRY_PAUSE_S)
+
+    async def _write(self, uuid: str, verdict: Verdict) -> bool:
+        """True when the object says what the verdict means; False when it must be tried again."""
+        stored = self.cache.domains.get(uuid)
+        if stored is None:
+            return True
+        old = stored.domain.status
+        new = self._status(uuid, verdict, old)
+        if new == old:
+            return True
+        key = keys.object_key("domains", namespace_of(stored), stored.domain.metadata.name)
+        value = msgspec.json.encode(msgspec.structs.replace(stored.domain, status=new))
+        commit = await self.ledger.commit([Compare(key, stored.revision)], [Put(key, value)])
+        if commit.outcome is not CommitOutcome.DONE:
+            self._wanted.setdefault(uuid, verdict)
+            self._wake.set()
+            return False
+        self.cache.wrote({key: value}, commit.revision)
+        self._announce(stored, old, new, verdict)
+        return True
+
+    def _status(self, uuid: str, verdict: Verdict, old: DomainStatus | UnsetType) -> DomainStatus:
+        new = domain_status(self.cache.snapshot(), uuid, verdict)
+        before = () if isinstance(old, UnsetType) or isinstance(old.conditions, UnsetType) else old.conditions
+        conditions = () if isinstance(new.conditions, UnsetType) else new.conditions
+        return msgspec.structs.replace(
+            new, conditions=with_times(conditions, list(before), self.world.wall())
+        )
+
+    def _announce(
+        self, stored: StoredDomain, old: DomainStatus | UnsetType, new: DomainStatus, verdict: Verdict
+    ) -> None:
+        """An event when the reason changed, for whoever asks `describe` why."""
+        was = None if isinstance(old, UnsetType) else old.reason
+        if new.reason == was or isinstance(new.reason, UnsetType):
+            return
+        warning = verdict.deferred is not None and verdict.deferred.reason in STALLING
+        conditions = () if isinstance(new.conditions, UnsetType) else new.conditions
+        message = conditions[0].message if conditions else ""
+        meta = stored.domain.metadata
+        log.info("domain", extra={"domain": meta.name, "reason": new.reason, "why": message})
+        self.recorder.event(
+            "Domain",
+            namespace_of(stored),
+            meta.name,
+            "" if isinstance(meta.uid, UnsetType) else meta.uid,
+            "Warning" if warning else "Normal",
+            new.reason,
+            message,
+            "Reconcile",
+        )
