@@ -34,8 +34,8 @@ class Overcommit(Struct, frozen=True, kw_only=True):
     memory: 1 when left out: no more than there is.
     """
 
-    vcpus: Annotated[float, Meta(gt=0, le=64)] | UnsetType = UNSET
-    memory: Annotated[float, Meta(gt=0, le=8)] | UnsetType = UNSET
+    vcpus: Annotated[float, Meta(ge=0.1, le=64)] | UnsetType = UNSET
+    memory: Annotated[float, Meta(ge=0.1, le=8)] | UnsetType = UNSET
 
 
 class Reserved(Struct, frozen=True, kw_only=True):
