@@ -16,6 +16,7 @@ from typing import cast
 import pytest
 
 from drivers.errors import Compacted, LeaseLost, StoreRefused, StoreUnavailable
+from drivers.etcd import EtcdConfig, EtcdStore
 from drivers.memory import MemoryStore
 from drivers.store import (
     MAX_REQUEST_BYTES,
@@ -92,13 +93,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
 
 @pytest.fixture(params=["memory", pytest.param("etcd", marks=pytest.mark.etcd)])
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    store: MemoryStore | EtcdStore
     if request.param == "memory":
-        store = MemoryStore(asyncio.get_running_loop().time)
+        store = MemoryStore(asyncio.get_running_loop().time, progress_s=0.5)
     else:
-        from drivers.etcd import EtcdConfig, EtcdStore
-
         server: EtcdServer = request.getfixturevalue("server")
-        store = EtcdStore(EtcdConfig(endpoints=(server.endpoint,)))
+        store = EtcdStore(EtcdConfig(endpoints=(server.endpoint,), progress_s=0.5))
     yield Bench(store=store, prefix=f"/t/{uuid.uuid4()}/", compact=store.compact)
     await store.close()
 
@@ -553,7 +553,7 @@ async def test_nothing_is_delivered_at_or_below_a_progress_mark(bench: Bench) ->
     async def write() -> None:
         while not stop.is_set():
             await bench.put("a")
-            await asyncio.sleep(0.9)
+            await asyncio.sleep(0.4)
 
     writer = asyncio.create_task(write())
     seen: list[ChangeSet] = []
@@ -642,8 +642,8 @@ async def test_a_watch_sees_the_end_of_a_lease_in_one_revision(bench: Bench) -> 
 async def test_keep_alive_extends_a_lease(bench: Bench) -> None:
     lease = await bench.store.grant(2)
     await bench.put("a", lease=lease)
-    for _ in range(5):
-        await asyncio.sleep(0.8)
+    for _ in range(4):
+        await asyncio.sleep(0.7)
         assert 0 < await bench.store.keep_alive(lease) <= 2
     assert await bench.names() == ["a"]
 

@@ -1,0 +1,236 @@
+"""A watch that outlives its streams: resumed by revision, grouped by revision, never silent for ever.
+
+Before each stream the member must have caught up with the cluster (a linearizable read): a member that
+lags could be asked for a revision it has not reached, and a store whose revision lies *below* the watch's
+was restored from a backup; the watch then raises Compacted, so that its owner lists again and sees it.
+
+The stream begins at the last revision delivered, not after it, and what is known is dropped: newer etcds
+do not answer progress requests of a watch that begins in the future, and a deletion at the very revision
+of a compaction would be missed (etcd #19179). Old ones repeat events after a member was reset (#15520).
+
+A frozen server and a stuck stream look alike: nothing comes. So a stream that was silent is asked for its
+progress, then the server is asked something else, and the stream is given up when either stays silent.
+
+A progress mark says "everything up to here was delivered". Progress that the server volunteers is that,
+and so is progress asked for since 3.4.25 and 3.5.8. Before, the answer could overtake events (#15220): it
+counts only when the next answer comes, a second or more later, and no event came in between. Should an
+event come below a mark nevertheless, the watch raises Compacted instead of delivering it late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from itertools import groupby
+from typing import Any
+
+import grpc.aio
+from aetcd import rpc
+
+from drivers.errors import Compacted, StoreUnavailable
+from drivers.etcd.calls import Calls, raise_if_cancelled
+from drivers.etcd.channel import Endpoint
+from drivers.etcd.convert import encode_key, key_value, prefix_end
+from drivers.etcd.errors import CallFailed, Meaning, failed, meaning_of
+from drivers.store import Change, ChangeSet, KeyValue
+
+_REQUESTED_BY_ANY = -1  # the watch id of progress that was asked for
+_PAUSES_S = (0.02, 0.1, 0.3, 1.0)
+_CONFIRM_S = 1.0
+_DENIALS = (Meaning.DENIED, Meaning.RENEW)
+
+
+async def follow(calls: Calls, prefix: str, after_revision: int) -> AsyncGenerator[ChangeSet, None]:
+    """The Store's watch."""
+    loop = asyncio.get_running_loop()
+    position = _Position(after_revision)
+    healthy_at = loop.time()
+    failures = 0
+    refused = ""  # the token with which the watch was denied last
+    while True:
+        try:
+            endpoint = await calls.ready(loop.time() + calls.config.deadline_s)
+            try:
+                await _check_revision(calls, endpoint, prefix, position)
+                stream = _Stream(calls, endpoint, prefix, position)
+                async with aclosing(stream.change_sets()) as change_sets:
+                    async for change_set in change_sets:
+                        yield change_set
+                        healthy_at, failures, refused = loop.time(), 0, ""
+            except CallFailed as error:
+                if error.meaning in _DENIALS and calls.token.can_renew and not refused:
+                    # Before 3.4.22 etcd says "denied" of a token that it lost, too: once more with a new one.
+                    refused = calls.token.value
+                    await calls.token.renew(endpoint, refused)
+                    continue
+                calls.blame(endpoint)
+                raise
+        except (CallFailed, StoreUnavailable) as error:
+            if calls.is_closed:
+                raise StoreUnavailable("the store is closed") from error
+            if isinstance(error, CallFailed) and not error.may_work_elsewhere:
+                raise error.as_store_error(write=False) from error
+            if loop.time() - healthy_at > calls.config.watch_deadline_s:
+                raise StoreUnavailable(f"watch of {prefix}: {error}") from error
+        await asyncio.sleep(_PAUSES_S[min(failures, len(_PAUSES_S) - 1)])
+        failures += 1
+
+
+async def _check_revision(calls: Calls, endpoint: Endpoint, prefix: str, position: _Position) -> None:
+    revision = await calls.barrier(endpoint, encode_key(prefix), calls.config.attempt_s)
+    if revision and revision < position.reached:
+        raise Compacted(
+            f"the store is at revision {revision} and was at {position.reached}: it was set back",
+        )
+
+
+class _Position:
+    """How far a watch is: `delivered` is the last revision whose changes were delivered, `reached` that or
+    a later progress mark."""
+
+    def __init__(self, revision: int) -> None:
+        self.delivered = revision
+        self.reached = revision
+
+    def take(self, events: list[Any]) -> Iterator[ChangeSet]:
+        """Group new events by revision; repeated ones are dropped."""
+        for revision, group in groupby(events, key=lambda event: event.kv.mod_revision):
+            if revision <= self.delivered:
+                continue
+            if revision <= self.reached:
+                raise Compacted(f"a change at {revision} came after the progress mark {self.reached}")
+            yield ChangeSet(revision, tuple(_change(event) for event in group))
+            self.delivered = self.reached = revision
+
+    def mark(self, revision: int) -> ChangeSet:
+        self.reached = max(self.reached, revision)
+        return ChangeSet(self.reached, ())
+
+
+class _Stream:
+    """One watch stream on one endpoint. Raises CallFailed when it ends, for whatever reason."""
+
+    def __init__(self, calls: Calls, endpoint: Endpoint, prefix: str, position: _Position) -> None:
+        self._calls = calls
+        self._config = calls.config
+        self._endpoint = endpoint
+        self._prefix = prefix
+        self._position = position
+        self._parts: list[Any] = []  # events of a response that came in fragments, so far
+        self._doubtful: tuple[int, float] | None = None  # progress to be confirmed, and when it came
+        self._call = endpoint.watch.Watch(metadata=(*calls.token.metadata(), ("hasleader", "true")))
+
+    async def change_sets(self) -> AsyncGenerator[ChangeSet, None]:
+        async with aclosing(self._responses()) as responses:
+            async for response in responses:
+                self._calls.check_cluster(self._endpoint, response.header)
+                if response.canceled:
+                    raise self._canceled(response)
+                if response.created:
+                    continue
+                self._parts.extend(response.events)
+                if response.fragment:
+                    continue
+                events, self._parts = self._parts, []
+                if events:
+                    self._doubtful = None
+                    for change_set in self._position.take(events):
+                        yield change_set
+                elif (mark := self._progress(response)) is not None:
+                    yield mark
+
+    async def _responses(self) -> AsyncGenerator[Any, None]:
+        """What the server sends, as long as it shows signs of life."""
+        reading: asyncio.Task[Any] | None = None
+        silent = 0
+        try:
+            await self._write(rpc.WatchRequest(create_request=self._create_request()))
+            while True:
+                reading = reading or asyncio.ensure_future(self._call.read())
+                done, _ = await asyncio.wait((reading,), timeout=self._config.progress_s)
+                if done:
+                    response, reading, silent = reading.result(), None, 0
+                    if response is grpc.aio.EOF:
+                        raise CallFailed(Meaning.LOST, self._endpoint.url, "the watch stream ended")
+                    yield response
+                else:
+                    silent += 1
+                    await self._ask(silent)
+        except grpc.aio.AioRpcError as error:
+            raise self._failed(error) from error
+        except (asyncio.CancelledError, asyncio.InvalidStateError, grpc.aio.UsageError) as error:
+            raise_if_cancelled(error)
+            raise CallFailed(Meaning.LOST, self._endpoint.url, "the watch stream was given up") from error
+        finally:
+            self._call.cancel()
+            if reading is not None:
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+
+    def _create_request(self) -> Any:
+        return rpc.WatchCreateRequest(
+            key=encode_key(self._prefix) or b"\0",
+            range_end=prefix_end(self._prefix),
+            start_revision=max(1, self._position.reached),
+            progress_notify=True,
+            prev_kv=True,
+            fragment=True,
+        )
+
+    async def _ask(self, silent: int) -> None:
+        """Nothing came for `silent` times progress_s: ask the stream, then the server."""
+        await self._write(rpc.WatchRequest(progress_request=rpc.WatchProgressRequest()))
+        if silent > 1:
+            await self._calls.barrier(self._endpoint, encode_key(self._prefix), self._config.attempt_s)
+        if silent * self._config.progress_s > self._config.patience_s:
+            raise CallFailed(Meaning.LOST, self._endpoint.url, "the watch stream is stuck")
+
+    async def _write(self, request: Any) -> None:
+        try:
+            async with asyncio.timeout(self._config.attempt_s):
+                await self._call.write(request)
+        except TimeoutError:
+            raise CallFailed(Meaning.LOST, self._endpoint.url, "the watch stream takes nothing") from None
+
+    def _progress(self, response: Any) -> ChangeSet | None:
+        now = asyncio.get_running_loop().time()
+        revision = int(response.header.revision)
+        if response.watch_id != _REQUESTED_BY_ANY or _has_ordered_progress(self._endpoint.version):
+            return self._position.mark(revision)
+        doubtful, self._doubtful = self._doubtful, (revision, now)
+        if doubtful is None:
+            return None
+        if now - doubtful[1] < _CONFIRM_S:
+            self._doubtful = doubtful
+            return None
+        return self._position.mark(doubtful[0])
+
+    def _canceled(self, response: Any) -> CallFailed | Compacted:
+        """The server ended the watch, and why."""
+        if response.compact_revision:
+            return Compacted(
+                f"the changes after revision {self._position.reached} have been compacted",
+                compact_revision=int(response.compact_revision),
+            )
+        reason = response.cancel_reason or "the watch was cancelled"
+        return CallFailed(meaning_of(None, reason), self._endpoint.url, reason)
+
+    def _failed(self, error: grpc.aio.AioRpcError) -> CallFailed | Compacted:
+        failure = failed(error, self._endpoint.url)
+        if failure.meaning is Meaning.TOO_LARGE:
+            return Compacted("the changes to catch up with are too many for one message")
+        return failure
+
+
+def _change(event: Any) -> Change:
+    kv = key_value(event.kv)
+    previous = key_value(event.prev_kv) if event.HasField("prev_kv") else None
+    if event.type == rpc.Event.DELETE:
+        return Change("delete", KeyValue(kv.key, b"", 0, kv.mod_revision), previous)
+    return Change("put", kv, previous)
+
+
+def _has_ordered_progress(version: tuple[int, ...]) -> bool:
+    """Progress that was asked for comes behind the events before it (etcd #15220)."""
+    return version >= (3, 5, 8) or (3, 4, 25) <= version < (3, 5)
