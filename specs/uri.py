@@ -64,7 +64,8 @@ class ParsedUri:
         """The URI again, written by us."""
         if self.transport == "tcp":
             host = f"[{self.host}]" if ":" in self.host else self.host
-            return f"{self.driver}+tcp://{host}:{self.port}{self.path}"
+            port = "" if self.port == DEFAULT_TCP_PORT else f":{self.port}"
+            return f"{self.driver}+tcp://{host}{port}{self.path}"
         if self.socket:
             return f"{self.driver}+unix://{self.path}?socket={self.socket}"
         plus = "+unix" if self.transport == "unix" and self.driver == "test" else ""

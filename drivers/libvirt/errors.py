@@ -3,8 +3,8 @@
 `code` is virErrorNumber, `origin` virErrorDomain (who raised it). The same code means different things
 from different origins: 38 from RPC(7) is a lost connection, 38 from STORAGE is a missing disk. The words
 of libvirt are kept in the message and decide nothing, but for two refusals to which libvirt gave no code
-of their own, both INTERNAL_ERROR(1): a disk that QEMU found locked, and the test driver's *already
-running*. Pure: numbers instead of libvirt's constants, so that it is read and tested without libvirt
+of their own, both INTERNAL_ERROR(1): a disk that QEMU found locked, and the test driver's *already* and
+*not running*. Pure: numbers instead of libvirt's constants, so that it is read and tested without libvirt
 (a unit test compares them).
 
 `outcome` says what an error means for a mutation that was sent. An answer of libvirt is Failed or
@@ -43,7 +43,7 @@ FROM_RPC = 7
 FROM_TEST = 12
 
 _QEMU_LOCK = re.compile(r'Failed to get (?:shared )?"[a-z ]+" lock')
-_ALREADY_RUNNING = re.compile(r"is already running")
+_TEST_STATE = re.compile(r"is already running|not running")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ RULES = (
     _rule(AuthFailed, 29, 45, 79, 88, 94),  # OPERATION_DENIED, AUTH_*, ACCESS_DENIED
     _rule(NoDomain, NO_DOMAIN),
     _rule(WrongState, 55),  # OPERATION_INVALID
-    Rule(frozenset({INTERNAL_ERROR}), WrongState, origin=FROM_TEST, call="create", text=_ALREADY_RUNNING),
+    Rule(frozenset({INTERNAL_ERROR}), WrongState, origin=FROM_TEST, text=_TEST_STATE),
     _rule(DomainBusy, 68),  # OPERATION_TIMEOUT: the job lock was not had within 30 s, so nothing was done
     _rule(DiskLocked, 87),  # RESOURCE_BUSY: virtlockd, sanlock
     Rule(frozenset({INTERNAL_ERROR}), DiskLocked, text=_QEMU_LOCK),  # no code says it, only QEMU's words
