@@ -257,7 +257,7 @@ class Objects:
         if not result.ok:
             raise AlreadyExists(key)
         new = StoredObject(key, namespace, name, result.revision, result.revision, complete)
-        return _stored(new, complete, result.revision)
+        return new if dry_run else _stored(new, complete, result.revision)
 
     async def replace(
         self, kind: Kind, current: StoredObject, body: Body, *, dry_run: bool = False
@@ -275,7 +275,7 @@ class Objects:
         result = await self._commit([*compares, *freed], [*writes, *deletes], claims, dry_run)
         if not result.ok:
             raise Conflict(current.key)
-        return _stored(current, body, result.revision)
+        return _stored(current, body, current.revision if dry_run else result.revision)
 
     async def remove(self, kind: Kind, stored: StoredObject, *, dry_run: bool = False) -> None:
         """Remove an object of a kind without a finalizer of ours. Raises Conflict."""

@@ -8,7 +8,6 @@ whole server for one that does not.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ import msgspec
 
 from controller.api.resources import RESOURCES, Resource
 from specs.meta import GROUP, VERSION
+from specs.schema import components
 
 _PREFIX: Final = "io.domctl.v1."
 _GVK: Final = "x-kubernetes-group-version-kind"
@@ -37,47 +37,20 @@ def index() -> dict[str, Any]:
 
 
 def document() -> dict[str, Any]:
-    typed = [r for r in RESOURCES if r.struct is not None]
-    _, components = msgspec.json.schema_components(
-        [r.struct for r in typed], ref_template=f"#/components/schemas/{_PREFIX}{{name}}"
-    )
-    schemas = {f"{_PREFIX}{name}": _structural(schema) for name, schema in components.items()}
     paths: dict[str, Any] = {}
-    for resource in typed:
-        schemas[_PREFIX + resource.kind][_GVK] = [_gvk(resource)]
-        paths.update(_paths(resource))
+    for resource in RESOURCES:
+        if resource.struct is not None:
+            paths.update(_paths(resource))
     return {
         "openapi": "3.0.0",
         "info": {"title": "domctl", "version": VERSION},
         "paths": paths,
-        "components": {"schemas": schemas},
+        "components": {"schemas": components(_PREFIX)},
     }
 
 
 def _gvk(resource: Resource) -> dict[str, str]:
     return {"group": resource.group, "version": VERSION, "kind": resource.kind}
-
-
-def _structural(schema: Any) -> Any:
-    """OpenAPI 3.0 as clients of Kubernetes know it: `enum` needs a type, several types are `int-or-string`,
-    a reference stands alone."""
-    if isinstance(schema, list):
-        return [_structural(item) for item in schema]
-    if not isinstance(schema, Mapping):
-        return schema
-    result = {key: _structural(value) for key, value in schema.items() if key != "title"}
-    alternatives = result.get("anyOf")
-    if isinstance(alternatives, list):
-        del result["anyOf"]
-        result = {"x-kubernetes-int-or-string": True, **result}
-    if "enum" in result and "type" not in result:
-        result["type"] = "string"
-    if "exclusiveMinimum" in result:  # 3.0 has a flag where JSON Schema has a number
-        result["minimum"], result["exclusiveMinimum"] = result["exclusiveMinimum"], True
-    if "$ref" in result and len(result) > 1:
-        reference = result.pop("$ref")
-        result["allOf"] = [{"$ref": reference}]
-    return result
 
 
 def _parameter(name: str, where: str, kind: str = "string") -> dict[str, Any]:
@@ -132,7 +105,10 @@ def _operation(resource: Resource, name: str, action: str, *, body: bool = False
         "parameters": [_parameter(p, "query") for p in (_WRITE_PARAMETERS if writes else ("pretty",))],
     }
     if action == "list":
-        operation["responses"] = {"200": {"description": "OK"}}
+        listed = {"$ref": f"#/components/schemas/{_PREFIX}{resource.kind}List"}
+        operation["responses"] = {
+            "200": {"description": "OK", "content": {"application/json": {"schema": listed}}}
+        }
     if body:
         operation["requestBody"] = {"content": {"application/json": {"schema": reference}}, "required": True}
     if action == "patch":

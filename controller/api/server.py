@@ -22,7 +22,7 @@ from typing import Any, Final
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from controller.api import audit, discovery, errors, health, openapi
+from controller.api import audit, discovery, errors, health, openapi, openapiv2
 from controller.api.admission import Admission
 from controller.api.auth import ANONYMOUS, OPEN_PATHS, User, identify
 from controller.api.errors import ApiError
@@ -356,6 +356,9 @@ _DOCUMENTS: Final[Mapping[str, Callable[[web.Request], web.Response]]] = {
     f"/apis/{GROUP}": lambda request: json_response(discovery.group_document()),
     f"/apis/{GROUP}/{VERSION}": lambda request: json_response(discovery.resource_list(GROUP)),
     "/openapi/v3": lambda request: json_response(openapi.index()),
+    "/openapi/v2": lambda request: web.Response(
+        body=openapiv2.encoded(), headers={"Content-Type": openapiv2.CONTENT_TYPE}
+    ),
     f"/openapi/v3/{openapi.DOCUMENT_PATH}": lambda request: web.Response(
         body=openapi.encoded(), content_type="application/json"
     ),
