@@ -191,7 +191,9 @@ def may_start(snap: Snapshot, held: Held | None, node: str, seen: Known | Absent
             return Leave(f"it stands on {node}, {record.state} ({record.reason})")
         intent, mark = assignment.intent, detail.config_mark
         if (
-            intent is not None
+            record.reason == "unknown"  # not MIGRATED: then somebody else has it
+            and assignment.uuid not in snap.migrated
+            and intent is not None
             and intent.kind is IntentKind.START
             and mark is not None
             and mark.cluster == snap.cluster

@@ -150,9 +150,6 @@ def returned(case: Case) -> Answer:
         unused = not case.assignment.candidates
         if isinstance(seen, Known) or (unused and isinstance(seen, Absent)):
             return actions.reclaim(case, proof.node, f"node {proof.node} answers again")
-        if isinstance(seen, Absent) and case.deleting and case.stored is None:
-            why = f"node {proof.node} answers, and does not have it"
-            return actions.release(case, proof.node, Rule.ABSENT, why, vanished=False)
     return None
 
 
@@ -347,12 +344,19 @@ def finish_intent(case: Case) -> Answer:
     return None
 
 
-def at_home(case: Case) -> Answer:
-    seen = case.own
-    assert not isinstance(seen, Unknown)
-    if isinstance(seen, Absent):
-        return missing_at_home(case)
-    return active(case, seen.sighting) if seen.sighting.record.active else inactive(case, seen.sighting)
+def gone_from_home(case: Case) -> Answer:
+    return missing_at_home(case) if isinstance(case.own, Absent) else None
+
+
+def inactive_at_home(case: Case) -> Answer:
+    seen = case.own_sighting
+    return inactive(case, seen) if seen is not None and not seen.record.active else None
+
+
+def active_at_home(case: Case) -> Answer:
+    seen = case.own_sighting
+    assert seen is not None
+    return active(case, seen)
 
 
 RULES: tuple[PlanRule, ...] = (
@@ -374,17 +378,32 @@ RULES: tuple[PlanRule, ...] = (
     PlanRule(Situation.HELD, "observeOnly nodes are never changed", home_observe_only),
     PlanRule(Situation.STRAY, "a definition elsewhere can be started by anyone (I2)", stray),
     PlanRule(Situation.DRIFTED, "an intent left open would count as evidence later (I22b)", finish_intent),
-    PlanRule(Situation.CONVERGED, "home is read, nothing else holds it: compare and act", at_home),
+    PlanRule(Situation.MISSING, "what vanished may run elsewhere: evidence before a start", gone_from_home),
+    PlanRule(Situation.STOPPED, "it stands at home and does not run", inactive_at_home),
+    PlanRule(Situation.DRIFTED, "it runs at home: compare only what the spec says", active_at_home),
+)
+
+
+NEED_ASSIGNMENT = frozenset(
+    {
+        elsewhere,
+        home_unknown,
+        home_observe_only,
+        stray,
+        finish_intent,
+        gone_from_home,
+        inactive_at_home,
+        active_at_home,
+    }
 )
 
 
 def judge(case: Case) -> Verdict:
-    """Apply the table. `at_home` always speaks, so every case ends in a verdict (L4)."""
+    """Apply the table. The last rules cover everything that is left, so every case ends in a verdict (L4)."""
     if case.held is None and case.stored is None and case.uuid not in case.snap.unreadable:
         return Verdict(Situation.CONVERGED, note="no such domain")
-    needs_assignment = {stray, finish_intent, at_home, elsewhere, home_unknown, home_observe_only}
     for rule in RULES:
-        if rule.apply in needs_assignment and case.held is None:
+        if rule.apply in NEED_ASSIGNMENT and case.held is None:
             continue
         answer = rule.apply(case)
         if isinstance(answer, Verdict):

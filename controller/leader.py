@@ -1,0 +1,217 @@
+"""One term of leadership: everything that only the leader does, put together and taken down again.
+
+Built anew for each term, so that nothing is believed from an earlier one. Its tasks end together: when the
+term is lost or the process is told to stop, no new action begins, calls that are out come to their end, and
+then the election may resign.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from controller import keys
+from controller.cache import NODE_KEY, Cache, Setting
+from controller.election import Leadership
+from controller.events import Recorder
+from controller.executor import Executor, Hands
+from controller.faults import Faults
+from controller.informer import Informer
+from controller.ledger import Ledger
+from controller.limits import Bounds, Timing
+from controller.metrics import Metrics
+from controller.nodes import NodeKeeper
+from controller.objects import Objects
+from controller.observer import Eyes, Observer
+from controller.plan.snapshot import Policy, Term
+from controller.reconciler import Parts, Reconciler
+from controller.storewatch import StoreWatch
+from controller.trust import TrustKeeper
+from controller.workqueue import Backoff, WorkQueue
+from controller.world import World
+from controller.writer import StatusWriter
+from drivers.hypervisor import Hypervisor
+from drivers.store import ChangeSet, KeyValue, Store
+
+log = logging.getLogger(__name__)
+
+LIGHT_CYCLE_S = 10.0  # a list of every node, to prove that no event was missed
+TRUST_CYCLE_S = 1.0
+LAST_CALLS_S = 60.0  # the longest deadline of a call that may still be out
+REPLAN_BASE_S, REPLAN_MAX_S = 0.02, 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Office:
+    """What outlives a term."""
+
+    store: Store
+    objects: Objects
+    hypervisor: Hypervisor
+    world: World
+    timing: Timing
+    bounds: Bounds
+    policy: Policy
+    metrics: Metrics
+    storewatch: StoreWatch
+    cluster: str
+    faults: Faults
+    on_synced: Callable[[bool], None]
+
+
+@dataclass(slots=True)
+class Reign:
+    """The parts of one term, and the tasks that drive them."""
+
+    office: Office
+    leadership: Leadership
+    cache: Cache
+    ledger: Ledger
+    queue: WorkQueue
+    observer: Observer
+    reconciler: Reconciler
+    trust: TrustKeeper
+    writer: StatusWriter
+    recorder: Recorder
+    informer: Informer
+    nodes_changed: asyncio.Event
+
+    async def run(self) -> None:
+        """Until cancelled or fenced. When it returns, no call is out that had not outlasted its deadline."""
+        log.info("leading", extra={"token": self.leadership.token})
+        drivers = (
+            self.informer.run(),
+            self.reconciler.run(),
+            self.writer.run(),
+            self.recorder.run(),
+            self._follow_nodes(),
+            self._cycle(),
+            self._watch_trust(),
+            self.leadership.lost.wait(),
+        )
+        tasks = [asyncio.create_task(work) for work in drivers]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            self.office.on_synced(False)
+            self.queue.shut_down()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LAST_CALLS_S):
+                    await self.reconciler.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.observer.close()
+            log.info("not leading any more", extra={"token": self.leadership.token})
+
+    async def _follow_nodes(self) -> None:
+        while True:
+            await self.nodes_changed.wait()
+            self.nodes_changed.clear()
+            await self.observer.sync()
+
+    async def _watch_trust(self) -> None:
+        while True:
+            await self.trust.refresh()
+            await asyncio.sleep(TRUST_CYCLE_S)
+
+    async def _cycle(self) -> None:
+        """Light cycles prove that no event was lost; every resync the details are read again and everything
+        is planned again, so that a mistake anywhere is not kept for ever."""
+        deep_at = self.office.world.now() + self.office.timing.resync_s
+        while True:
+            await asyncio.sleep(min(LIGHT_CYCLE_S, self.office.timing.resync_s))
+            deep = self.office.world.now() >= deep_at
+            began = self.office.world.now()
+            changed = await self.observer.cycle(deep=deep)
+            if deep:
+                deep_at = self.office.world.now() + self.office.timing.resync_s
+                for key in self.cache.all_keys():
+                    self.queue.add(key)
+            elif not changed and not self.queue.depth:
+                self.office.metrics.noop_pass(self.office.world.now() - began)
+            self._measure()
+
+    def _measure(self) -> None:
+        for node in self.cache.nodes:
+            view = self.cache.view(node)
+            self.office.metrics.node_up(node, view.answers)
+            if view.reads:
+                self.office.metrics.observed(node, view.reads[-1][0])
+
+
+@dataclass(frozen=True, slots=True)
+class _Sink:
+    """What the informer fills: the cache, and the flag that says that it is full."""
+
+    cache: Cache
+    office: Office
+
+    def reset(self, items: tuple[KeyValue, ...], revision: int) -> None:
+        self.cache.reset(items, revision)
+        self.office.storewatch.saw_revision(revision)
+        self.office.on_synced(True)
+
+    def apply(self, changes: ChangeSet) -> None:
+        self.cache.apply(changes)
+        self.office.storewatch.saw_revision(changes.revision)
+
+
+def reign(office: Office, leadership: Leadership) -> Reign:
+    """Put one term together."""
+    world, timing = office.world, office.timing
+    backoff = Backoff(REPLAN_BASE_S, REPLAN_MAX_S)
+    queue = WorkQueue(world.now, office.metrics.queue("domains"), backoff)
+    nodes_changed = asyncio.Event()
+
+    def on_dirty(key: str) -> None:
+        if key.startswith(NODE_KEY):
+            nodes_changed.set()
+        queue.add(key)
+
+    term = Term(leadership.elected_at, leadership.predecessor_resigned)
+    setting = Setting(office.cluster, term, timing, office.policy, world.now)
+    cache = Cache(setting, on_dirty, hold=office.storewatch.sentence)
+    ledger = Ledger(office.store, leadership)
+    keeper = NodeKeeper(cache, ledger, office.objects, world)
+    observer = Observer(Eyes(office.hypervisor, cache, timing, keeper.pin_identity, world.now))
+    hands = Hands(
+        cache=cache,
+        ledger=ledger,
+        objects=office.objects,
+        observer=observer,
+        world=world,
+        bounds=office.bounds,
+        permit=leadership.permit,
+        begin=leadership.begin_mutation,
+        end=leadership.end_mutation,
+        faults=office.faults,
+    )
+    recorder = Recorder(ledger, office.store, world)
+    writer = StatusWriter(cache, ledger, recorder, world)
+    parts = Parts(cache, queue, observer, Executor(hands), keeper, writer, office.metrics, world)
+    return Reign(
+        office=office,
+        leadership=leadership,
+        cache=cache,
+        ledger=ledger,
+        queue=queue,
+        observer=observer,
+        reconciler=Reconciler(parts, leadership.lose),
+        trust=TrustKeeper(cache, ledger, office.storewatch),
+        writer=writer,
+        recorder=recorder,
+        informer=Informer(
+            office.store,
+            world,
+            _Sink(cache, office),
+            resync_s=timing.resync_s,
+            skip=(keys.HEARTBEAT, keys.object_prefix("events")),
+        ),
+        nodes_changed=nodes_changed,
+    )

@@ -1,0 +1,530 @@
+"""The plan's rules, one invented cluster at a time. Names say the behaviour; invariants stand in comments."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from controller.model import IntentKind, Proof, Rule
+from controller.plan import plan
+from controller.plan.snapshot import Backoff, Ladder, Policy, Restarts, Stall
+from controller.plan.types import ActionKind, Reason, Situation
+from specs.mark import Mark
+from tests.unit.plancase import CLUSTER, NOW, UUID, Cluster
+
+OTHER = "d0d0d0d0-0000-4000-8000-000000000002"
+
+
+def two_nodes() -> Cluster:
+    return Cluster().node("a").node("b")
+
+
+def running_on_a(**spec: object) -> Cluster:
+    return two_nodes().domain(**spec).assigned("a").seen("a")
+
+
+def settled(cluster: Cluster, node: str = "a") -> Cluster:
+    """The assignment's digest is the spec's, as after a start."""
+    held = cluster.assignments[UUID]
+    return cluster.assigned(
+        node, **{f: getattr(held.assignment, f) for f in ("epoch", "candidates", "stopped")}
+    )
+
+
+def expect_action(cluster: Cluster, kind: ActionKind, node: str = "a", uuid: str = UUID) -> None:
+    verdict = cluster.verdict(uuid)
+    assert verdict.action is not None, verdict
+    assert (verdict.action.kind, verdict.action.node) == (kind, node)
+
+
+def expect_hold(cluster: Cluster, reason: Reason) -> None:
+    verdict = cluster.verdict()
+    assert verdict.deferred is not None, verdict
+    assert verdict.deferred.reason is reason, verdict.deferred
+
+
+# --- new domains
+
+
+def test_a_new_running_domain_is_started_and_its_assignment_says_so() -> None:
+    action = two_nodes().domain().verdict().action
+    assert action is not None and action.after is not None and action.settled is not None
+    assert action.kind is ActionKind.START
+    assert action.after.candidates == (action.node,) and action.after.epoch == 1
+    assert action.after.intent is not None and action.after.intent.kind is IntentKind.START
+    assert action.settled.intent is None and action.before_revision == 0
+    assert action.xml is not None and UUID in action.xml
+
+
+def test_a_new_shutoff_domain_is_only_defined() -> None:
+    action = two_nodes().domain(state="shutoff").verdict().action
+    assert action is not None and action.kind is ActionKind.DEFINE
+    assert action.after is not None and not action.after.started
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ({"placement": {"node": "z"}}, "placement.node is z"),
+        ({"placement": {"nodeSelector": {"disk": "ssd"}}}, "label disk is <unset>"),
+        ({"memory": "64Gi"}, "MiB free of 65536"),
+        ({"vcpus": 64}, "vCPUs free of 64"),
+    ],
+)
+def test_a_domain_that_fits_nowhere_says_why_for_each_node(spec: dict[str, object], why: str) -> None:
+    verdict = two_nodes().domain(**spec).verdict()
+    assert verdict.deferred is not None and verdict.deferred.reason is Reason.NO_NODE_FITS
+    assert why in verdict.deferred.message and "a " in verdict.deferred.message
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [{"unschedulable": True}, {"taints": [{"key": "x", "effect": "NoSchedule"}]}, {"observeOnly": True}],
+)
+def test_a_node_that_takes_nothing_new_gets_nothing(spec: dict[str, object]) -> None:
+    expect_action(Cluster().node("a", **spec).node("b").domain(), ActionKind.START, "b")
+
+
+def test_unreachable_nodes_do_not_keep_others_from_converging() -> None:
+    expect_action(two_nodes().silent("a").domain(), ActionKind.START, "b")
+
+
+def test_placements_of_one_plan_count_for_each_other() -> None:
+    cluster = two_nodes()
+    for index in range(4):
+        cluster.domain(f"d0d0d0d0-0000-4000-8000-00000000001{index}", f"n{index}", memory="2Gi")
+    placed = [v.action.node for v in plan(cluster.snapshot(), cluster.domains).values() if v.action]
+    assert sorted(placed) == ["a", "a", "b", "b"]
+
+
+def test_a_foreign_domain_of_the_same_name_keeps_its_node_out() -> None:
+    cluster = Cluster().node("a").domain().seen("a")
+    cluster.sightings = {OTHER: cluster.sightings[UUID]}
+    verdict = cluster.verdict()
+    assert verdict.deferred is not None and "another domain named web" in verdict.deferred.message
+
+
+def test_a_uuid_that_is_in_use_already_is_not_taken_over() -> None:
+    expect_hold(two_nodes().domain().seen("a"), Reason.UUID_IN_USE)
+
+
+# --- converged, and small repairs
+
+
+def test_a_domain_that_is_as_wanted_causes_nothing() -> None:
+    verdict = running_on_a().verdict()
+    assert verdict.action is None and verdict.deferred is None and verdict.situation is Situation.CONVERGED
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        ({"persistent": False, "config_xml": None, "config_mark": None}, ActionKind.DEFINE),
+        ({"autostart": True}, ActionKind.AUTOSTART),
+        ({"config_mark": None}, ActionKind.DEFINE),
+        ({"live_mark": None}, ActionKind.MARK),
+    ],
+)
+def test_what_somebody_undid_on_a_running_domain_is_repaired(
+    change: dict[str, object], kind: ActionKind
+) -> None:
+    expect_action(two_nodes().domain().assigned("a").seen("a", **change), kind)
+
+
+def test_a_definition_changed_by_hand_is_drift_and_says_what_changed() -> None:
+    cluster = running_on_a()
+    xml, _ = cluster.rendered("a")
+    wrong = cluster.sightings[UUID]["a"].detail
+    cluster.sightings[UUID]["a"] = dataclasses.replace(
+        cluster.sightings[UUID]["a"],
+        detail=dataclasses.replace(wrong, config_xml=xml.replace(">32768<", ">65536<")),
+    )
+    verdict = cluster.verdict()
+    assert verdict.action is not None and verdict.action.kind is ActionKind.DEFINE
+    assert "memory" in verdict.action.why
+
+
+def test_a_changed_spec_redefines_a_running_domain_and_never_restarts_it() -> None:
+    cluster = running_on_a()
+    cluster.domain(memory="48Mi")
+    expect_action(cluster, ActionKind.DEFINE)
+
+
+def test_what_waits_for_a_restart_is_told_per_field() -> None:
+    cluster = running_on_a()
+    old_xml, _ = cluster.rendered("a")
+    cluster.domain(memory="48Mi").seen("a", live_xml=old_xml)
+    verdict = cluster.verdict()
+    assert verdict.action is None and verdict.deferred is None
+    assert any("memory" in path for path, _, _ in verdict.pending)
+
+
+# --- ends and restarts
+
+
+@pytest.mark.parametrize("reason", ["destroyed", "crashed", "shutdown", "failed", "daemon", "saved"])
+def test_a_domain_that_ended_at_home_is_started_again(reason: str) -> None:
+    expect_action(two_nodes().domain().assigned("a").seen("a", "shutoff", reason), ActionKind.START)
+
+
+@pytest.mark.parametrize(
+    ("policy", "reason", "starts"),
+    [
+        ("Never", "crashed", False),
+        ("Never", "shutdown", False),
+        ("OnFailure", "shutdown", False),
+        ("OnFailure", "crashed", True),
+        ("OnFailure", "destroyed", True),
+    ],
+)
+def test_the_restart_policy_speaks_when_it_ended_by_itself(policy: str, reason: str, starts: bool) -> None:
+    cluster = two_nodes().domain(restartPolicy=policy).assigned("a").seen("a", "shutoff", reason)
+    if starts:
+        expect_action(cluster, ActionKind.START)
+    else:
+        expect_hold(cluster, Reason.COMPLETED)
+
+
+def test_after_a_wanted_stop_even_policy_never_starts_it_again() -> None:
+    cluster = two_nodes().domain(restartPolicy="Never").assigned("a", stopped=True)
+    expect_action(cluster.seen("a", "shutoff", "shutdown"), ActionKind.START)
+
+
+def test_the_first_restart_is_immediate_and_later_ones_pause() -> None:
+    cluster = two_nodes().domain().assigned("a").seen("a", "shutoff", "crashed")
+    expect_action(cluster.given(restarts={UUID: Restarts(1, NOW - 1)}), ActionKind.START)
+    expect_hold(cluster.given(restarts={UUID: Restarts(4, NOW - 1)}), Reason.CRASH_LOOP)
+
+
+def test_a_vanished_domain_whose_end_was_witnessed_is_started_at_once() -> None:
+    """I22a: even while another node does not answer."""
+    cluster = two_nodes().silent("b").domain().assigned("a").witnessed("a", "destroyed")
+    expect_action(cluster, ActionKind.START)
+
+
+@pytest.mark.parametrize(("detail", "session"), [("migrated", 1), ("destroyed", 0)])
+def test_an_end_that_proves_nothing_is_not_enough(detail: str, session: int) -> None:
+    cluster = two_nodes().domain().assigned("a").witnessed("a", detail, session=session)
+    cluster.given(migrated={UUID} if detail == "migrated" else set())
+    reason = Reason.RUNS_ELSEWHERE if detail == "migrated" else None
+    if reason is not None:
+        expect_hold(cluster, reason)
+    else:
+        expect_action(cluster, ActionKind.START)  # by I22c: both nodes were read twice
+
+
+def test_a_vanished_domain_waits_for_two_complete_listings() -> None:
+    """I22c: one listing of each node is not enough."""
+    cluster = two_nodes().domain().assigned("a").given(signs={UUID: 994.0})
+    expect_hold(cluster, Reason.READING_ALL_NODES)
+    cluster.given(signs={UUID: 980.0})
+    expect_action(cluster, ActionKind.START)
+
+
+def test_an_unread_candidate_holds_a_vanished_domain_and_names_the_way_out() -> None:
+    cluster = two_nodes().domain().assigned("a", candidates=("a", "b")).silent("b")
+    verdict = cluster.verdict()
+    assert verdict.deferred is not None and verdict.deferred.reason is Reason.NODE_UNREACHABLE
+    assert "confirm-dead b" in verdict.deferred.command
+
+
+def test_hand_migrations_block_a_start_while_any_node_is_unread() -> None:
+    cluster = two_nodes().domain().assigned("a").silent("b")
+    expect_action(cluster, ActionKind.START)
+    expect_hold(cluster.given(policy=Policy(hand_migrations=True)), Reason.NODE_NOT_READ)
+
+
+@pytest.mark.parametrize("reason", ["migrated", "unknown"])
+def test_a_shut_off_domain_that_may_have_moved_needs_the_full_read(reason: str) -> None:
+    cluster = two_nodes().domain().assigned("a").seen("a", "shutoff", reason).given(signs={UUID: 994.0})
+    expect_hold(cluster, Reason.READING_ALL_NODES)
+
+
+def test_a_definition_that_carries_the_open_start_intent_may_be_started() -> None:
+    """I22b: a leader died between define and create."""
+    cluster = (
+        two_nodes().domain().assigned("a").intends(IntentKind.START, "a").seen("a", "shutoff", "unknown")
+    )
+    expect_action(cluster.silent("b").given(signs={UUID: 999.0}), ActionKind.START)
+
+
+def test_an_open_intent_is_no_evidence_for_a_domain_that_migrated_away() -> None:
+    cluster = (
+        two_nodes().domain().assigned("a").intends(IntentKind.START, "a")
+    cluster.seen("a", "shutoff", "migrated")
+    )
+    expect_hold(cluster.given(migrated={UUID}), Reason.RUNS_ELSEWHERE)
+
+
+# --- unreachable, dead, returned
+
+
+def test_an_unreachable_home_holds_the_domain() -> None:
+    """I3: unreachable is not absent."""
+    verdict = running_on_a().silent("a").verdict()
+    assert verdict.deferred is not None and verdict.deferred.reason is Reason.NODE_UNREACHABLE
+    assert verdict.deferred.command == "domctl node confirm-dead a"
+
+
+def test_a_dead_node_releases_the_domain_and_is_put_into_quarantine() -> None:
+    action = running_on_a().silent("a").dead("a").verdict().action
+    assert action is not None and action.kind is ActionKind.RELEASE and action.quarantine
+    assert action.after is not None and action.after.candidates == ()
+    assert action.after.proofs[-1].rule is Rule.CONFIRMED_DEAD
+
+
+def test_a_released_domain_is_placed_elsewhere() -> None:
+    proof = Proof(node="a", rule=Rule.CONFIRMED_DEAD, epoch=3, at="now")
+    cluster = two_nodes().domain().assigned("a", candidates=(), proofs=(proof,)).silent("a").dead("a")
+    verdict = cluster.verdict()
+    assert verdict.action is not None and verdict.action.kind is ActionKind.START
+    assert verdict.action.node == "b" and verdict.action.dead_proofs == ("a",)
+    assert verdict.action.after is not None and verdict.action.after.candidates == ("b",)
+
+
+def test_a_domain_with_a_disk_of_the_dead_node_is_not_started_without_it() -> None:
+    proof = Proof(node="a", rule=Rule.CONFIRMED_DEAD, epoch=3, at="now")
+    disks = [{"name": "root", "source": {"file": "/data/x.img"}, "format": "raw"}]
+    cluster = (
+        two_nodes().domain(disks=disks).assigned("a", candidates=(), proofs=(proof,)).silent("a").dead("a")
+    )
+    expect_hold(cluster, Reason.PINNED_BY_STORAGE)
+
+
+def test_an_unused_proof_ends_when_the_node_answers() -> None:
+    proof = Proof(node="a", rule=Rule.CONFIRMED_DEAD, epoch=3, at="now")
+    cluster = two_nodes().domain().assigned("a", candidates=(), proofs=(proof,))
+    action = cluster.verdict().action
+    assert action is not None and action.kind is ActionKind.RECORD and action.after is not None
+    assert action.after.candidates == ("a",) and action.after.proofs == ()
+
+
+def test_a_copy_on_a_returned_node_is_taken_into_account_again() -> None:
+    proof = Proof(node="a", rule=Rule.CONFIRMED_DEAD, epoch=3, at="now")
+    cluster = two_nodes().domain().assigned("b", proofs=(proof,)).seen("b").seen("a", "shutoff", "unknown")
+    action = cluster.verdict().action
+    assert action is not None and action.after is not None and action.after.candidates == ("a", "b")
+
+
+def test_a_stale_definition_elsewhere_is_undefined_before_anything_else() -> None:
+    """I2: the definition is the capability."""
+    cluster = (
+        two_nodes().domain().assigned("b", candidates=("a", "b")).seen("b").seen("a", "shutoff", "unknown")
+    )
+    expect_action(cluster, ActionKind.REVOKE, "a")
+
+
+# --- duplicates and movers
+
+
+def test_two_active_copies_are_an_alarm_and_nothing_is_destroyed() -> None:
+    """I1, I13."""
+    expect_hold(running_on_a().seen("b"), Reason.DUPLICATE)
+
+
+def test_an_operator_chooses_the_copy_that_stays() -> None:
+    cluster = running_on_a().seen("b").resolved(keep="a")
+    expect_action(cluster, ActionKind.DESTROY, "b")
+
+
+def test_keeping_the_other_copy_moves_the_assignment_first() -> None:
+    action = running_on_a().seen("b").resolved(keep="b").verdict().action
+    assert action is not None and action.kind is ActionKind.RECORD and action.after is not None
+    assert action.after.node == "b" and set(action.after.candidates) == {"a", "b"}
+
+
+def test_a_domain_that_somebody_migrated_by_hand_is_left_alone() -> None:
+    expect_hold(two_nodes().domain().assigned("a").seen("b"), Reason.RUNS_ELSEWHERE)
+
+
+def test_a_running_migration_is_not_disturbed() -> None:
+    expect_hold(running_on_a().seen("b", "paused", "migration"), Reason.MIGRATION_IN_PROGRESS)
+
+
+def test_a_running_domain_that_fits_no_more_is_not_stopped() -> None:
+    cluster = two_nodes().domain(placement={"node": "b"}).assigned("a").seen("a")
+    expect_hold(cluster, Reason.MUST_STOP_TO_MOVE)
+
+
+def test_a_shut_off_domain_moves_by_losing_its_definition_first() -> None:
+    cluster = two_nodes().domain(placement={"node": "b"}, state="shutoff").assigned("a")
+    cluster.seen("a", "shutoff", "shutdown")
+    action = cluster.verdict().action
+    assert action is not None and action.kind is ActionKind.REVOKE and action.settled is not None
+    assert action.settled.candidates == () and action.settled.proofs[-1].rule is Rule.REVOKED
+    assert not action.settled.proofs[-1].vanished
+
+
+def test_a_proof_from_an_unproving_state_is_marked_as_vanished() -> None:
+    cluster = two_nodes().domain(placement={"node": "b"}, state="shutoff").assigned("a")
+    action = cluster.seen("a", "shutoff", "unknown").verdict().action
+    assert action is not None and action.settled is not None and action.settled.proofs[-1].vanished
+
+
+@pytest.mark.parametrize("change", [{"managed_save": True}, {"snapshots": 2}])
+def test_saved_state_pins_a_domain_to_its_node(change: dict[str, object]) -> None:
+    cluster = two_nodes().domain(placement={"node": "b"}, state="shutoff").assigned("a")
+    expect_hold(cluster.seen("a", "shutoff", "saved", **change), Reason.PINNED_BY_STORAGE)
+
+
+# --- stopping
+
+
+def test_the_ladder_begins_with_acpi_and_ends_with_destroy() -> None:
+    cluster = two_nodes().domain(state="shutoff").assigned("a").seen("a")
+    expect_action(cluster, ActionKind.SHUTDOWN)
+    cluster.given(ladders={UUID: Ladder(0, NOW - 10)})
+    expect_hold(cluster, Reason.SHUTTING_DOWN)
+    cluster.given(ladders={UUID: Ladder(0, NOW - 61)})
+    expect_action(cluster, ActionKind.DESTROY)
+
+
+def test_a_ladder_without_destroy_never_destroys() -> None:
+    ladder = [{"method": "acpi", "timeoutSeconds": 5}]
+    cluster = two_nodes().domain(state="shutoff", shutdown=ladder).assigned("a").seen("a")
+    expect_hold(cluster.given(ladders={UUID: Ladder(0, NOW - 6)}), Reason.SHUTDOWN_IGNORED)
+
+
+def test_a_stopped_domain_closes_its_stop_intent() -> None:
+    cluster = two_nodes().domain(state="shutoff").assigned("a").intends(IntentKind.STOP, "a")
+    action = cluster.seen("a", "shutoff", "destroyed").verdict().action
+    assert action is not None and action.kind is ActionKind.RECORD and action.after is not None
+    assert action.after.stopped and action.after.intent is None
+
+
+@pytest.mark.parametrize("state", ["paused", "crashed", "pmsuspended"])
+def test_a_domain_that_is_active_but_does_not_run_is_left_to_its_admin(state: str) -> None:
+    cluster = two_nodes().domain().assigned("a").seen("a", state, "user", active=True)
+    verdict = cluster.verdict()
+    assert verdict.action is None and verdict.deferred is not None and "virsh" in verdict.deferred.command
+
+
+# --- deletion
+
+
+DELETED = {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["domctl.io/undefine"]}
+
+
+def test_a_deleted_domain_is_shut_down_then_undefined_then_removed() -> None:
+    cluster = two_nodes().domain(meta=DELETED).assigned("a").seen("a")
+    action = cluster.verdict().action
+    assert action is not None and action.kind is ActionKind.SHUTDOWN
+    assert action.after is not None and action.after.tombstone
+    cluster.seen("a", "shutoff", "destroyed")
+    expect_action(cluster, ActionKind.REVOKE)
+    proof = Proof(node="a", rule=Rule.REVOKED, epoch=4, at="now")
+    cluster.sightings = {}
+    cluster.assigned("a", candidates=(), proofs=(proof,), tombstone=True)
+    action = cluster.verdict().action
+    assert action is not None and action.kind is ActionKind.FINISH and action.after is None
+
+
+def test_a_deleted_domain_on_an_unreachable_node_waits() -> None:
+    expect_hold(two_nodes().domain(meta=DELETED).assigned("a").silent("a"), Reason.NODE_UNREACHABLE)
+
+
+def test_a_domain_that_was_never_placed_is_removed_at_once() -> None:
+    action = two_nodes().domain(meta=DELETED).verdict().action
+    assert action is not None and action.kind is ActionKind.FINISH
+
+
+def test_deletion_policy_orphan_hands_the_domain_back() -> None:
+    cluster = two_nodes().domain(meta=DELETED, deletionPolicy="Orphan").assigned("a").seen("a")
+    expect_action(cluster, ActionKind.HAND_BACK)
+
+
+def test_a_tombstone_outlives_its_object_until_a_dead_node_answers() -> None:
+    """I11 and F29: the domain may come back with the node."""
+    proof = Proof(node="a", rule=Rule.CONFIRMED_DEAD, epoch=4, at="now")
+    cluster = two_nodes().domain(meta=DELETED).assigned("a", candidates=(), proofs=(proof,), tombstone=True)
+    cluster.silent("a").dead("a")
+    action = cluster.verdict().action
+    assert action is not None and action.kind is ActionKind.FINISH and action.after is not None
+    cluster.domains = {}
+    assert cluster.verdict().action is None
+    cluster.more.pop("dead")
+    cluster.answering("a")
+    action = cluster.verdict().action
+    assert action is not None and action.after is not None and action.after.candidates == ("a",)
+
+
+def test_an_object_that_vanished_without_deletion_leaves_its_domain_alone() -> None:
+    cluster = running_on_a()
+    cluster.domains = {}
+    expect_hold(cluster, Reason.OBJECT_MISSING)
+
+
+# --- holds on everything
+
+
+def test_an_untrusted_store_stops_every_change() -> None:
+    expect_hold(two_nodes().domain().given(hold="the store was restored"), Reason.STORE_NOT_TRUSTED)
+
+
+def test_a_corrupt_assignment_is_not_the_lack_of_one() -> None:
+    expect_hold(two_nodes().domain().given(unreadable=frozenset({UUID})), Reason.ASSIGNMENT_UNREADABLE)
+
+
+def test_a_mark_of_another_cluster_wins_over_the_assignment() -> None:
+    mark = Mark("another-cluster", UUID, 9, "x")
+    expect_hold(two_nodes().domain().assigned("a").seen("a", config_mark=mark), Reason.FOREIGN_MARK)
+
+
+def test_a_mark_from_the_future_says_that_the_store_was_restored() -> None:
+    mark = Mark(CLUSTER, UUID, 9, "x")
+    expect_hold(two_nodes().domain().assigned("a").seen("a", live_mark=mark), Reason.STORE_RESTORED)
+
+
+def test_nothing_is_done_twice_on_one_observation() -> None:
+    """I6: what was changed is unknown until a listing sent afterwards."""
+    cluster = running_on_a().given(awaiting={(UUID, "a"): 995.0})
+    expect_hold(cluster, Reason.AWAITING_OBSERVATION)
+    cluster.given(awaiting={(UUID, "a"): 994.9})
+    assert cluster.verdict().deferred is None
+
+
+def test_an_observe_only_node_is_never_changed() -> None:
+    cluster = Cluster().node("a", observeOnly=True).domain().assigned("a").seen("a", "shutoff", "crashed")
+    expect_hold(cluster, Reason.NODE_OBSERVE_ONLY)
+
+
+def test_what_libvirt_refused_is_not_sent_again_until_the_spec_changes() -> None:
+    cluster = two_nodes().domain().assigned("a").seen("a", "shutoff", "destroyed")
+    _, digest = cluster.rendered("a")
+    cluster.given(stalls={UUID: Stall("a", digest, "define on a: unsupported machine")})
+    expect_hold(cluster, Reason.REJECTED)
+    cluster.domain(memory="48Mi")
+    expect_action(cluster, ActionKind.START)
+
+
+def test_a_failed_attempt_pauses() -> None:
+    cluster = two_nodes().domain().assigned("a").seen("a", "shutoff", "failed")
+    expect_hold(cluster.given(backoffs={UUID: Backoff(3, NOW + 4, "no memory")}), Reason.BACKING_OFF)
+
+
+@pytest.mark.parametrize(
+    ("spec", "state", "reason"),
+    [
+        ({"state": "shutoff"}, "running", "booted"),
+        ({"state": "shutoff", "placement": {"node": "b"}}, "shutoff", "destroyed"),
+    ],
+)
+def test_a_leader_whose_predecessor_did_not_resign_takes_nothing_away_before_the_quiet_time(
+    spec: dict[str, object], state: str, reason: str
+) -> None:
+    cluster = two_nodes().domain(**spec).assigned("a").seen("a", state, reason)
+    cluster.resigned = False
+    expect_hold(cluster, Reason.QUIET_TIME)
+
+
+def test_a_new_leader_may_start_what_ended_at_home_without_waiting() -> None:
+    cluster = two_nodes().domain().assigned("a").seen("a", "shutoff", "crashed")
+    cluster.resigned = False
+    expect_action(cluster, ActionKind.START)
+
+
+def test_the_full_read_waits_for_the_quiet_time() -> None:
+    cluster = two_nodes().domain().assigned("a")
+    cluster.resigned = False
+    expect_hold(cluster, Reason.QUIET_TIME)
