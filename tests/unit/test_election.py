@@ -157,9 +157,7 @@ def test_a_permit_lasts_as_the_timing_says_from_when_the_keep_alive_was_sent() -
     virtualtime.run(main())
 
 
-def test_a_crashed_leader_is_followed_within_its_ttl_and_a_second_as_one_that_did_not_resign() -> (
-    None
-):
+def test_a_crashed_leader_is_followed_within_its_ttl_and_a_second_as_one_that_did_not_resign() -> None:
     async def main() -> None:
         async with cluster() as c:
             a, b = c.replica("a"), c.replica("b")
@@ -244,9 +242,7 @@ def test_a_leader_whose_mutations_all_came_back_resigns() -> None:
     virtualtime.run(main())
 
 
-def test_a_leader_cut_off_stops_acting_before_the_next_one_begins_and_learns_of_it_once_back() -> (
-    None
-):
+def test_a_leader_cut_off_stops_acting_before_the_next_one_begins_and_learns_of_it_once_back() -> None:
     async def main() -> None:
         async with cluster() as c:
             a, b = c.replica("a"), c.replica("b")
