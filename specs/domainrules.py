@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from specs import metarules, paths, quantity
+from specs import metarules, overlay, paths, quantity
 from specs.problems import Keys, shown
 from specs.walker import Report
 
@@ -37,6 +37,9 @@ def check_domain(spec: object, report: Report) -> None:
     _check_names(spec, report)
     _check_ladder(spec.get("shutdown"), report)
     _check_type(spec, report)
+    xml = spec.get("xml")
+    if isinstance(xml, str):
+        report.problems += overlay.check(xml)
     placement = spec.get("placement")
     if isinstance(placement, Mapping):
         metarules.check_labels(placement.get("nodeSelector"), ("spec", "placement", "nodeSelector"), report)
