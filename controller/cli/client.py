@@ -70,9 +70,7 @@ class Client:
     def get(self, path: str, query: Query = (), accept: str = JSON) -> Any:
         return self.call("GET", path, query, accept=accept)
 
-    def call(
-        self, method: str, path: str, query: Query = (), body: object = None, **headers: str
-    ) -> Any:
+    def call(self, method: str, path: str, query: Query = (), body: object = None, **headers: str) -> Any:
         """The decoded answer. `headers`: `accept`, `content_type`. Raises StatusError, Unreached."""
         content = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()
         sent = {"Accept": headers.get("accept", JSON), "Accept-Encoding": "gzip"}
@@ -137,7 +135,12 @@ class Client:
         raise AssertionError("unreachable")
 
     def _send(
-        self, connection: http.client.HTTPConnection, method: str, url: str, content: bytes, headers: dict[str, str]
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        url: str,
+        content: bytes,
+        headers: dict[str, str],
     ) -> http.client.HTTPResponse:
         sent = {"User-Agent": "domctl", **headers}
         if self._proof.authorization:
@@ -266,7 +269,11 @@ def _status(code: int, answer: bytes) -> dict[str, Any]:
         pass
     text = answer.decode(errors="replace").strip()[:200]
     reasons = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 503: "ServiceUnavailable"}
-    return {"code": code, "reason": reasons.get(code, ""), "message": text or http.client.responses.get(code, "")}
+    return {
+        "code": code,
+        "reason": reasons.get(code, ""),
+        "message": text or http.client.responses.get(code, ""),
+    }
 
 
 def _retry_after_s(response: http.client.HTTPResponse) -> float:

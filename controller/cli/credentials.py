@@ -150,7 +150,7 @@ def _is_loopback(server: str) -> bool:
 def _run_plugin(plugin: Mapping[str, Any], target: Target) -> dict[str, Any]:
     """The plugin's credential in the kubeconfig's own words."""
     import json  # noqa: PLC0415
-    import subprocess  # noqa: PLC0415, S404
+    import subprocess  # noqa: PLC0415
     import sys  # noqa: PLC0415
 
     version, command = str(plugin.get("apiVersion") or ""), str(plugin.get("command") or "")
@@ -160,7 +160,11 @@ def _run_plugin(plugin: Mapping[str, Any], target: Target) -> dict[str, Any]:
     interactive = mode != "Never" and sys.stdin is not None and sys.stdin.isatty()
     if mode == "Always" and not interactive:
         raise CliError("exec plugin needs a terminal (interactiveMode: Always), and stdin is none")
-    info: dict[str, Any] = {"apiVersion": version, "kind": "ExecCredential", "spec": {"interactive": interactive}}
+    info: dict[str, Any] = {
+        "apiVersion": version,
+        "kind": "ExecCredential",
+        "spec": {"interactive": interactive},
+    }
     if plugin.get("provideClusterInfo"):
         info["spec"]["cluster"] = {k: v for k, v in target.cluster.items() if k != "extensions"}
     environ = {str(e.get("name")): str(e.get("value")) for e in plugin.get("env") or ()}
@@ -175,7 +179,9 @@ def _run_plugin(plugin: Mapping[str, Any], target: Target) -> dict[str, Any]:
         )
         status = json.loads(done.stdout)["status"]
     except FileNotFoundError:
-        raise CliError(f"exec plugin: {command} not found", hint=str(plugin.get("installHint") or "")) from None
+        raise CliError(
+            f"exec plugin: {command} not found", hint=str(plugin.get("installHint") or "")
+        ) from None
     except (OSError, subprocess.SubprocessError) as error:
         raise CliError(f"exec plugin: {error}") from None
     except (ValueError, KeyError, TypeError):
@@ -191,7 +197,9 @@ def _credential(status: object, command: str) -> dict[str, Any]:
     if given.get("token"):
         found["token"] = str(given["token"])
     if given.get("clientCertificateData"):
-        found["client-certificate-data"] = base64.b64encode(str(given["clientCertificateData"]).encode()).decode()
+        found["client-certificate-data"] = base64.b64encode(
+            str(given["clientCertificateData"]).encode()
+        ).decode()
         found["client-key-data"] = base64.b64encode(str(given.get("clientKeyData") or "").encode()).decode()
     if not found:
         raise CliError(f"exec plugin: {command} gave neither a token nor a client certificate")

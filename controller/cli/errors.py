@@ -98,7 +98,11 @@ class StatusError(CliError):
             field, message = cause.get("field", ""), cause.get("message", "")
             lines.append(f"{field}: {message}" if field else str(message))
         lines = list(dict.fromkeys(lines))
-        return f"{subject}{where}: {lines[0]}" if len(lines) == 1 else "\n* ".join([f"{subject}{where}:", *lines])
+        return (
+            f"{subject}{where}: {lines[0]}"
+            if len(lines) == 1
+            else "\n* ".join([f"{subject}{where}:", *lines])
+        )
 
 
 class Reported(CliError):
@@ -116,7 +120,7 @@ def rendered(error: CliError) -> str:
     lines = [error.text()] if error.text() else []
     if error.hint:
         lines.append(f"hint: {error.hint}")
-    return "".join(f"{printable(line, keep='\n\t')}\n" for line in lines) if lines else ""
+    return "".join(printable(line, keep="\n\t") + "\n" for line in lines)
 
 
 def printable(text: str, keep: str = "") -> str:

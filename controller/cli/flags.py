@@ -40,9 +40,7 @@ class Flags:
     def describe(self, usage: str, about: str, examples: Sequence[tuple[str, str]]) -> None:
         self.usage, self.about, self.examples = usage, about, examples
 
-    def value(
-        self, *names: str, default: Any = "", to: Callable[[str], Any] = str, text: str = ""
-    ) -> None:
+    def value(self, *names: str, default: Any = "", to: Callable[[str], Any] = str, text: str = "") -> None:
         """An option with a value."""
         self.parser.add_argument(*names, default=default, type=to)
         shown = f"'{default}'" if isinstance(default, str) and to is str else str(default)
@@ -145,7 +143,7 @@ _INSECURE = "If true, the server's certificate will not be checked for validity.
 
 
 def duration_s(text: str) -> float:
-    """`60s`, `2m`, `1m30s`, `500ms`, `1.5h`, `0`; raises ValueError. Negative: for ever, as kubectl has it."""
+    """`60s`, `2m`, `1m30s`, `500ms`, `1.5h`, `0`; raises ValueError. What negative means is the verb's."""
     sign = -1.0 if text.startswith("-") else 1.0
     rest = text.removeprefix("-")
     if rest == "0":

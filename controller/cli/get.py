@@ -12,7 +12,7 @@ from controller.cli import lists, output, table
 from controller.cli.client import JSON, TABLE, connect
 from controller.cli.errors import CliError, Reported, StatusError, UsageError, rendered
 from controller.cli.resources import named
-from controller.cli.watch import follow
+from controller.cli.watch import Scope, follow
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +55,9 @@ def configure(flags: Flags) -> None:
     flags.switch("--ignore-not-found", text="Return exit code 0 if an object does not exist.")
     flags.values("-L", "--label-columns", text="Labels that are presented as columns.")
     flags.value("--sort-by", text="Sort the list by this field, a JSONPath (e.g. '{.metadata.name}').")
-    flags.value("--chunk-size", default=lists.PAGE, to=int, text="Read lists in pages of this size; 0: whole.")
+    flags.value(
+        "--chunk-size", default=lists.PAGE, to=int, text="Read lists in pages of this size; 0: whole."
+    )
     flags.connection()
 
 
@@ -92,7 +94,8 @@ def _tables(client: Client, args: argparse.Namespace, targets: Sequence[tuple[Re
     failed: list[CliError] = []
     shown = 0
     for resource, names in targets:
-        found = _collect(client, args, resource, names, TABLE, failed)
+        found, missing = _collect(client, args, resource, names, TABLE)
+        failed += missing
         rows = _as_table(found)
         if args.sort_by:
             _sort(rows, args.sort_by)
@@ -113,12 +116,16 @@ def _nothing(client: Client, args: argparse.Namespace, targets: Sequence[tuple[R
 
 
 def _objects(
-    client: Client, args: argparse.Namespace, wanted: output.Format, targets: Sequence[tuple[Resource, list[str]]]
+    client: Client,
+    args: argparse.Namespace,
+    wanted: output.Format,
+    targets: Sequence[tuple[Resource, list[str]]],
 ) -> int:
     failed: list[CliError] = []
     found: list[tuple[Resource, dict[str, Any]]] = []
     for resource, names in targets:
-        one = _collect(client, args, resource, names, JSON, failed)
+        one, missing = _collect(client, args, resource, names, JSON)
+        failed += missing
         found += [(resource, item) for item in lists.items(one)]
     single = len(targets) == 1 and len(targets[0][1]) == 1
     if found or not (single or failed):
@@ -136,16 +143,16 @@ def _objects(
 
 
 def _collect(
-    client: Client, args: argparse.Namespace, resource: Resource, names: Sequence[str], accept: str,
-    failed: list[CliError],
-) -> dict[str, Any]:
-    """A List or Table of all, or of the names; what is missing goes to `failed`."""
+    client: Client, args: argparse.Namespace, resource: Resource, names: Sequence[str], accept: str
+) -> tuple[dict[str, Any], list[CliError]]:
+    """A List or Table of all, or of the names, and what could not be had of these."""
     namespace = _namespace(client, args, resource)
     query = [("includeObject", "Object")] if args.sort_by and accept == TABLE else []
     if not names:
         query += lists.selectors(args)
-        return lists.read(client, resource.path(namespace), query, accept, max(args.chunk_size, 0))
+        return lists.read(client, resource.path(namespace), query, accept, max(args.chunk_size, 0)), []
     whole: dict[str, Any] = {}
+    failed: list[CliError] = []
     for name in names:
         try:
             one = client.get(resource.path(namespace, name), query, accept)
@@ -156,7 +163,7 @@ def _collect(
         part = one if one.get("kind") == "Table" else {"kind": "List", "items": [one]}
         key = "rows" if "rows" in part else "items"
         whole = {**part, **whole, key: [*(whole.get(key) or []), *(part.get(key) or [])]}
-    return whole
+    return whole, failed
 
 
 def _as_table(found: dict[str, Any]) -> dict[str, Any]:
@@ -194,7 +201,10 @@ def _sort_key(by: str) -> Callable[[object], tuple[int, float, str]]:
 
 
 def _watch(
-    client: Client, args: argparse.Namespace, wanted: output.Format, targets: Sequence[tuple[Resource, list[str]]]
+    client: Client,
+    args: argparse.Namespace,
+    wanted: output.Format,
+    targets: Sequence[tuple[Resource, list[str]]],
 ) -> int:
     if len(targets) != 1 or len(targets[0][1]) > 1:
         raise UsageError("you may only specify a single resource type, and one name at most, with --watch")
@@ -202,16 +212,16 @@ def _watch(
     query = [lists.by_name(names[0])] if names else lists.selectors(args)
     path = resource.path(_namespace(client, args, resource))
     show = _Show(args, wanted, resource)
-    accept = TABLE if wanted.is_table else JSON
+    scope = Scope(path, query, TABLE if wanted.is_table else JSON)
     if names and not args.ignore_not_found:
         client.get(resource.path(_namespace(client, args, resource), names[0]))  # NotFound, as without -w
     quiet = args.watch_only
     while True:
-        listed = lists.read(client, path, query, accept)
+        listed = lists.read(client, path, query, scope.accept)
         show.listed(listed, quiet=quiet)
         quiet = False
         try:
-            for event, value in follow(client, path, query, lists.revision(listed), accept=accept):
+            for event, value in follow(client, scope, lists.revision(listed)):
                 show.event(event, value)
         except StatusError as error:
             if not error.is_expired:

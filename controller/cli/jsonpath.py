@@ -1,14 +1,15 @@
 """JSONPath as kubectl's users write it: `{.items[*].metadata.name}`, templates, ranges and simple filters.
 
-A template is text with expressions in braces: paths (`.a.b`, `['a.b']`, `[0]`, `[-1]`, `[1:3]`, `[*]`, `..x`),
-filters (`[?(@.type=="Ready")]`), literals (`{"\\n"}`) and `{range …}…{end}`. A field that is missing gives
-nothing, as kubectl does by default. Parsed first and then evaluated, so that a wrong expression is refused
-before anything was asked of a server.
+A template is text with expressions in braces: paths (`.a.b`, `['a.b']`, `[0]`, `[-1]`, `[1:3]`, `[*]`,
+`..x`), filters (`[?(@.type=="Ready")]`), literals (`{"\\n"}`) and `{range …}…{end}`. A field that is missing
+gives nothing, as kubectl does by default. Parsed first and then evaluated, so that a wrong expression is
+refused before anything was asked of a server.
 """
 
 from __future__ import annotations
 
 import json
+import operator as operators
 import re
 
 from controller.cli.errors import CliError
@@ -27,6 +28,7 @@ _SLICE = re.compile(r"\[(-?\d*):(-?\d*)(?::(-?\d*))?\]")
 _QUOTED = re.compile(r"\[(?:'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\")\]")
 _FILTER = re.compile(r"\[\?\(\s*@((?:[^()=<>!\s]|\[[^\]]*\])*)\s*(?:(==|!=|<=|>=|<|>)\s*([^)]*?)\s*)?\)\]")
 _MISSING = object()
+_ORDER = {"<": operators.lt, ">": operators.gt, "<=": operators.le, ">=": operators.ge}
 
 
 class Template:
@@ -200,15 +202,12 @@ def _matches(condition: tuple[Path, str, Any], item: Any) -> bool:
     found = _walk(steps, [item])
     if not operator:
         return bool(found)
-    value = found[0] if found else _MISSING
+    value: Any = found[0] if found else _MISSING
     if operator in {"==", "!="}:
         same = value == wanted and isinstance(value, bool) == isinstance(wanted, bool)
         return same == (operator == "==")
     try:
-        return {
-            "<": lambda: value < wanted, ">": lambda: value > wanted,
-            "<=": lambda: value <= wanted, ">=": lambda: value >= wanted,
-        }[operator]()
+        return bool(_ORDER[operator](value, wanted))
     except TypeError:
         return False
 

@@ -3,7 +3,7 @@
 `--kubeconfig`, else the files of $KUBECONFIG merged (the first to name something wins), else
 ~/.kube/config; then the options of the command line over what was found. Paths in a file are relative to it.
 A file that is JSON (as `domctl serve` writes it) costs no YAML parser, which is a third of a quick command's
-time. Nothing is opened here but these files: certificates and tokens are read in `controller.cli.credentials`.
+time. Nothing is opened here but these files: certificates and tokens are `controller.cli.credentials`'.
 Proxies are not supported.
 """
 

@@ -24,10 +24,17 @@ PAGE = 500
 
 
 def configure_selectors(flags: Flags) -> None:
-    flags.value("-l", "--selector", text="Selector (label query) to filter on, supports '=', '==', '!=', 'in', "
-                "'notin'.(e.g. -l key1=value1,key2=value2,key3 in (value3))")
-    flags.value("--field-selector", text="Selector (field query) to filter on, supports '=', '==', and '!='. "
-                "The server knows a few fields per type, metadata.name among them.")
+    flags.value(
+        "-l",
+        "--selector",
+        text="Selector (label query) to filter on, supports '=', '==', '!=', 'in', "
+        "'notin'.(e.g. -l key1=value1,key2=value2,key3 in (value3))",
+    )
+    flags.value(
+        "--field-selector",
+        text="Selector (field query) to filter on, supports '=', '==', and '!='. "
+        "The server knows a few fields per type, metadata.name among them.",
+    )
 
 
 def selectors(args: argparse.Namespace) -> list[tuple[str, str]]:
@@ -44,7 +51,9 @@ def no_selectors_with_names(args: argparse.Namespace) -> None:
         raise UsageError("name cannot be provided when a selector is specified")
 
 
-def read(client: Client, path: str, query: Query = (), accept: str = JSON, page: int = PAGE) -> dict[str, Any]:
+def read(
+    client: Client, path: str, query: Query = (), accept: str = JSON, page: int = PAGE
+) -> dict[str, Any]:
     """The whole collection, as a List or a Table; resourceVersion is that of all of it."""
     asked = [*query, ("limit", str(page))] if page else list(query)
     whole: dict[str, Any] = client.get(path, asked, accept)

@@ -31,8 +31,10 @@ class Format:
         self.template: jsonpath.Template | None = None
         self.columns: list[tuple[str, jsonpath.Template]] = []
         if kind not in {"", "wide", "json", "yaml", "name", *_WITH_ARGUMENT}:
-            raise CliError(f'unable to match a printer suitable for the output format "{option}", '
-                           f"allowed formats are: {FORMATS}")
+            raise CliError(
+                f'unable to match a printer suitable for the output format "{option}", '
+                f"allowed formats are: {FORMATS}"
+            )
         if kind in _WITH_ARGUMENT and not argument:
             raise CliError(f"{kind} format specified but no template given: write {kind}=…")
         if kind.endswith("-file"):

@@ -107,8 +107,10 @@ def named(client: Client, words: Sequence[str]) -> list[tuple[Resource, list[str
         raise UsageError("Required resource not specified.", hint="domctl api-resources lists what there is")
     with_slash = [word for word in words if "/" in word]
     if with_slash and len(with_slash) < len(words):
-        raise UsageError("there is no need to specify a resource type as a separate argument when passing "
-                         "arguments in resource/name form (e.g. 'domctl get resource/<resource_name>')")
+        raise UsageError(
+            "there is no need to specify a resource type as a separate argument when passing "
+            "arguments in resource/name form (e.g. 'domctl get resource/<resource_name>')"
+        )
     if not with_slash:
         types = [find(client, word) for word in words[0].split(",") if word]
         if len(types) != 1 and len(words) > 1:

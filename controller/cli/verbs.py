@@ -17,9 +17,9 @@ VERBS = (
     ("Basic Commands", "validate", "validate", "Check files without a server"),
     ("Domain Commands", "start", "power", "Ask for domains to run"),
     ("Domain Commands", "shutdown", "power", "Ask for domains to be shut down"),
-    ("Ways Out of a Hold", "node confirm-dead", "confirmdead", "Vouch for a node being dead"),
-    ("Ways Out of a Hold", "resolve", "resolve", "Say where one domain is not, or which copy to keep"),
-    ("Ways Out of a Hold", "store ack", "storeack", "Accept a restored or replaced store"),
+    ("Ways Out of a Hold", "node confirm-dead", "decisions", "Vouch for a node being dead"),
+    ("Ways Out of a Hold", "resolve", "decisions", "Say where one domain is not, or which copy to keep"),
+    ("Ways Out of a Hold", "store ack", "decisions", "Accept a restored or replaced store"),
     ("Server", "serve", "serve", "Run the controller and its API server"),
     ("Other Commands", "api-resources", "apiresources", "Print the resources that the server knows"),
     ("Other Commands", "version", "version", "Print the client and server version"),
@@ -28,13 +28,28 @@ VERBS = (
 
 # Global options that take a value, for finding the verb behind them: `domctl -n prod get domains`.
 GLOBAL_WITH_VALUE = frozenset(
-    "-n --namespace --kubeconfig --context --cluster --user --server --token --certificate-authority"
-    " --client-certificate --client-key --tls-server-name --request-timeout -v --v".split()
+    [
+        "-n",
+        "--namespace",
+        "--kubeconfig",
+        "--context",
+        "--cluster",
+        "--user",
+        "--server",
+        "--token",
+        "--certificate-authority",
+        "--client-certificate",
+        "--client-key",
+        "--tls-server-name",
+        "--request-timeout",
+        "-v",
+        "--v",
+    ]
 )
 
 
 def module_of(verb: str) -> str:
-    """"" when there is no such verb."""
+    """ "" when there is no such verb."""
     return next((module for _, name, module, _ in VERBS if name == verb), "")
 
 
@@ -72,7 +87,9 @@ def overview() -> str:
 
 
 def group_help(first: str) -> str:
-    lines = [f"{summary}:\n  domctl {name}\n" for _, name, _, summary in VERBS if name.startswith(first + " ")]
+    lines = [
+        f"{summary}:\n  domctl {name}\n" for _, name, _, summary in VERBS if name.startswith(first + " ")
+    ]
     return "\n".join([*lines, f'Use "domctl {first} COMMAND --help" for more about a command.']) + "\n"
 
 

@@ -27,20 +27,26 @@ _LONGEST_PAUSE_S = 5.0
 _SERVER_ENDS_S = 300
 
 
-def follow(
-    client: Client, path: str, query: Sequence[tuple[str, str]], start: str, *, accept: str = JSON,
-    until: float | None = None,
-) -> Iterator[Event]:
+class Scope:
+    """What is watched: a collection, its selectors, and the form in which objects are wanted."""
+
+    def __init__(self, path: str, query: Sequence[tuple[str, str]], accept: str = JSON) -> None:
+        self.path = path
+        self.query = query
+        self.accept = accept
+
+
+def follow(client: Client, scope: Scope, start: str, until: float | None = None) -> Iterator[Event]:
     """Every change after the revision `start`, as (type, object). Ends at `until` (monotonic), else never.
     Raises StatusError (`is_expired`: list again), Unreached."""
     revision = start
     pause_s, failing_since = _FIRST_PAUSE_S, None
     while until is None or time.monotonic() < until:
-        asked = [*query, ("watch", "true"), ("allowWatchBookmarks", "true")]
+        asked = [*scope.query, ("watch", "true"), ("allowWatchBookmarks", "true")]
         asked += [("resourceVersion", revision), ("timeoutSeconds", str(_SERVER_ENDS_S))]
         began = time.monotonic()
         try:
-            for line in client.stream(path, asked, accept, until):
+            for line in client.stream(scope.path, asked, scope.accept, until):
                 failing_since, pause_s = None, _FIRST_PAUSE_S
                 kind, value = str(line.get("type")), line.get("object") or {}
                 if kind == "ERROR":
@@ -59,7 +65,9 @@ def follow(
 
 
 def _may_pass(error: CliError) -> bool:
-    return isinstance(error, Unreached) or (isinstance(error, StatusError) and error.code >= 429 and error.code != 501)
+    return isinstance(error, Unreached) or (
+        isinstance(error, StatusError) and error.code >= 429 and error.code != 501
+    )
 
 
 def _revision(value: dict[str, Any]) -> str:

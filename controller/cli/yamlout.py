@@ -36,7 +36,7 @@ def _string(dumper: Any, text: str) -> Any:
 def _dumper() -> Any:
     """A dumper of our own: representers are kept per class."""
     base: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    made = type("Dumper", (base,), {"ignore_aliases": lambda self, data: True})
+    made: Any = type("Dumper", (base,), {"ignore_aliases": lambda self, data: True})
     made.add_representer(str, _string)
     return made
 

@@ -1,0 +1,166 @@
+"""Objects from files: everything is checked before anything is sent.
+
+`-f FILE`, `-f DIR` (its .yaml, .yml and .json files, `-R` for those below), `-f -` for stdin. `load` checks
+every document with `specs.validate` and names all problems at once, each as `file:line:column: field: …`;
+`load_names` takes only what identifies an object, for commands that need no more. Whatever is wrong in any
+file, no object of any is used.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from controller.cli.errors import CliError, Reported, UsageError, printable
+from controller.cli.resources import Resource, of_kind
+from specs.kinds import kind_by_name
+from specs.problems import errors, formatted
+from specs.validate import Unknown, load_file_objects
+from specs.yamldoc import load as load_yaml
+
+_SUFFIXES = (".yaml", ".yml", ".json")
+_CHECKS = {"strict": Unknown.STRICT, "warn": Unknown.WARN, "ignore": Unknown.IGNORE}
+_MAX_BYTES = 64 << 20
+
+
+class Manifest:
+    """One object of a file, as it was written. `namespace` is "" for a cluster-scoped kind."""
+
+    def __init__(self, place: str, raw: Mapping[str, Any], resource: Resource) -> None:
+        self.place = place
+        self.raw = raw
+        self.resource = resource
+        self.name = str(raw["metadata"]["name"])
+        self.namespace = str(raw["metadata"].get("namespace") or "")
+
+    @property
+    def label(self) -> str:
+        return f"{self.resource.word}/{self.name}"
+
+
+def load(filenames: Sequence[str], *, recursive: bool, check: str = "strict") -> list[Manifest]:
+    """Raises CliError; problems of the objects were then printed already."""
+    if check not in _CHECKS:
+        raise UsageError(f'invalid --validate "{check}": must be strict, warn or ignore')
+    found: list[Manifest] = []
+    wrong = 0
+    for path in paths(filenames, recursive=recursive):
+        shown = "stdin" if path == "-" else path
+        objects, problems = load_file_objects(_content(path), shown, _CHECKS[check])
+        for problem in problems:
+            sys.stderr.write(printable(formatted(replace(problem, file=shown))) + "\n")
+        wrong += len(errors(problems))
+        found += [Manifest(f"{shown}:{o.line}", o.raw, of_kind(o.value.kind)) for o in objects]
+    wrong += _twins(found)
+    if wrong:
+        sys.stderr.write(f"error: {wrong} problem{'s' if wrong > 1 else ''} found; nothing was sent\n")
+        raise Reported
+    return _some(found)
+
+
+def load_names(filenames: Sequence[str], *, recursive: bool) -> list[Manifest]:
+    """Only kind, name and namespace are looked at. Raises CliError."""
+    found = []
+    for path in paths(filenames, recursive=recursive):
+        shown = "stdin" if path == "-" else path
+        loaded = load_yaml(_content(path))
+        if wrong := errors(loaded.problems):
+            raise CliError("\n".join(printable(formatted(replace(one, file=shown))) for one in wrong))
+        for document in loaded.documents:
+            value = document.value
+            listed = isinstance(value, Mapping) and value.get("kind") == "List"
+            found += [_named(shown, one) for one in (value.get("items") or [] if listed else [value])]
+    return _some(found)
+
+
+def paths(filenames: Sequence[str], *, recursive: bool) -> list[str]:
+    """The files that `-f` names, in order; a directory's by name."""
+    if not filenames:
+        raise UsageError("must specify -f: a file, a directory, or - for stdin")
+    found = []
+    for name in (part for value in filenames for part in value.split(",")):
+        if name.startswith(("http://", "https://")):
+            raise UsageError(f"{name}: URLs are not supported; fetch it first and use -f -")
+        if name == "-" or not os.path.isdir(name):
+            found.append(name)
+            continue
+        inside = sorted(_files(name, recursive=recursive))
+        if not inside:
+            raise CliError(f"error reading [{name}]: recognized file extensions are {list(_SUFFIXES)}")
+        found += inside
+    return found
+
+
+def _files(folder: str, *, recursive: bool) -> list[str]:
+    found: list[str] = []
+    for entry in os.scandir(folder):
+        if entry.is_dir() and recursive:
+            found += _files(entry.path, recursive=True)
+        elif entry.is_file() and entry.name.endswith(_SUFFIXES):
+            found.append(entry.path)
+    return found
+
+
+def _content(path: str) -> bytes:
+    try:
+        if path == "-":
+            content = sys.stdin.buffer.read(_MAX_BYTES + 1)
+        else:
+            with open(path, "rb") as file:
+                content = file.read(_MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise CliError(f'the path "{path}" does not exist') from None
+    except OSError as error:
+        raise CliError(f"cannot read {path}: {error.strerror}") from None
+    if len(content) > _MAX_BYTES:
+        raise CliError(f"{path} has more than {_MAX_BYTES >> 20} MiB")
+    return content
+
+
+def _named(shown: str, value: object) -> Manifest:
+    meta = value.get("metadata") if isinstance(value, Mapping) else None
+    kind = kind_by_name(str(value.get("kind"))) if isinstance(value, Mapping) else None
+    if (
+        kind is None
+        or not isinstance(value, Mapping)
+        or not isinstance(meta, Mapping)
+        or not meta.get("name")
+    ):
+        raise CliError(f"{shown}: an object without a known kind or without metadata.name")
+    return Manifest(shown, value, of_kind(kind.kind))
+
+
+def _twins(found: Sequence[Manifest]) -> int:
+    """The same object in two files: the second would silently win."""
+    seen: dict[tuple[str, str, str], str] = {}
+    twins = 0
+    for one in found:
+        key = (one.resource.kind, one.namespace or "default", one.name)
+        if key in seen and seen[key].rpartition(":")[0] != one.place.rpartition(":")[0]:
+            message = f'{one.resource.kind} "{one.name}" is there twice, first in {seen[key]}'
+            sys.stderr.write(f"{one.place}: {message}\n")
+            twins += 1
+        seen.setdefault(key, one.place)
+    return twins
+
+
+def _some(found: list[Manifest]) -> list[Manifest]:
+    if not found:
+        raise CliError("no objects passed to domctl")
+    return found
+
+
+def namespace_for(manifest: Manifest, default: str, asked: str) -> str:
+    """Where the object belongs; `asked` is what -n says, which must not contradict the file."""
+    if not manifest.resource.namespaced:
+        return ""
+    if manifest.namespace and asked and manifest.namespace != asked:
+        raise CliError(
+            f'{manifest.place}: the namespace from the provided object "{manifest.namespace}" does not match '
+            f"the namespace \"{asked}\". You must pass '--namespace={manifest.namespace}' "
+            "to perform this operation."
+        )
+    return manifest.namespace or default
