@@ -2,8 +2,8 @@
 
 Read in this order: `layout` (what stands where on disk, and what a lab and a host are), `processes` (a
 process is its pid and its start time), `kernel` (the few system calls Python lacks), `config` (the files
-libvirtd reads), `wires` (the switch, the links, the addresses), `cgroups`, `disks`, `power` (a host's
-namespaces and its daemon), `operations` (up, down, status and what tests do to a host), `guest` (what
+libvirtd reads), `wires` (the switch, the links, the addresses), `cgroups`, `disks`, `warmth`, `power` (a
+host's namespaces and its daemon), `operations` (up, down, status and what tests do to a host), `guest` (what
 they boot) and `cli`. Python's standard library, iproute2, util-linux and libvirt are all that is needed.
 
 Everything a lab makes hangs on a few processes: when a host's init is killed, the kernel ends all that

@@ -24,9 +24,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from . import disks, wires
+from . import disks, warmth, wires
 from .config import network_xml, write_files
-from .layout import TCP_PORT, Host, Lab, load, save
+from .layout import DEFAULT_BASE, TCP_PORT, Host, Lab, load, save
 from .power import power_off
 from .processes import Process, recorded, sharing_pid_namespace
 
@@ -91,8 +91,9 @@ def down(base: Path, name: str) -> bool:
     with _locked(directory, create=False):
         _clean(directory, load(directory))
         directory.rmdir()
-    with suppress(OSError):
-        base.rmdir()  # the last lab takes the base away; others' stay
+    if base == DEFAULT_BASE:
+        with suppress(OSError):
+            base.rmdir()  # the last lab takes it away; a directory that was named by --dir stays
     return True
 
 
@@ -182,7 +183,10 @@ def _build(directory: Path, name: str, count: int) -> Lab:
     for host in lab.hosts:
         host.dir.mkdir(parents=True)
         write_files(lab, host)
-    _each(lab.hosts, lambda host: _boot(lab, host, switch))
+    # Where nothing is known of QEMU yet, the first host finds it out for all: they share the processors.
+    first = () if warmth.is_kept() else lab.hosts[:1]
+    _each(first, lambda host: _boot(lab, host, switch))
+    _each(lab.hosts[len(first) :], lambda host: _boot(lab, host, switch))
     lab = replace(lab, complete=True)
     save(lab)
     return lab
@@ -213,6 +217,7 @@ def _boot(lab: Lab, host: Host, switch: Process) -> None:
 
 def _start_daemon(lab: Lab, host: Host) -> None:
     _powered(host)
+    warmth.give(host)
     _run_self("_daemon", lab.directory, host.name)
     if not wires.is_cut(host, _needed_switch(lab)):
         _warm(host)
@@ -239,6 +244,7 @@ def _warm(host: Host) -> None:
     done = _virsh(host, "capabilities; net-list --name")
     if done.returncode != 0:
         raise LabError(f"{host.name} does not answer: {done.stderr.strip()}\n{_log_tail(host)}")
+    warmth.keep(host)
     if "default" not in done.stdout.rsplit("</capabilities>", 1)[-1].split():
         _isolate_network(host)
 
