@@ -250,10 +250,8 @@ def test_a_definition_that_carries_the_open_start_intent_may_be_started() -> Non
 
 
 def test_an_open_intent_is_no_evidence_for_a_domain_that_migrated_away() -> None:
-    cluster = (
-        two_nodes().domain().assigned("a").intends(IntentKind.START, "a")
+    cluster = two_nodes().domain().assigned("a").intends(IntentKind.START, "a")
     cluster.seen("a", "shutoff", "migrated")
-    )
     expect_hold(cluster.given(migrated={UUID}), Reason.RUNS_ELSEWHERE)
 
 
