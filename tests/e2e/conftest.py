@@ -1,0 +1,77 @@
+"""Fixtures of the end-to-end tests: a controller, with an etcd of its own or of the test's, and hosts."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.cluster import Cluster
+from tests.e2e.serve import Controller
+from tests.etcdserver import EtcdServer, require_etcd
+from tests.labhost import LabHost
+
+# As in production but for the waits, which would make each test minutes long.
+QUICK: dict[str, Any] = {
+    "apiVersion": "config.domctl.io/v1",
+    "kind": "ControllerConfig",
+    "timing": {
+        "leaseTtlSeconds": 5,
+        "renewEverySeconds": 1,
+        "actWithinSeconds": 3,
+        "quietSeconds": 2,
+        "suspectAfterSeconds": 5,
+        "probeMaxSeconds": 1,
+    },
+}
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory with a short name: sockets stand below it."""
+    directory = Path(tempfile.mkdtemp(prefix="domctl-e2e-"))
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def controller(place: Path) -> Iterator[Controller]:
+    """Running, with a private etcd."""
+    require_etcd()
+    made = Controller(place, QUICK)
+    try:
+        yield made.start()
+    finally:
+        made.stop()
+
+
+@pytest.fixture
+def cluster(hosts: tuple[LabHost, ...], controller: Controller) -> Cluster:
+    """Three empty hosts, all of them Ready."""
+    made = Cluster(controller, hosts)
+    made.join()
+    return made
+
+
+@pytest.fixture
+def etcd(place: Path) -> Iterator[EtcdServer]:
+    """An etcd that outlives the controller, and that tests may kill or write to."""
+    with EtcdServer(place / "etcd") as server:
+        yield server
+
+
+@pytest.fixture
+def stored_cluster(hosts: tuple[LabHost, ...], etcd: EtcdServer, place: Path) -> Iterator[Cluster]:
+    """As `cluster`, but its store is `etcd`."""
+    config = {**QUICK, "store": {"endpoints": [etcd.endpoint]}}
+    controller = Controller(place / "serve", config)
+    try:
+        made = Cluster(controller.start(), hosts)
+        made.join()
+        yield made
+    finally:
+        controller.stop()

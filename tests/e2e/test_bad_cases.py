@@ -1,0 +1,369 @@
+"""What goes wrong in a cluster, on real parts: each time domctl must do the right thing, and nothing else.
+
+Evidence is what the hosts say, asked with virsh; what domctl says of itself is checked against it.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import time
+import uuid
+
+import pytest
+
+from controller.executor import FAULT_POINTS
+from tests.e2e.client import DOMAINS, NODES, ApiError, condition, is_ready, reason
+from tests.e2e.cluster import Cluster, Copy, copies, domain, node, with_tick_images
+from tests.e2e.serve import Controller, until
+from tests.etcdserver import EtcdServer
+from tests.labhost import LabHost
+from tests.oracle import watching
+
+MARK = "https://domctl.io/xmlns/mark/1"
+FOREIGN = """\
+<domain type='qemu'>
+  <name>{name}</name>{uuid}
+  <memory unit='MiB'>32</memory>
+  <os><type arch='x86_64'>hvm</type></os>
+</domain>
+"""
+
+
+def define(host: LabHost, xml: str) -> None:
+    path = host.path("/run/defined.xml")
+    path.write_text(xml)
+    host.run("virsh", "-q", "define", "/run/defined.xml")
+
+
+def test_an_unreachable_node_at_start_up_holds_only_its_own_domains(
+    hosts: tuple[LabHost, ...], controller: Controller
+) -> None:
+    hosts[2].poweroff()
+    cluster = Cluster(controller, hosts)
+    cluster.join(ready=("n1", "n2"))
+    cluster.apply("here", "there")
+    cluster.apply("stuck", placement={"node": "n3"})
+    cluster.wait_ready("here", "there")
+    until(lambda: "n3" in cluster.message("stuck"), 10, lambda: cluster.story("stuck"))
+    assert condition(cluster.domain("stuck"), "Ready")["status"] != "True"
+    assert reason(cluster.domain("stuck")) in ("NodeUnreachable", "NoNodeFits", "NodeNotRead")
+    assert condition(cluster.node("n3"), "Ready")["status"] != "True"
+    hosts[2].poweron()
+    cluster.wait_ready("stuck")
+    assert cluster.host_of("stuck") == hosts[2]
+
+
+def test_libvirtd_restarted_while_idle_costs_no_guest_and_no_call(cluster: Cluster) -> None:
+    names = ("a", "b", "c", "d", "e", "f")
+    cluster.run(*names)
+    before = {name: cluster.verify(name) for name in names}
+    host, calls = before["a"].host, cluster.mutations()
+    host.kill_libvirtd()
+    node_of = next(name for name, one in cluster.nodes.items() if one == host)
+    until(lambda: not is_ready(cluster.node(node_of)), 10, "the node is still called Ready")
+    host.restart_libvirtd()
+    until(lambda: is_ready(cluster.node(node_of)), 30, "the node does not come back")
+    cluster.wait_ready(*names)
+    time.sleep(3)
+    for name in names:
+        cluster.verify(name, same_run=before[name])
+    assert cluster.mutations() == calls, "a converged cluster must not cause mutating calls"
+
+
+@pytest.mark.parametrize("step", ["define", "create"])
+def test_libvirtd_killed_under_a_start_ends_in_one_running_copy(cluster: Cluster, step: str) -> None:
+    names = [f"d{i}" for i in range(8)]
+    cluster.run("old", placement={"node": "n1"})
+    old, host = cluster.verify("old"), cluster.hosts[0]
+    cluster.apply(*names, placement={"node": "n1"})
+    if step == "create":
+        until(
+            lambda: [c for c in copies(host) if c.name != "old" and c.state == "running"], 20, "none starts"
+        )
+    else:
+        until(lambda: [c for c in copies(host) if c.name != "old"], 20, "none is defined")
+    host.kill_libvirtd()
+    time.sleep(1)
+    host.restart_libvirtd()
+    cluster.wait_ready(*names, "old", timeout_s=60)
+    for name in names:
+        cluster.verify(name)
+    cluster.verify("old", same_run=old)
+
+
+def test_a_killed_qemu_is_started_again_where_it_was(cluster: Cluster) -> None:
+    cluster.run("a")
+    before = cluster.verify("a")
+    kill_qemu(before)
+    again(cluster, before)
+    assert cluster.verify("a").host == before.host
+
+
+@pytest.mark.parametrize("how", ["destroy {0}", "destroy {0}; undefine {0}"])
+def test_a_domain_ended_by_virsh_runs_again(cluster: Cluster, how: str) -> None:
+    cluster.run("a")
+    before = cluster.verify("a")
+    before.host.virsh(how.format(before.uuid))
+    again(cluster, before)
+    assert cluster.verify("a").host == before.host
+
+
+def test_a_domain_undefined_while_it_runs_is_defined_again_and_runs_on(cluster: Cluster) -> None:
+    cluster.run("a")
+    before = cluster.verify("a")
+    before.host.virsh("undefine", before.uuid)
+    until(lambda: cluster.the_copy("a").is_persistent, 20, lambda: cluster.story("a"))
+    cluster.wait_ready("a")
+    cluster.verify("a", same_run=before)
+    assert MARK in before.host.virsh("dumpxml", "--inactive", before.uuid)
+
+
+def test_a_domain_redefined_by_virsh_gets_its_definition_back_and_runs_on(cluster: Cluster) -> None:
+    cluster.run("a")
+    before = cluster.verify("a")
+    xml = before.host.virsh("dumpxml", "--inactive", before.uuid)
+    assert "<vcpu placement='static'>1</vcpu>" in xml
+    define(before.host, xml.replace(">1</vcpu>", ">3</vcpu>"))
+
+    def vcpus() -> str:
+        return before.host.virsh("dumpxml", "--inactive", before.uuid).split("</vcpu>")[0][-1]
+
+    until(lambda: vcpus() == "1", 20, lambda: cluster.story("a"))
+    cluster.wait_ready("a")
+    cluster.verify("a", same_run=before)
+
+
+def test_a_foreign_domain_of_the_same_name_is_refused_explained_and_untouched(cluster: Cluster) -> None:
+    host = cluster.hosts[0]
+    define(host, FOREIGN.format(name="a", uuid=""))
+    host.virsh("start", "a")
+    before, xml = cluster.the_copy("a"), host.virsh("dumpxml", "a")
+    until(lambda: cluster.node("n1")["status"].get("foreignDomains") == 1, 20, "it is not seen")
+    cluster.apply("a", placement={"node": "n1"})
+    shown = cluster.wait_reason("a", "NameTaken")
+    assert condition(shown, "Stalled")["status"] == "True"
+    assert "a" in cluster.message("a") and "n1" in cluster.message("a")
+    time.sleep(2)
+    assert cluster.copies("a") == [before]
+    assert host.virsh("dumpxml", "a") == xml
+    cluster.delete("a")
+    cluster.wait_gone("a")
+    assert cluster.copies("a") == [before]
+
+
+@pytest.mark.parametrize("state", ["running", "shut off"])
+def test_a_clone_that_carries_our_mark_is_never_touched(cluster: Cluster, state: str) -> None:
+    """virt-clone copies <metadata>, so the mark names another UUID than the clone's own."""
+    cluster.run("a")
+    before, host = cluster.verify("a"), cluster.hosts[1]
+    xml = before.host.virsh("dumpxml", "--inactive", before.uuid)
+    clone_uuid = str(uuid.uuid4())
+    clone = re.sub(r"<uuid>[^<]*</uuid>", f"<uuid>{clone_uuid}</uuid>", xml).replace(
+        "<name>a</name>", "<name>clone</name>"
+    )
+    assert MARK in clone
+    define(host, clone)
+    if state == "running":
+        host.virsh("start", "clone")
+    there, known = cluster.the_copy("clone"), host.virsh("dumpxml", "clone")
+    time.sleep(3)
+    cluster.controller.kill()
+    cluster.controller.start()
+    cluster.wait_ready("a")
+    time.sleep(3)
+    assert cluster.the_copy("clone") == there
+    assert host.virsh("dumpxml", "clone") == known
+    cluster.verify("a", same_run=before)
+    cluster.delete("a")
+    cluster.wait_gone("a")
+    assert cluster.the_copy("clone") == there, "deleting the original must not touch the clone"
+
+
+def test_a_spec_that_libvirt_rejects_stalls_with_its_words_and_is_not_tried_in_a_storm(
+    cluster: Cluster,
+) -> None:
+    cluster.apply("a", os={"machine": "no-such-machine"})
+    shown = cluster.wait_reason("a", "Rejected")
+    assert condition(shown, "Stalled")["status"] == "True"
+    assert "no-such-machine" in cluster.message("a"), "libvirt's own words are kept"
+    calls = cluster.mutations()
+    time.sleep(5)
+    assert cluster.mutations() - calls <= 2, "it is tried in a storm"
+    assert not cluster.copies("a")
+    cluster.run("a")  # a corrected spec ends it
+
+
+def test_etcd_gone_for_half_a_minute_leaves_guests_alone_and_then_all_goes_on(
+    stored_cluster: Cluster, etcd: EtcdServer
+) -> None:
+    cluster = stored_cluster
+    cluster.run("a", "b", "c")
+    before = {name: cluster.verify(name) for name in "abc"}
+    etcd.kill()
+    time.sleep(5)
+    kill_qemu(before["c"])  # nobody may act on it now
+    deadline = time.monotonic() + 25
+    while time.monotonic() < deadline:
+        assert cluster.the_copy("c").state == "shut off", "started without a lease"
+        time.sleep(1)
+    for name in "ab":
+        cluster.still(before[name])
+    etcd.start()
+    again(cluster, before["c"], timeout_s=60)
+    cluster.wait_ready("a", "b", "c", timeout_s=60)
+    for name in "ab":
+        cluster.verify(name, same_run=before[name])
+    cluster.run("d")
+
+
+def test_one_host_registered_as_two_nodes_is_refused_the_second_time(cluster: Cluster) -> None:
+    host = cluster.hosts[0]
+    other_uri = host.uri.replace("/system", ":16509/system")
+    assert other_uri != host.uri
+    cluster.controller.apply(node("twin", other_uri))
+    until(lambda: condition(cluster.node("twin"), "Stalled").get("status") == "True", 20, "it is not refused")
+    twin = cluster.node("twin")
+    assert condition(twin, "Ready")["status"] == "False"
+    assert "n1" in condition(twin, "Ready")["message"], "the node that has it already is named"
+    cluster.apply("a", placement={"node": "twin"})
+    time.sleep(3)
+    assert not cluster.copies("a"), "placed on a node that was refused"
+    assert is_ready(cluster.node("n1"))
+    cluster.run("b", placement={"node": "n1"})
+
+
+@pytest.mark.parametrize("garbage", [b"", b"{", b"null", b'{"kind":"Domain"}', b"\x00\xff\xfe"])
+def test_corrupt_objects_are_quarantined_and_nothing_is_deleted(
+    stored_cluster: Cluster, etcd: EtcdServer, garbage: bytes
+) -> None:
+    cluster = stored_cluster
+    cluster.run("a", "b")
+    before = {name: cluster.verify(name) for name in "ab"}
+    etcd.put("/domctl/objects/domains/default/a", garbage)
+    etcd.put("/domctl/objects/domains/default/zzz", garbage)
+    etcd.put(f"/domctl/assignments/{before['b'].uuid}", garbage)
+    time.sleep(3)
+    cluster.controller.kill()
+    cluster.controller.start()
+    time.sleep(5)
+    for name in "ab":
+        cluster.still(before[name])
+    listed = cluster.controller.api().get(DOMAINS)["items"]
+    assert any(item["metadata"]["name"] == "b" for item in listed), "one bad object must not hide others"
+    cluster.run("c")
+
+
+def test_an_emptied_store_deletes_nothing(stored_cluster: Cluster, etcd: EtcdServer) -> None:
+    """Keys that are missing are no wish to delete (I11)."""
+    cluster = stored_cluster
+    cluster.run("a", "b")
+    before = {name: cluster.verify(name) for name in "ab"}
+    begin, end = (base64.b64encode(key).decode() for key in (b"/domctl/objects/", b"/domctl/objects0"))
+    etcd.api("kv/deleterange", {"key": begin, "range_end": end})
+    time.sleep(3)
+    cluster.controller.kill()
+    cluster.controller.start()
+    time.sleep(5)
+    for name in "ab":
+        cluster.still(before[name])
+
+
+START_POINTS = [point for point in FAULT_POINTS if point.startswith("start.")]
+DELETE_POINTS = [p for p in FAULT_POINTS if p.split(".")[0] in ("destroy", "revoke", "finish")]
+
+
+@pytest.mark.parametrize("point", START_POINTS)
+def test_killed_at_any_point_of_a_start_a_restart_converges_and_nothing_runs_twice(
+    cluster: Cluster, point: str
+) -> None:
+    controller = cluster.controller
+    ticks = with_tick_images(cluster.hosts)
+    with watching(ticks, controller.directory / "oracle") as oracle:
+        controller.stop()
+        controller.start(DOMCTL_FAULT_POINT=point)
+        cluster.apply("a", ticking=True)
+        assert controller.wait_end(20) != 0
+        controller.start()
+        cluster.wait_ready("a", timeout_s=60)
+        copy = cluster.verify("a")
+        until(lambda: (ticks[copy.host.name] / "a").stat().st_size > 0, 10, "the guest is silent")
+        time.sleep(1)
+        oracle.check()
+
+
+@pytest.mark.parametrize("point", DELETE_POINTS)
+def test_killed_at_any_point_of_a_delete_a_restart_ends_it_and_touches_nothing_else(
+    cluster: Cluster, point: str
+) -> None:
+    controller = cluster.controller
+    ticks = with_tick_images(cluster.hosts)
+    with watching(ticks, controller.directory / "oracle") as oracle:
+        cluster.run("a", "b", ticking=True)
+        kept = cluster.verify("b")
+        controller.stop()
+        controller.start(DOMCTL_FAULT_POINT=point)
+        cluster.wait_ready("a", "b")
+        cluster.delete("a")
+        assert controller.wait_end(20) != 0
+        controller.start()
+        cluster.wait_gone("a", timeout_s=60)
+        assert not cluster.copies("a")
+        cluster.verify("b", same_run=kept)
+        oracle.check()
+
+
+def test_deleting_removes_the_domain_and_never_its_storage(cluster: Cluster) -> None:
+    with_tick_images(cluster.hosts)
+    cluster.run("a", ticking=True)
+    host = cluster.host_of("a")
+    cluster.delete("a")
+    cluster.wait_gone("a")
+    assert not cluster.copies("a")
+    assert host.path("/var/lib/libvirt/images/tick.img").exists()
+    assert host.path("/var/lib/libvirt/images/ticks/a").exists()
+
+
+def test_a_converged_cluster_causes_no_mutating_call_after_a_restart_either(cluster: Cluster) -> None:
+    names = ("a", "b", "c", "d")
+    cluster.run(*names[:3])
+    cluster.run("d", state="shutoff")
+    before = {name: cluster.the_copy(name) for name in names}
+    for end in (cluster.controller.stop, cluster.controller.kill):
+        end()
+        cluster.controller.start()
+        cluster.wait_ready(*names)
+        time.sleep(5)
+        assert cluster.mutations() == 0
+        assert {name: cluster.the_copy(name) for name in names} == before
+
+
+def test_a_stale_write_conflicts_and_a_bad_one_names_every_cause(cluster: Cluster) -> None:
+    cluster.run("a")
+    api = cluster.controller.api()
+    old = cluster.domain("a")
+    api.merge(f"{DOMAINS}/a", {"metadata": {"labels": {"changed": "yes"}}})
+    with pytest.raises(ApiError) as stale:
+        api.request("PUT", f"{DOMAINS}/a", old)
+    assert stale.value.code == 409
+    with pytest.raises(ApiError) as bad:
+        api.create(DOMAINS, domain("bad", vcpus=0, memory="1Ki", state="paused"))
+    assert bad.value.code == 422
+    causes = {cause["field"] for cause in bad.value.status["details"]["causes"]}
+    assert causes >= {"spec.vcpus", "spec.memory", "spec.state"}
+    assert api.get(NODES)["items"]
+
+
+def kill_qemu(copy: Copy) -> None:
+    copy.host.run("sh", "-c", f"kill -9 $(cat /run/libvirt/qemu/{copy.name}.pid)")
+
+
+def again(cluster: Cluster, before: Copy, timeout_s: float = 20) -> None:
+    """Wait until it runs anew: another run than `before`."""
+
+    def runs_anew() -> bool:
+        found = cluster.copies(before.name)
+        return len(found) == 1 and found[0].state == "running" and found[0].run != before.run
+
+    until(runs_anew, timeout_s, lambda: cluster.story(before.name))
+    cluster.wait_ready(before.name)
