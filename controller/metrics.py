@@ -6,7 +6,7 @@ Callers use the typed methods of `Metrics` and never see prometheus_client. Exis
 with its age. Series of a node or domain end with it.
 
 `domctl_domain_state` has one series per domain, for the state that it is in. The series of domains are kept
-as finished lines, which `render` joins (50,000 domains: 40 ms, and 600 ms through prometheus_client, which
+as finished lines, which `render` joins (50,000 domains: 30 ms, and 1 s through prometheus_client, which
 whoever reads `registry` by itself still gets).
 """
 
@@ -124,7 +124,7 @@ class _Domains:
     def put(self, namespace: str, name: str, state: str, ready: bool) -> None:
         if self.states.get((namespace, name)) == (state, ready):
             return
-        labels = f'namespace="{_escaped(namespace)}",domain="{_escaped(name)}"'
+        labels = f'domain="{_escaped(name)}",namespace="{_escaped(namespace)}"'
         self.states[namespace, name] = (state, ready)
         self.lines[namespace, name] = (
             f'domctl_domain_state{{{labels},state="{_escaped(state)}"}} 1\n',
