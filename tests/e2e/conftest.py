@@ -20,12 +20,13 @@ QUICK: dict[str, Any] = {
     "apiVersion": "config.domctl.io/v1",
     "kind": "ControllerConfig",
     "timing": {
-        "leaseTtlSeconds": 5,
-        "renewEverySeconds": 1,
-        "actWithinSeconds": 3,
-        "quietSeconds": 2,
-        "suspectAfterSeconds": 5,
-        "probeMaxSeconds": 1,
+        "leaseTtlS": 5,
+        "renewEveryS": 1,
+        "actWithinS": 3,
+        "quietS": 2,
+        "suspectAfterS": 5,
+        "probeMaxS": 1,
+        "labOnly": True,
     },
 }
 
