@@ -20,7 +20,7 @@ from controller.events import Recorder
 from controller.ledger import CommitOutcome, Ledger
 from controller.plan.case import namespace_of
 from controller.plan.snapshot import StoredDomain
-from controller.plan.types import STALLING, Verdict
+from controller.plan.types import STALLING, Reason, Verdict
 from controller.status import domain_status, with_times
 from controller.world import World
 from drivers.store import Compare, Put
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 WRITES_AT_ONCE = 32
 RETRY_PAUSE_S = 0.2
+PASSING = frozenset({Reason.AWAITING_OBSERVATION, Reason.NODES_CONNECTING})
+"""Over within milliseconds, or within the few seconds that a node has to answer."""
 
 
 @dataclass(slots=True)
@@ -44,6 +46,8 @@ class StatusWriter:
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     def want(self, uuid: str, verdict: Verdict) -> None:
+        if verdict.deferred is not None and verdict.deferred.reason in PASSING:
+            return  # what was said before still holds
         self._wanted[uuid] = verdict
         self._wake.set()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from controller.model import IntentKind
-from controller.plan.snapshot import Held, Sighting, Snapshot
+from controller.plan.snapshot import Held, Link, Sighting, Snapshot
 from controller.plan.types import Deferred, Reason
 from specs.domain import effective_type
 
@@ -67,8 +67,10 @@ def observe(snap: Snapshot, uuid: str, node: str) -> Observation:
 def unreachable(snap: Snapshot, node: str) -> Deferred:
     """Why a node's state is not known, and what ends that."""
     view = snap.views.get(node)
-    why = f": {view.why}" if view is not None and view.why else ""
-    if view is not None and view.link == "Refused":
+    if view is None or view.link is Link.CONNECTING:
+        return Deferred(Reason.NODES_CONNECTING, f"waiting for node {node}'s first answer", retry_after_s=1.0)
+    why = f": {view.why}" if view.why else ""
+    if view.link is Link.REFUSED:
         return Deferred(Reason.NODE_REFUSED, f"node {node} must not be used{why}", retry_after_s=None)
     return Deferred(
         Reason.NODE_UNREACHABLE,

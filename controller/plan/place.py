@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from msgspec import UNSET, UnsetType
 
 from controller.plan.evidence import DRIVER_OF_TYPE
-from controller.plan.snapshot import NodeView, Snapshot, StoredNode, Usage
+from controller.plan.snapshot import Link, NodeView, Snapshot, StoredNode, Usage
 from controller.plan.types import Deferred, Reason
 from specs.domain import DomainSpec, Placement, effective_type, effective_vcpus, libvirt_name
 from specs.meta import ObjectMeta, labels_of
@@ -120,9 +120,24 @@ def _score(snap: Snapshot, demand: Demand, name: str) -> tuple[float, int, str]:
     return (round(full, 3), tie, name)
 
 
+def _not_tried(snap: Snapshot, demand: Demand, name: str) -> bool:
+    """A node that may fit and was not reached or missed yet: the first to answer must not get everything."""
+    view = snap.views.get(name, NodeView())
+    stored = snap.nodes[name]
+    closed = stored.node.spec.observe_only is True or stored.node.spec.unschedulable is True
+    return view.link is Link.CONNECTING and not closed and not allows(demand.spec.placement, stored)
+
+
 def place(snap: Snapshot, demand: Demand) -> str | Deferred:
     """The node for this domain, or why there is none, for each node."""
     reasons = {name: excluded(snap, demand, name) for name in snap.nodes}
+    connecting = [n for n in snap.nodes if _not_tried(snap, demand, n)]
+    if connecting:
+        return Deferred(
+            Reason.NODES_CONNECTING,
+            f"waiting for the first answer of {', '.join(sorted(connecting)[:8])}",
+            retry_after_s=1.0,
+        )
     fitting = [name for name, why in reasons.items() if not why]
     if fitting:
         return min(fitting, key=lambda name: _score(snap, demand, name))

@@ -57,6 +57,7 @@ class Reason(enum.StrEnum):
     OBJECT_MISSING = "ObjectMissing"
     UUID_IN_USE = "UuidInUse"
     NAME_TAKEN = "NameTaken"
+    NODES_CONNECTING = "NodesConnecting"
     NO_NODE_FITS = "NoNodeFits"
     SPEC_REFUSED = "SpecRefused"
     REJECTED = "Rejected"
