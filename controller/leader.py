@@ -138,6 +138,7 @@ class Reign:
             self._measure()
 
     def _measure(self) -> None:
+        self.office.metrics.store_trusted(not self.cache.hold)
         for node in self.cache.nodes:
             view = self.cache.view(node)
             self.office.metrics.node_up(node, view.answers)
@@ -192,8 +193,9 @@ def reign(office: Office, leadership: Leadership) -> Reign:
         end=leadership.end_mutation,
         faults=office.faults,
     )
-    recorder = Recorder(ledger, office.store, world)
-    writer = StatusWriter(cache, ledger, recorder, world)
+    recorder = Recorder(ledger, office.store, world, office.metrics.event)
+    office.metrics.watch_queue("domains", queue)
+    writer = StatusWriter(cache, ledger, recorder, world, office.metrics)
     parts = Parts(cache, queue, observer, Executor(hands), keeper, writer, office.metrics, world)
     return Reign(
         office=office,

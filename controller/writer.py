@@ -18,9 +18,10 @@ from controller import keys
 from controller.cache import Cache
 from controller.events import Recorder
 from controller.ledger import CommitOutcome, Ledger
+from controller.metrics import Metrics
 from controller.plan.case import namespace_of
 from controller.plan.snapshot import StoredDomain
-from controller.plan.types import STALLING, Reason, Verdict
+from controller.plan.types import STALLING, ActionKind, Reason, Verdict
 from controller.status import domain_status, with_times
 from controller.world import World
 from drivers.store import Compare, Put
@@ -42,12 +43,16 @@ class StatusWriter:
     ledger: Ledger
     recorder: Recorder
     world: World
+    metrics: Metrics
     _wanted: dict[str, Verdict] = field(default_factory=dict)
+    _measured: dict[str, tuple[str, str]] = field(default_factory=dict)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     def want(self, uuid: str, verdict: Verdict) -> None:
         if verdict.deferred is not None and verdict.deferred.reason in PASSING:
             return  # what was said before still holds
+        if verdict.action is not None and verdict.action.kind is ActionKind.FINISH:
+            return  # the object goes: a write now would only be in the way
         self._wanted[uuid] = verdict
         self._wake.set()
 
@@ -65,9 +70,11 @@ class StatusWriter:
         """True when the object says what the verdict means; False when it must be tried again."""
         stored = self.cache.domains.get(uuid)
         if stored is None:
+            self._forget(uuid)
             return True
         old = stored.domain.status
         new = self._status(uuid, verdict, old)
+        self._measure(uuid, stored, new)
         if new == old:
             return True
         key = keys.object_key("domains", namespace_of(stored), stored.domain.metadata.name)
@@ -80,6 +87,17 @@ class StatusWriter:
         self.cache.wrote({key: value}, commit.revision)
         self._announce(stored, old, new, verdict)
         return True
+
+    def _measure(self, uuid: str, stored: StoredDomain, status: DomainStatus) -> None:
+        names = (namespace_of(stored), stored.domain.metadata.name)
+        self._measured[uuid] = names
+        state = "unknown" if isinstance(status.state, UnsetType) else status.state
+        self.metrics.domain(*names, state, ready=_is_ready(status))
+
+    def _forget(self, uuid: str) -> None:
+        names = self._measured.pop(uuid, None)
+        if names is not None:
+            self.metrics.forget_domain(uuid, *names)
 
     def _status(self, uuid: str, verdict: Verdict, old: DomainStatus | UnsetType) -> DomainStatus:
         new = domain_status(self.cache.snapshot(), uuid, verdict)
@@ -111,3 +129,8 @@ class StatusWriter:
             message,
             "Reconcile",
         )
+
+
+def _is_ready(status: DomainStatus) -> bool:
+    conditions = () if isinstance(status.conditions, UnsetType) else status.conditions
+    return any(c.type == "Ready" and c.status == "True" for c in conditions)
