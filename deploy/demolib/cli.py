@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 import subprocess
+import sys
 from types import FrameType
 
 from . import story
 from .screen import Screen
-from .stage import CHECKOUT, DemoError, Interrupted, Stage, is_up, recall
+from .stage import CHECKOUT, DOMCTL, DemoError, Interrupted, Stage, is_up, kubeconfig, recall
 
 BOOTSTRAP = CHECKOUT / "deploy" / "bootstrap"
 
 
 def main(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
+    if args.env:
+        return _print_environment()
     if (code := _become_root(argv)) is not None:
         return code
     screen = Screen()
@@ -63,10 +67,21 @@ def _farewell(stage: Stage, screen: Screen, keep: bool) -> None:
     if not keep:
         screen.say("Everything it started is gone again; with --keep it stays, to play with.")
         return
-    screen.say("It stays up. To go on, as the user who runs it:")
+    screen.say("It stays up. To go on, as root:")
     for line in stage.ways_on():
         screen.say(f"    {line}")
     screen.say("To end it:\n    ./deploy/demo --down")
+
+
+def _print_environment() -> int:
+    """For `eval`, in the shell of whoever runs the demo."""
+    held = recall()
+    if held is None or not is_up(held):
+        sys.stderr.write("demo: nothing is up; ./deploy/demo --keep leaves it up\n")
+        return 1
+    print(f"export KUBECONFIG={shlex.quote(str(kubeconfig(held)))}")
+    print(f"export PATH={shlex.quote(str(DOMCTL.parent))}:$PATH")
+    return 0
 
 
 def _down(screen: Screen) -> int:
@@ -105,5 +120,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--keep", action="store_true", help="leave everything up at the end")
     parser.add_argument("--down", action="store_true", help="end a demo that was left up")
+    parser.add_argument(
+        "--env", action="store_true", help='for a shell: eval "$(./deploy/demo --env)" while it is up'
+    )
     parser.add_argument("--hosts", type=int, default=3, metavar="N", help="hosts (default: %(default)s)")
     return parser

@@ -33,7 +33,7 @@ class Screen:
         for row in rows:
             if self._known.get(row[0]) != row:
                 self._known[row[0]] = row
-                self.step("  " + "  ".join(f"{cell:<12}" for cell in row).rstrip())
+                self.step("  " + "  ".join(f"{cell:<14}" for cell in row).rstrip())
 
     def _draw(self, rows: Sequence[Row]) -> None:
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]

@@ -72,10 +72,6 @@ class Stage:
         return self.directory / "data"
 
     @property
-    def kubeconfig(self) -> Path:
-        return self.data_dir / "kubeconfig"
-
-    @property
     def log(self) -> Path:
         return self.directory / "serve.log"
 
@@ -127,7 +123,7 @@ class Stage:
     # --- in use -----------------------------------------------------------------------------------------
 
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
+        return {**os.environ, "KUBECONFIG": str(kubeconfig(self.directory))}
 
     def domctl(self, *args: str, stdin: str = "") -> str:
         return self.run([str(DOMCTL), *args], stdin=stdin.encode())
@@ -155,9 +151,9 @@ class Stage:
         pki = self.data_dir / "pki"
         curl = f"curl --cacert {pki}/ca.crt --cert {pki}/admin.crt --key {pki}/admin.key"
         return [
-            f"export KUBECONFIG={self.kubeconfig}",
-            f"{DOMCTL} get domains -A",
-            f"{DOMCTL} describe domain web-1",
+            'eval "$(./deploy/demo --env)"',
+            "domctl get domains -A",
+            "domctl describe domain web-1",
             f"virsh -c {self.hosts[0].uri} list --all",
             f"{curl} https://{self.address}/metrics",
         ]
@@ -191,6 +187,10 @@ def recall() -> Path | None:
         return Path(NOTE.read_text().strip())
     except FileNotFoundError:
         return None
+
+
+def kubeconfig(directory: Path) -> Path:
+    return directory / "data" / "kubeconfig"
 
 
 def is_up(directory: Path) -> bool:

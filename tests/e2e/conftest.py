@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.cluster import Cluster
-from tests.e2e.serve import Controller
+from tests.e2e.serve import CHECKOUT, Controller
 from tests.etcdserver import EtcdServer, require_etcd
 from tests.labhost import LabHost
 
@@ -76,3 +77,12 @@ def stored_cluster(hosts: tuple[LabHost, ...], etcd: EtcdServer, place: Path) ->
         yield made
     finally:
         controller.stop()
+
+
+@pytest.fixture
+def alone() -> None:
+    """The demo may be run: as root, and there is one of this checkout at a time."""
+    if os.geteuid() != 0:
+        pytest.skip("demo: needs root")
+    if (CHECKOUT / ".cache" / "demo").exists():
+        pytest.fail("a demo of this checkout is up; end it with ./deploy/demo --down")
