@@ -179,9 +179,9 @@ class StoreWatch:
         self.note_restored(f"domain {uuid} carries epoch {seen} on its node, its assignment has {known}")
 
     def acknowledge(self, decision: Decision, revision: int) -> bool:
-        """An operator acknowledged the store, by a key of mod revision `revision`. False: the word is older
-        than the doubt (it may come out of the very backup) and counts for nothing. Call it after all
-        epochs were raised; then nothing is created until `settle`."""
+        """An operator acknowledged the store, by a key of mod revision `revision`. False: nothing changed by
+        it, for it was heard before, or is older than the doubt (it may come out of the very backup). Call it
+        after all epochs were raised; then nothing is created until `settle`."""
         memory = self._memory
         if memory is None or not 0 < memory.doubt_revision < revision:
             return False
@@ -200,6 +200,8 @@ class StoreWatch:
             )
             self._verdict = Verdict(StoreTrust.UNKNOWN_STORE, sentence)
             log.warning("the store was acknowledged", extra={"by": decision.by})
+        elif excused == memory.excused:
+            return False
         else:
             self._memory = msgspec.structs.replace(memory, excused=excused)
         self._keep()

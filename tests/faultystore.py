@@ -2,16 +2,20 @@
 
 It wraps any Store and changes nothing else. `silent` makes every call fail before it was sent; `lose_replies`
 lets the next transactions happen and loses their answers; `hold` delays the next ones until `release`,
-while their callers are told that the answer was lost.
+while their callers are told that the answer was lost; `before_page` happens in the middle of a page's way.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
 from drivers.errors import StoreError, StoreUnavailable
 from drivers.store import ChangeSet, Compare, KeyValue, Page, Store, StoreStatus, TxnResult, Write
+
+
+async def _nothing() -> None:
+    return
 
 
 class FaultyStore:
@@ -21,6 +25,7 @@ class FaultyStore:
         self.deaf_watches = False
         self.lose_replies = 0
         self.hold = 0
+        self.before_page: Callable[[], Awaitable[None]] = _nothing
         self._held: list[tuple[Sequence[Compare], Sequence[Write]]] = []
 
     def _reach(self) -> None:
@@ -37,6 +42,7 @@ class FaultyStore:
 
     async def page(self, prefix: str, *, after: str = "", limit: int = 500, revision: int = 0) -> Page:
         self._reach()
+        await self.before_page()
         return await self.inner.page(prefix, after=after, limit=limit, revision=revision)
 
     async def txn(self, compares: Sequence[Compare], writes: Sequence[Write]) -> TxnResult:
