@@ -37,6 +37,7 @@ from controller.plan.snapshot import (
     WitnessedEnd,
 )
 from drivers.hypervisor import Detail, EventKind, HostEvent, Listing
+from drivers.hypervisor import Record as DomainRecord
 from drivers.store import Change, ChangeSet, KeyValue
 from specs.domain import Domain
 from specs.mark import Mark
@@ -393,7 +394,7 @@ class Cache:
             before = self.sightings.get(record.uuid, {}).get(node)
             detail = details.get(record.uuid, before.detail if before is not None else None)
             assert detail is not None, f"{record.uuid} was listed on {node} but never read"
-            after = Sighting(record, detail, listing.sent_at)
+            after = Sighting(record, detail, listing.sent_at, _since(before, record, listing.sent_at))
             if before is None or before.record != record or not _same_detail(before.detail, detail):
                 changed += 1
                 self._see(node, after, before)
@@ -494,6 +495,13 @@ class Cache:
 
 def _decode_object(kv: KeyValue, kind: type[R]) -> R:
     return msgspec.json.decode(kv.value, type=kind)
+
+
+def _since(before: Sighting | None, record: DomainRecord, now: float) -> float:
+    """When the domain was first seen in this state for this reason, without a break."""
+    if before is None or (before.record.state, before.record.reason) != (record.state, record.reason):
+        return now
+    return before.since
 
 
 def _matters(before: StoredNode, after: StoredNode) -> bool:

@@ -33,6 +33,7 @@ API_VERSION: Final = "config.domctl.io/v1"
 KIND: Final = "ControllerConfig"
 DEFAULT_LISTEN: Final = ("127.0.0.1", 6443)
 QUIET_S: Final = Timing().quiet_s
+STUCK_S: Final = Timing().stuck_s
 NOTHING_LATER: Final = Later(fields={}, values={})
 
 Seconds = Annotated[float, Meta(gt=0)]
@@ -66,6 +67,7 @@ class TimingSection(Struct, frozen=True, kw_only=True):
     probe_max_s: Seconds | UnsetType = UNSET
     retry_max_s: Seconds | UnsetType = UNSET
     event_batch_s: Seconds | UnsetType = UNSET
+    stuck_s: Annotated[float, Meta(ge=0)] | UnsetType = UNSET
     stable_after_s: Seconds | UnsetType = UNSET
     lab_only: bool | UnsetType = UNSET
 
@@ -287,6 +289,9 @@ class _Checked:
         if timing.quiet_s < QUIET_S and not lab_only:
             message = f"must be at least {QUIET_S:g}: commands of a dead leader may still arrive until then"
             self.add(("timing", "quietS"), f"{message} (where nothing can be lost: timing.labOnly: true)")
+        if timing.stuck_s < STUCK_S and not lab_only:
+            message = f"must be at least {STUCK_S:g}: a migration or a start may still be at work until then"
+            self.add(("timing", "stuckS"), f"{message} (where nothing can be lost: timing.labOnly: true)")
         return timing
 
 

@@ -23,6 +23,7 @@ class Timing:
     probe_max_s: float = 15.0  # back-off between attempts to open a node
     retry_max_s: float = 300.0  # back-off between attempts to mend a domain
     event_batch_s: float = 0.002  # events that arrive together cause one list
+    stuck_s: float = 40.0  # paused by a migration or a start for so long: nobody is at work on it any more
     stable_after_s: float = 600.0  # a domain that ran this long has its restart back-off forgotten
 
 

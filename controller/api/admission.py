@@ -21,7 +21,7 @@ from controller.birth import FINALIZERS
 from controller.objects import Body, Claimed, Objects, StoredObject
 from specs.problems import Problem
 from specs.uri import parse_uri
-from specs.validate import Unknown, decode
+from specs.validate import Unknown, decode, immutable_problems
 
 UNKNOWN_FIELDS: Final = {"": Unknown.WARN, **{u.value: u for u in Unknown}}
 _SERVERS: Final = (
@@ -76,6 +76,7 @@ class Admission:
         merged = self._merged(resource, update)
         given = {k: v for k, v in merged.items() if k != "status"}
         checked, causes = self._check(given, update.unknown)
+        causes += _immutable_causes(current.body, given)
         causes += _finalizer_causes(resource, current, merged)
         causes += await self._cluster_causes(resource, merged, current.name)
         if causes:
@@ -168,6 +169,15 @@ def _normal_uri(body: Body) -> str | None:
         return parse_uri(text).text if isinstance(text, str) else None
     except ValueError:
         return None  # the kind's own rules say what is wrong with it
+
+
+def _immutable_causes(old: Body, new: Body) -> list[Cause]:
+    """Compares what both sides say; one that its own rules refuse is told so by them."""
+    before, _ = decode({k: v for k, v in old.items() if k != "status"}, Unknown.IGNORE)
+    after, _ = decode(new, Unknown.IGNORE)
+    if before is None or after is None:
+        return []
+    return [_cause(problem) for problem in immutable_problems(before, after)]
 
 
 def _finalizer_causes(resource: Resource, current: StoredObject, merged: Body) -> list[Cause]:

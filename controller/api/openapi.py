@@ -20,6 +20,7 @@ from specs.schema import components
 _PREFIX: Final = "io.domctl.v1."
 _GVK: Final = "x-kubernetes-group-version-kind"
 DOCUMENT_PATH: Final = f"apis/{GROUP}/{VERSION}"
+ROOT: Final = "/" + DOCUMENT_PATH
 
 
 @lru_cache(maxsize=1)
@@ -64,8 +65,7 @@ _WRITE_PARAMETERS: Final = ("dryRun", "fieldManager", "fieldValidation")
 
 
 def _paths(resource: Resource) -> dict[str, Any]:
-    root = f"/apis/{GROUP}/{VERSION}"
-    scope = f"{root}/namespaces/{{namespace}}" if resource.namespaced else root
+    scope = f"{ROOT}/namespaces/{{namespace}}" if resource.namespaced else ROOT
     collection, item = f"{scope}/{resource.plural}", f"{scope}/{resource.plural}/{{name}}"
     paths = {
         collection: {
@@ -87,7 +87,7 @@ def _paths(resource: Resource) -> dict[str, Any]:
         }
     paths[item]["delete"] = _operation(resource, "delete", "delete")
     if resource.namespaced:
-        paths[f"{root}/{resource.plural}"] = {
+        paths[f"{ROOT}/{resource.plural}"] = {
             "get": _operation(resource, "listForAllNamespaces", "list"),
             "parameters": [],
         }

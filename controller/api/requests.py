@@ -62,6 +62,7 @@ class Call:
     verb: str
     user: User
     record: Callable[[dict[str, Any]], Awaitable[None]]
+    created: str = ""  # the name of a new object, which its path does not tell
     warnings: list[str] = field(default_factory=list)
 
     @property

@@ -17,6 +17,7 @@ _KEY = r"[A-Za-z0-9](?:[-A-Za-z0-9_./]{0,315}[A-Za-z0-9])?"
 _SET = re.compile(rf"^\s*({_KEY})\s+(in|notin)\s*\(([^()]*)\)\s*$")
 _EQUALS = re.compile(rf"^\s*({_KEY})\s*(==|=|!=)\s*([-A-Za-z0-9_.]*)\s*$")
 _EXISTS = re.compile(rf"^\s*(!?)\s*({_KEY})\s*$")
+_FIELD = re.compile(r"\s*([^=!\s]*)\s*(==|=|!=)\s*(.*?)\s*", re.DOTALL)
 _SPLIT = re.compile(r",(?![^(]*\))")  # commas outside parentheses
 _MAX_TERMS = 100
 
@@ -104,9 +105,10 @@ def _absent(key: str) -> Term:
 
 
 def _field_term(text: str, allowed: Mapping[str, tuple[str, ...]]) -> tuple[tuple[str, ...], bool, str]:
-    name, sign, value = re.match(r"^\s*([^=!]*?)\s*(==|=|!=|$)\s*(.*?)\s*$", text).groups()  # type: ignore[union-attr]
-    if not sign:
+    found = _FIELD.fullmatch(text)
+    if found is None:
         raise bad_request(f"unable to parse the field selector at {text.strip()[:80]!r}")
+    name, sign, value = found.groups()
     if name not in allowed:
         known = ", ".join(sorted(allowed))
         raise bad_request(f"field label not supported: {name[:80]} (supported: {known})")

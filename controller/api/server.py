@@ -48,7 +48,7 @@ from specs.meta import GROUP, VERSION
 
 log = logging.getLogger(__name__)
 
-IDLE_S: Final = 60.0  # a connection without a complete request head for so long is closed
+IDLE_S: Final = 30.0  # a connection without a complete request head for so long is closed
 _HANDSHAKE_S: Final = 10.0
 _SHUTDOWN_S: Final = 2.0
 _CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -121,6 +121,7 @@ class ApiServer:
         self._servers: list[asyncio.Server] = []
         self._audit: audit.AuditLog | None = None
         self.address: tuple[str, int] = (config.host, config.port)
+        self.metrics_address = config.metrics_listen or ("", 0)
 
     async def start(self) -> None:
         """Raises OSError when it cannot listen."""
@@ -129,7 +130,8 @@ class ApiServer:
         server = await self._listen(self._serve, (config.host, config.port), tls_context(config.pki))
         self.address = (config.host, server.sockets[0].getsockname()[1])
         if config.metrics_listen is not None:
-            await self._listen(self._serve_metrics, config.metrics_listen, None)
+            metrics = await self._listen(self._serve_metrics, config.metrics_listen, None)
+            self.metrics_address = (config.metrics_listen[0], metrics.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
         """Stop listening, end all watches, let running requests end."""
@@ -370,7 +372,7 @@ def _facts(call: Call) -> dict[str, Any]:
     reference = {
         "resource": target.plural,
         "namespace": target.namespace,
-        "name": target.name,
+        "name": target.name or call.created,
         "apiGroup": target.group,
         "apiVersion": target.version,
         "subresource": target.subresource,

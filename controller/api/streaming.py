@@ -29,6 +29,7 @@ from drivers.errors import StoreError
 log = logging.getLogger(__name__)
 
 BOOKMARK_S: Final = 30.0
+_LOOK_S: Final = 5.0  # how often a quiet watch looks whether its client is still there
 _DEFAULT_TIMEOUT_S: Final = 1800
 _MAX_TIMEOUT_S: Final = 3600
 _WRITE_TIMEOUT_S: Final = 15.0
@@ -123,13 +124,17 @@ class Streamer:
                         break
         subscription = hub.attach(after)
         try:
-            while True:
-                batch = await subscription.next(BOOKMARK_S)
+            bookmark_at = self._objects.world.now() + BOOKMARK_S
+            while not _has_gone(call.request):
+                batch = await subscription.next(_LOOK_S)
                 if batch:
                     await writer.events(batch)
-                elif bookmarks and hub.revision > after:
+                due = bookmarks and self._objects.world.now() >= bookmark_at
+                # With an empty queue all up to the hub's revision has been written or was not for us.
+                if due and not subscription.queue and hub.revision > after:
                     after = hub.revision
                     await writer.bookmark(after)
+                    bookmark_at = self._objects.world.now() + BOOKMARK_S
         finally:
             hub.detach(subscription)
 
@@ -217,7 +222,8 @@ class _Writer:
         resource = self._view.resource
         if stored is None:
             rest = event.key.removeprefix(resource.prefix)
-            namespace, _, name = rest.rpartition("/")
+            # A key need not be text; what stands in JSON must.
+            namespace, _, name = rest.encode(errors="replace").decode().rpartition("/")
             metadata: Body = {"name": name, "resourceVersion": str(event.revision)}
             if namespace:
                 metadata["namespace"] = namespace
@@ -243,6 +249,10 @@ class _Writer:
                 await self._response.write(b"".join(lines))
         except TimeoutError:
             raise _TooSlow from None
+
+
+def _has_gone(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()
 
 
 def _encode(kind: str, body: Body) -> bytes:

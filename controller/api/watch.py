@@ -14,15 +14,15 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final
 
 from controller.api import errors
 from controller.api.resources import Resource
 from controller.objects import StoredObject
+from controller.watching import watching
 from drivers.errors import Compacted, StoreError
-from drivers.store import Change, ChangeSet, Store
+from drivers.store import Change, Store
 
 log = logging.getLogger(__name__)
 
@@ -71,16 +71,16 @@ class Subscription:
             async with asyncio.timeout(timeout_s):
                 await self.wake.wait()
         except TimeoutError:
-            return []
-        self.wake.clear()
-        if self.end is not None and not self.queue:
-            self.wake.set()
-            raise self.end
-        batch = list(self.queue)
-        self.queue.clear()
-        if self.end is not None:
-            self.wake.set()
-        return batch
+            if not self.wake.is_set():  # it may have been set in the very moment of the time-out
+                return []
+        if self.queue:
+            batch = list(self.queue)
+            self.queue.clear()
+            if self.end is None:
+                self.wake.clear()
+            return batch
+        assert self.end is not None
+        raise self.end
 
 
 class Hub:
@@ -131,7 +131,7 @@ class Hub:
         """For a client that the history does not reach: events from the store itself, with the revision up
         to which they are complete. Raises ApiError (410), StoreError."""
         try:
-            async with aclosing(_watch(self._store, self._resource.prefix, after)) as changes:
+            async with watching(self._store, self._resource.prefix, after) as changes:
                 async for change_set in changes:
                     yield [_event(self._resource, c) for c in change_set.changes], change_set.revision
         except Compacted:
@@ -152,7 +152,7 @@ class Hub:
     async def _run(self) -> None:
         while True:
             try:
-                async with aclosing(_watch(self._store, self._resource.prefix, self._revision)) as changes:
+                async with watching(self._store, self._resource.prefix, self._revision) as changes:
                     async for change_set in changes:
                         for change in change_set.changes:
                             self._hand_on(_event(self._resource, change))
@@ -190,12 +190,6 @@ class Hub:
         for client in self._clients:
             if client.end is None:
                 client.offer(event)
-
-
-def _watch(store: Store, prefix: str, after: int) -> AsyncGenerator[ChangeSet, None]:
-    watch = store.watch(prefix, after)
-    assert isinstance(watch, AsyncGenerator)  # both stores': so that leaving early frees the server's side
-    return watch
 
 
 def _event(resource: Resource, change: Change) -> Event:

@@ -69,6 +69,7 @@ class Writer:
             except Claimed as error:
                 raise self._admission.claimed(resource, checked.body, error) from None
             call.warnings += checked.warnings
+            call.created = stored.name
             return json_response(shown(resource, stored), status=201)
         raise AssertionError("unreachable: the last attempt returns or raises")
 

@@ -84,7 +84,7 @@ class Client:
         if response.status >= 400:
             raise StatusError(_status(response.status, answer))
         try:
-            return json.loads(answer)
+            return json.loads(answer, parse_float=_number)
         except ValueError:
             raise Unreached(f"the server at {self.address} did not answer in JSON: is it domctl?") from None
 
@@ -163,6 +163,9 @@ class Client:
             self._connection = self._open()
         return self._connection
 
+    def close(self) -> None:
+        self._drop()
+
     def _drop(self) -> None:
         if self._connection is not None:
             self._connection.close()
@@ -232,6 +235,7 @@ def connect(args: argparse.Namespace) -> Client:
     client.verbosity = args.v
     try:
         client.timeout_s = duration_s(args.request_timeout) or None
+        args.cleanup.append(client.close)
     except ValueError:
         raise CliError(f'invalid --request-timeout "{args.request_timeout}": write 30s or 2m') from None
     return client
@@ -256,7 +260,13 @@ def _lines(
         *whole, rest = (rest + chunk).split(b"\n")
         for line in whole:
             if line.strip():
-                yield json.loads(line)
+                yield json.loads(line, parse_float=_number)
+
+
+def _number(text: str) -> float | int:
+    """1.0 is 1 to every client that decodes JSON as Go does."""
+    number = float(text)
+    return int(number) if number.is_integer() and abs(number) < 1e21 else number
 
 
 def _status(code: int, answer: bytes) -> dict[str, Any]:

@@ -43,12 +43,15 @@ ABOUT = {
  for every node to be read first; nodes that cannot be read are named with --not-read.""",
 }
 USAGE = {
-    CONFIRM_DEAD: "NODE [--reason TEXT] [--yes] [options]",
+    CONFIRM_DEAD: "NODE [--reason TEXT] [--yes | --withdraw] [options]",
     RESOLVE: "DOMAIN (--not-on NODE… | --keep NODE) [--reason TEXT] [options]",
     STORE_ACK: "[--not-read NODE…] [--reason TEXT] [options]",
 }
 EXAMPLES = {
-    CONFIRM_DEAD: (("A node whose power is off", 'domctl node confirm-dead hv3 --reason "PSU burnt"'),),
+    CONFIRM_DEAD: (
+        ("A node whose power is off", 'domctl node confirm-dead hv3 --reason "PSU burnt"'),
+        ("It was a mistake", "domctl node confirm-dead hv3 --withdraw"),
+    ),
     RESOLVE: (
         ("Somebody looked: it is on neither node", "domctl resolve web-1 --not-on hv2 hv3"),
         ("Keep the copy that is on hv1", "domctl resolve web-1 --keep hv1"),
@@ -66,6 +69,7 @@ def configure(flags: Flags) -> None:
     flags.value("--reason", text="Why; kept with the decision.")
     if flags.command == CONFIRM_DEAD:
         flags.switch("--yes", text="Do not ask for the node's name.")
+        flags.switch("--withdraw", text="Take the word back, while nothing was done because of it.")
     elif flags.command == RESOLVE:
         flags.values("--not-on", nargs="+", text="Nodes that the domain is not on.")
         flags.value("--keep", text="The node whose copy stays.")
@@ -86,6 +90,10 @@ def _confirm_dead(args: argparse.Namespace) -> int:
     client = connect(args)
     node = args.words[0].removeprefix("node/").removeprefix("nodes/")
     client.get(NODES.path("", node))
+    if args.withdraw:
+        client.call("DELETE", NODES.path("", node, "confirmdead"))
+        sys.stdout.write(f"{NODES.word}/{node} no longer confirmed dead\n")
+        return 0
     if not args.yes:
         _ask(client, node)
     client.call("POST", NODES.path("", node, "confirmdead"), (), {"reason": args.reason})

@@ -4,7 +4,7 @@
 the words, booleans take `--wait` or `--wait=false` as kubectl's do, and a wrong command line is a
 `UsageError`. Help has kubectl's form: text, examples, options, usage. Every verb module offers
 `configure(flags)` and `run(args) -> int`; its words arrive as `args.words`, the command's name as
-`args.command`.
+`args.command`; what `args.cleanup` holds is called when the verb has ended.
 """
 
 from __future__ import annotations
@@ -96,6 +96,7 @@ class Flags:
             raise UsageError(f"unknown {what}: {name}\n{self._see()}")
         args.words = [*rest, *after]
         args.command = self.command
+        args.cleanup = []
         return args
 
     def help(self) -> str:

@@ -9,7 +9,9 @@ nothing else here imports.
 
 from __future__ import annotations
 
+import gc
 import importlib
+import io
 import os
 import sys
 
@@ -21,9 +23,22 @@ INTERRUPTED = 130
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The entry point; returns the exit code."""
+    """The entry point. As a program (`argv` None) it ends the process unless it served."""
+    if argv is not None:
+        return _ended(argv)
+    gc.disable()  # a collection costs more than a quick command leaves behind; watches and servers enable it
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # whatever a host calls itself can be printed
+    code = _ended(sys.argv[1:])
+    if "controller.app" not in sys.modules:
+        os._exit(code)  # all is flushed; taking the interpreter apart costs a tenth of a quick command
+    return code
+
+
+def _ended(argv: list[str]) -> int:
     try:
-        code = _guarded(sys.argv[1:] if argv is None else argv)
+        code = _guarded(argv)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -31,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         # Whoever read our output has enough. Python would complain again when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    sys.stderr.flush()
     return code
 
 
@@ -58,7 +74,12 @@ def _run(argv: list[str]) -> int:
     if _asks_for_help(rest):
         sys.stdout.write(flags.help())
         return 0
-    return int(module.run(flags.parse(rest)))
+    args = flags.parse(rest)
+    try:
+        return int(module.run(args))
+    finally:
+        for close in args.cleanup:
+            close()
 
 
 def _serve(flags: Flags, rest: list[str]) -> int:
@@ -69,6 +90,7 @@ def _serve(flags: Flags, rest: list[str]) -> int:
         sys.stdout.write(flags.help())
         return 0
     args = serve.checked(flags.parse(rest))
+    gc.enable()
     from controller import app  # noqa: PLC0415 - the server, which no other verb imports
 
     return app.serve(args)

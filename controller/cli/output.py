@@ -6,7 +6,6 @@ are for scripts. managedFields are left out unless asked for. The format is chec
 
 from __future__ import annotations
 
-from controller.cli import jsonpath
 from controller.cli.errors import CliError, printable
 from controller.cli.table import Grid
 
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from controller.cli import jsonpath
     from controller.cli.resources import Resource
 
 FORMATS = "(json, yaml, name, wide, jsonpath=…, jsonpath-as-json=…, custom-columns=…)"
@@ -40,10 +40,18 @@ class Format:
         if kind.endswith("-file"):
             argument = _content(argument)
             self.kind = kind.removesuffix("-file")
+        if not self.is_template:
+            return
+        from controller.cli import jsonpath  # noqa: PLC0415 - not for tables
+
         if self.kind.startswith("jsonpath"):
             self.template = jsonpath.Template(argument if "{" in argument else jsonpath.relaxed(argument))
-        elif self.kind == "custom-columns":
+        else:
             self.columns = _columns(argument)
+
+    @property
+    def is_template(self) -> bool:
+        return self.kind in {"jsonpath", "jsonpath-as-json", "custom-columns"}
 
     @property
     def is_table(self) -> bool:
@@ -112,11 +120,15 @@ def _items(value: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _cell(template: jsonpath.Template, value: object) -> str:
+    from controller.cli import jsonpath  # noqa: PLC0415
+
     found = template.values(value)
     return printable(",".join(jsonpath.text(one) for one in found)) if found else "<none>"
 
 
 def _columns(argument: str) -> list[tuple[str, jsonpath.Template]]:
+    from controller.cli import jsonpath  # noqa: PLC0415
+
     columns = []
     lines = argument.strip().splitlines()
     if len(lines) == 2:  # a file: names above, paths below

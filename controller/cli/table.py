@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _GAP = 3
 _LEAST = 6
+_EVENT_WIDTH = len("MODIFIED") + _GAP
 NONE = "<none>"
 
 
@@ -35,8 +36,8 @@ class Options:
 class Grid:
     """Lines of cells with remembered widths."""
 
-    def __init__(self) -> None:
-        self._widths: list[int] = []
+    def __init__(self, widths: Sequence[int] = ()) -> None:
+        self._widths = list(widths)
 
     def lines(self, rows: Sequence[Sequence[str]]) -> list[str]:
         for row in rows:
@@ -56,7 +57,7 @@ class Printer:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._grid = Grid()
+        self._grid = Grid([_EVENT_WIDTH] if options.with_event else [])
         self._columns: list[dict[str, Any]] = []
         self._headed = not options.headers
 
@@ -92,7 +93,7 @@ class Printer:
             text = cell_text(given[position] if position < len(given) else None)
             is_name = self._columns[position].get("format") == "name" or position == 0
             cells.append(options.name_prefix + text if is_name else text)
-        cells += [cell_text(labels.get(label)) for label in options.label_columns]
+        cells += [cell_text(labels.get(label, "")) for label in options.label_columns]
         return [*cells, label_text(labels)] if options.show_labels else cells
 
 

@@ -7,6 +7,7 @@ ends the watch with the reason.
 
 from __future__ import annotations
 
+import gc
 import time
 
 from controller.cli.client import JSON
@@ -39,6 +40,7 @@ class Scope:
 def follow(client: Client, scope: Scope, start: str, until: float | None = None) -> Iterator[Event]:
     """Every change after the revision `start`, as (type, object). Ends at `until` (monotonic), else never.
     Raises StatusError (`is_expired`: list again), Unreached."""
+    gc.enable()  # a watch may last for days
     revision = start
     pause_s, failing_since = _FIRST_PAUSE_S, None
     while until is None or time.monotonic() < until:

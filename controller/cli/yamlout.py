@@ -26,7 +26,7 @@ def dump(value: object) -> str:
 
 def _string(dumper: Any, text: str) -> Any:
     tag = "tag:yaml.org,2002:str"
-    if _CORE_SCALAR.fullmatch(text):
+    if _CORE_SCALAR.fullmatch(text) or dumper.resolve(yaml.ScalarNode, text, (True, False)) != tag:
         return dumper.represent_scalar(tag, text, style='"')
     if "\n" in text and not any(line != line.rstrip() for line in text.split("\n")):
         return dumper.represent_scalar(tag, text, style="|")

@@ -126,6 +126,11 @@ def destroy(case: Case, node: str, step: int, why: str) -> Action:
     return dataclasses.replace(_action(case, ActionKind.DESTROY, node, why, after), step=step)
 
 
+def undo_start(case: Case, why: str) -> Action:
+    """Destroy what a start left half-done. Its intent stays open: the next start rests on it."""
+    return _action(case, ActionKind.DESTROY, case.node, why, case.assignment)
+
+
 def revoke(case: Case, node: str, why: str) -> Action:
     """R1: take the definition on `node` away. The proof is `vanished` unless the domain's last state
     there proves that it ended there, or it was never asked to run."""

@@ -103,6 +103,30 @@ def duplicate(case: Case) -> Answer:
     )
 
 
+def interrupted_start(case: Case) -> Answer:
+    """libvirtd died within our create(): QEMU stands paused (starting-up) and nobody will let it go. Its live
+    copy carries the epoch of the open start intent, so it was made from the definition given here and is no
+    incoming migration. It never ran: it is destroyed, and started again as if it had ended at home."""
+    seen = case.own_sighting if case.held is not None else None
+    intent = case.assignment.intent if case.held is not None else None
+    if seen is None or intent is None or case.others or not seen.in_migration:
+        return None
+    live = seen.detail.live_mark
+    ours = intent.kind is IntentKind.START and intent.node == case.node
+    if not ours or seen.record.reason != "starting-up" or live is None or live.epoch != intent.epoch:
+        return None
+    left_s = seen.since + case.snap.timing.stuck_s - case.snap.now
+    if left_s > 0:
+        return Deferred(
+            Reason.STARTING_UP,
+            f"its start on {case.node} has not come to an end; if it still stands in {left_s:.0f} s it is undone",
+            relist=(case.node,),
+            retry_after_s=min(left_s, 5.0),
+        )
+    why = "its start was interrupted: it is paused and never ran"
+    return quiet(case.snap, (case.node,)) or actions.undo_start(case, why)
+
+
 def migrating(case: Case) -> Answer:
     for node, seen in sorted(case.all_sightings.items()):
         if seen.in_migration:
@@ -367,6 +391,7 @@ RULES: tuple[PlanRule, ...] = (
     PlanRule(Situation.UNKNOWN, "acting twice on one observation repeats the action", own_change_pending),
     PlanRule(Situation.DUPLICATE, "an operator said which copy stays", keep_one),
     PlanRule(Situation.DUPLICATE, "two guests on one disk: destroying the wrong one loses data", duplicate),
+    PlanRule(Situation.STOPPED, "a daemon that dies within create() leaves it paused", interrupted_start),
     PlanRule(Situation.MIGRATING, "cleaning up a copy during a migration kills the migration", migrating),
     PlanRule(Situation.ABANDONED, "a wiped prefix must not delete a cluster (I11)", object_missing),
     PlanRule(Situation.UNKNOWN, "a node taken for dead came back with its domains", returned),

@@ -61,11 +61,12 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """A domain as last seen on one node."""
+    """A domain as last seen on one node; since `since` it was seen in this state for this reason."""
 
     record: Record
     detail: Detail
     seen_at: float
+    since: float
 
     @property
     def in_migration(self) -> bool:

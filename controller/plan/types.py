@@ -67,6 +67,7 @@ class Reason(enum.StrEnum):
     PAUSED_BY_HAND = "PausedByHand"
     CRASHED_PRESERVED = "CrashedPreserved"
     SUSPENDED = "Suspended"
+    STARTING_UP = "StartingUp"
     SHUTTING_DOWN = "ShuttingDown"
     SHUTDOWN_IGNORED = "ShutdownIgnored"
     MUST_STOP_TO_MOVE = "MustStopToMove"

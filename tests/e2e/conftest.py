@@ -25,6 +25,7 @@ QUICK: dict[str, Any] = {
         "renewEveryS": 1,
         "actWithinS": 3,
         "quietS": 2,
+        "stuckS": 8,
         "suspectAfterS": 5,
         "probeMaxS": 1,
         "labOnly": True,

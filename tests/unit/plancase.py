@@ -151,6 +151,7 @@ class Cluster:
         *,
         active: bool | None = None,
         xml: str | None = None,
+        since: float = 990.0,
         **changes: Any,
     ) -> Cluster:
         """A domain on a node, defined as the spec wants it unless told otherwise."""
@@ -174,7 +175,7 @@ class Cluster:
             vcpus=1,
             memory_bytes=32 << 20,
         )
-        sighting = Sighting(record, dataclasses.replace(detail, **changes), 995.0)
+        sighting = Sighting(record, dataclasses.replace(detail, **changes), 995.0, since)
         self.sightings.setdefault(uuid, {})[node] = sighting
         return self
 

@@ -340,6 +340,22 @@ def test_a_running_migration_is_not_disturbed() -> None:
     expect_hold(running_on_a().seen("b", "paused", "migration"), Reason.MIGRATION_IN_PROGRESS)
 
 
+def interrupted(since: float, epoch: int = 3) -> Cluster:
+    cluster = two_nodes().domain().assigned("a").intends(IntentKind.START, "a", epoch)
+    return cluster.seen("a", "paused", "starting-up", active=True, since=since)
+
+
+def test_a_start_that_a_dying_daemon_left_paused_is_undone_once_it_stood_long_enough() -> None:
+    expect_hold(interrupted(NOW - 10), Reason.STARTING_UP)
+    expect_action(interrupted(NOW - 41), ActionKind.DESTROY)
+
+
+def test_an_incoming_migration_is_not_taken_for_an_interrupted_start() -> None:
+    """Its live copy carries the source's epoch, not the one of an open start intent."""
+    expect_hold(interrupted(NOW - 99, epoch=4), Reason.MIGRATION_IN_PROGRESS)
+    expect_hold(interrupted(NOW - 99).seen("b"), Reason.MIGRATION_IN_PROGRESS)
+
+
 def test_a_running_domain_that_fits_no_more_is_not_stopped() -> None:
     cluster = two_nodes().domain(placement={"node": "b"}).assigned("a").seen("a")
     expect_hold(cluster, Reason.MUST_STOP_TO_MOVE)
