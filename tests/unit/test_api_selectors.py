@@ -1,0 +1,143 @@
+"""Selectors, merge patches and ages: pure functions against Kubernetes' documented meaning."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.api import tables
+from controller.api.errors import ApiError
+from controller.api.patch import merge
+from controller.api.selectors import parse
+
+ALLOWED = {"metadata.name": ("metadata", "name")}
+
+
+def matches(labels: str, **have: str) -> bool:
+    return parse(labels, "", ALLOWED).matches({"metadata": {"labels": have}})
+
+
+@pytest.mark.parametrize(
+    ("selector", "have", "expected"),
+    [
+        ("", {}, True),
+        ("a=1", {"a": "1"}, True),
+        ("a==1", {"a": "1"}, True),
+        ("a=1", {}, False),
+        ("a=", {"a": ""}, True),
+        ("a=", {}, False),
+        ("a!=1", {}, True),
+        ("a!=1", {"a": "1"}, False),
+        ("a in (1, 2)", {"a": "2"}, True),
+        ("a in (1,2)", {"a": "3"}, False),
+        ("a notin (1,2)", {"a": "3"}, True),
+        ("a notin (1,2)", {}, True),
+        ("a", {"a": ""}, True),
+        ("a", {}, False),
+        ("!a", {}, True),
+        ("!a", {"a": "1"}, False),
+        ("a=1,b in (x,y),!c", {"a": "1", "b": "y"}, True),
+        ("a=1,b in (x,y),!c", {"a": "1", "b": "y", "c": ""}, False),
+        ("domctl.io/x=1", {"domctl.io/x": "1"}, True),
+        (" a = 1 ", {"a": "1"}, True),
+    ],
+)
+def test_label_selectors_mean_what_they_mean_on_kubernetes(
+    selector: str, have: dict[str, str], expected: bool
+) -> None:
+    assert matches(selector, **have) is expected
+
+
+@pytest.mark.parametrize("bad", ["a===1", "=1", "a in 1", "a in (1", "a b", "a>1", "a=1,,b=2", "a=ü", ","])
+def test_a_selector_that_cannot_be_read_is_refused_and_not_ignored(bad: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        parse(bad, "", ALLOWED)
+    assert caught.value.code == 400
+
+
+@pytest.mark.parametrize("bad", ["metadata.name", "spec.x=1", "=1", "metadata.name>1"])
+def test_a_field_selector_of_an_unknown_field_is_refused(bad: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        parse("", bad, ALLOWED)
+    assert caught.value.code == 400
+
+
+@given(st.text(max_size=60))
+def test_no_text_makes_the_selectors_fail_otherwise(text: str) -> None:
+    for arguments in ((text, ""), ("", text)):
+        try:
+            parse(*arguments, ALLOWED).matches({"metadata": {"name": "x", "labels": {"a": "1"}}})
+        except ApiError as error:
+            assert error.code == 400
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 9) | st.text("ab", max_size=2),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=12,
+)
+OBJECT = st.dictionaries(st.sampled_from("abc"), JSON, max_size=3)
+
+
+def difference(old: Any, new: Any) -> Any:
+    """The merge patch that makes `new` of `old` (RFC 7396), where there is one."""
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return new
+    gone = {key: None for key in old if key not in new}
+    return gone | {k: difference(old.get(k), v) for k, v in new.items() if k not in old or old[k] != v}
+
+
+def without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: without_nulls(v) for k, v in value.items() if v is not None}
+    return value
+
+
+@given(OBJECT, OBJECT)
+def test_a_merge_patch_of_the_difference_makes_the_new_object(old: Any, new: Any) -> None:
+    old, new = without_nulls(old), without_nulls(new)
+    assert merge(old, difference(old, new)) == new
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (-5, "0s"),
+        (0, "0s"),
+        (119, "119s"),
+        (120, "2m"),
+        (125, "2m5s"),
+        (599, "9m59s"),
+        (600, "10m"),
+        (10_799, "179m"),
+        (10_800, "3h"),
+        (11_100, "3h5m"),
+        (28_800, "8h"),
+        (172_799, "47h"),
+        (172_800, "2d"),
+        (176_400, "2d1h"),
+        (691_200, "8d"),
+        (63_072_000, "2y"),
+        (63_158_400, "2y1d"),
+        (315_360_000, "10y"),
+    ],
+)
+def test_ages_are_shown_as_kubectl_shows_them(seconds: int, shown: str) -> None:
+    assert tables.duration(seconds) == shown
+
+
+@pytest.mark.parametrize("odd", [None, 7, "yesterday", "2026-01-01", {}])
+def test_an_odd_timestamp_has_an_unknown_age(odd: object) -> None:
+    assert tables.age(odd, datetime.datetime.now(datetime.UTC)) == "<unknown>"
+
+
+@given(JSON, st.sampled_from(sorted(tables.COLUMNS)))
+def test_no_object_makes_a_cell_fail(value: Any, kind: str) -> None:
+    body = {"metadata": {"name": "x"}, "spec": value, "status": value, "involvedObject": value}
+    now = datetime.datetime.now(datetime.UTC)
+    for column in tables.COLUMNS[kind]:
+        column.cell(body, now)
