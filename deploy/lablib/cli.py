@@ -16,9 +16,10 @@ from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
-from . import disks, guest, operations, power
-from .layout import DEFAULT_BASE, Host, Lab, load
+from . import disks, guest, misfortunes, operations, power, session
+from .layout import DEFAULT_BASE, Host, Lab, LabError, load
 from .processes import recorded
+from .status import status
 from .wires import LinkError
 
 HOST_VERBS = {
@@ -39,13 +40,10 @@ def main(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     if args.verb == "guest":
         return _make_guests(Path(args.out))
-    if os.geteuid() != 0:
-        sys.stderr.write("lab: needs root\n")
-        return 2
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         return _run(args)
-    except (operations.LabError, LinkError, disks.DiskError, LookupError, OSError) as error:
+    except (LabError, LinkError, disks.DiskError, LookupError, OSError) as error:
         sys.stderr.write(f"lab: {error.args[0] if isinstance(error, LookupError) else error}\n")
         return 1
     except KeyboardInterrupt:
@@ -68,12 +66,15 @@ def _run(args: argparse.Namespace) -> int:
         _print_status(lab, args.output)
         return 0
     if args.verb == "disk":
+        if lab.session:
+            raise LabError("a disk shared by hosts needs root")
         print(disks.add(lab, args.size << 20))
         return 0
     host = lab.host(args.host)
     if args.verb == "exec":
-        command = operations.command_inside(host, args.command[args.command[:1] == ["--"] :] or ["/bin/sh"])
-        os.execvp(command[0], command)  # noqa: S606 - no shell is wanted
+        wanted = args.command[args.command[:1] == ["--"] :] or ["/bin/sh"]
+        command, environment = misfortunes.command_inside(lab, host, wanted)
+        os.execvpe(command[0], command, environment)  # noqa: S606 - no shell is wanted
     _misfortune(args, lab, host)
     return 0
 
@@ -81,21 +82,21 @@ def _run(args: argparse.Namespace) -> int:
 def _misfortune(args: argparse.Namespace, lab: Lab, host: Host) -> None:
     match args.verb:
         case "kill":
-            operations.kill(host)
+            misfortunes.kill(host)
         case "restart":
-            operations.restart(lab, host)
+            misfortunes.restart(lab, host)
         case "stop":
-            operations.signal_daemon(host, signal.SIGSTOP)
+            misfortunes.signal_daemon(host, signal.SIGSTOP)
         case "cont":
-            operations.signal_daemon(host, signal.SIGCONT)
+            misfortunes.signal_daemon(host, signal.SIGCONT)
         case "cut":
-            operations.cut(lab, host, args.blackhole)
+            misfortunes.cut(lab, host, args.blackhole)
         case "heal":
-            operations.heal(lab, host)
+            misfortunes.heal(lab, host)
         case "poweroff":
-            operations.poweroff(lab, host)
+            misfortunes.poweroff(lab, host)
         case "poweron":
-            operations.poweron(lab, host)
+            misfortunes.poweron(lab, host)
 
 
 def _inner(verb: str, args: list[str]) -> int:
@@ -107,7 +108,10 @@ def _inner(verb: str, args: list[str]) -> int:
     assert lab is not None, "a lab is planned before its hosts are booted"
     host = lab.host(args[1])
     if verb == "_boot":
-        power.boot_host(lab, host)
+        if lab.session:
+            session.boot(host)
+        else:
+            power.boot_host(lab, host)
         return 0
     init = recorded(host.init_file)
     assert verb == "_daemon" and init is not None, "a host is booted before its daemon starts"
@@ -127,7 +131,7 @@ def _make_guests(directory: Path) -> int:
 
 
 def _print_status(lab: Lab, output: str) -> None:
-    hosts = operations.status(lab)
+    hosts = status(lab)
     if output == "json":
         print(
             json.dumps(

@@ -27,12 +27,19 @@ remember_owner = 0
 stdio_handler = "file"
 """
 
+# What libvirtd and its children get: nothing of whoever ran `lab`.
+ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LANG": "C.UTF-8",
+}
+
 POOL_XML = """\
 <pool type='dir'>
   <name>default</name>
   <uuid>{uuid}</uuid>
   <source/>
-  <target><path>/var/lib/libvirt/images</path></target>
+  <target><path>{path}</path></target>
 </pool>
 """
 
@@ -79,7 +86,7 @@ def write_files(lab: Lab, host: Host) -> None:
         "libvirtd.conf": libvirtd_conf(host),
         "qemu.conf": QEMU_CONF,
         "qemu/networks/default.xml": network_xml(host, nat=True),
-        "storage/default.xml": POOL_XML.format(uuid=_derived(host, "pool")),
+        "storage/default.xml": POOL_XML.format(uuid=_derived(host, "pool"), path="/var/lib/libvirt/images"),
     }
     for name, text in files.items():
         path = etc / name
@@ -96,6 +103,19 @@ def write_files(lab: Lab, host: Host) -> None:
         _with(Path("/etc/passwd"), ACCOUNT, "x:64055:64055::/nonexistent:/usr/sbin/nologin")
     )
     (host.dir / "group").write_text(_with(Path("/etc/group"), ACCOUNT, "x:64055:"))
+
+
+def write_session_files(host: Host) -> None:
+    """The same for a session-mode libvirtd, which has no default network and listens on no port."""
+    etc = host.dir / "etc/libvirt"
+    images = host.dir / "lib/images"
+    for path in (etc / "storage/autostart", images, host.dir / "lib/serial", host.dir / "cache"):
+        path.mkdir(parents=True)
+    log = host.dir / "libvirtd.log"
+    (etc / "libvirtd.conf").write_text(f'host_uuid = "{host.host_uuid}"\nlog_outputs = "3:file:{log}"\n')
+    (etc / "qemu.conf").write_text('stdio_handler = "file"\nsecurity_driver = "none"\n')
+    (etc / "storage/default.xml").write_text(POOL_XML.format(uuid=_derived(host, "pool"), path=images))
+    (etc / "storage/autostart/default.xml").symlink_to(etc / "storage/default.xml")
 
 
 def _with(path: Path, name: str, rest: str) -> str:

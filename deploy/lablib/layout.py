@@ -8,12 +8,18 @@ whether they are alive is always asked of the kernel, never remembered.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-DEFAULT_BASE = Path("/run/domctl-lab")
+IS_ROOT = os.geteuid() == 0
+_RUNTIME = os.environ.get("XDG_RUNTIME_DIR")
+_OWN_BASE = Path(f"{_RUNTIME}/domctl-lab" if _RUNTIME else f"/tmp/domctl-lab-{os.geteuid()}")  # noqa: S108
+DEFAULT_BASE = Path("/run/domctl-lab") if IS_ROOT else _OWN_BASE
 TCP_PORT = 16509
 
 # What each host has for itself: path in the host's view, directory below the host's own.
@@ -28,22 +34,23 @@ BINDS = (
 SHARED_VIEW = "/run/lab-shared"  # one directory that all hosts of a lab see at this path
 
 
+class LabError(Exception):
+    """Said to the user as it is; exit code 1."""
+
+
 @dataclass(frozen=True)
 class Host:
     name: str
     number: int  # from 1
-    address: str
+    address: str  # as the mac, "" in a session-mode lab
     mac: str
     host_uuid: str
+    uri: str
     directory: str
 
     @property
     def dir(self) -> Path:
         return Path(self.directory)
-
-    @property
-    def uri(self) -> str:
-        return f"qemu+tcp://{self.address}/system"
 
     @property
     def init_file(self) -> Path:
@@ -64,6 +71,7 @@ class Lab:
     name: str
     directory: str
     third_octet: int  # of 10.231.x.0/24
+    session: bool  # without root: no namespaces, no network of its own
     complete: bool  # false until `up` has seen every host answer
     hosts: tuple[Host, ...]
 
@@ -116,3 +124,31 @@ def load(directory: Path) -> Lab | None:
         return None
     hosts = tuple(Host(**host) for host in data.pop("hosts"))
     return Lab(hosts=hosts, **data)
+
+
+@contextmanager
+def locked(directory: Path, create: bool) -> Iterator[None]:
+    """One at a time in this directory. Whoever waited while it was removed and made anew waits again."""
+    while True:
+        if create:
+            directory.mkdir(parents=True, exist_ok=True)
+        try:
+            fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise LabError(f"{directory} is gone") from None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if _is_same(fd, directory):
+                yield
+                return
+        finally:
+            os.close(fd)
+
+
+def _is_same(fd: int, directory: Path) -> bool:
+    try:
+        there = directory.stat()
+    except FileNotFoundError:
+        return False
+    here = os.fstat(fd)
+    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)

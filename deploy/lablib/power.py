@@ -13,21 +13,18 @@ cannot come back from a PID namespace.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
 import socket
-import struct
-import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
 from . import cgroups, kernel
+from .config import ENVIRONMENT
+from .daemon import fork_recorded
 from .layout import BINDS, SHARED_VIEW, Host, Lab
-from .processes import Process, identify, record, recorded
+from .processes import Process, recorded
 
 HOST_NAMESPACES = (
     kernel.CLONE_NEWNS
@@ -37,12 +34,6 @@ HOST_NAMESPACES = (
     | kernel.CLONE_NEWCGROUP
 )
 _SHARED = SHARED_VIEW.removeprefix("/run/")
-_UCRED = struct.Struct("3i")  # struct ucred: pid, uid, gid
-ENVIRONMENT = {
-    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    "HOME": "/root",
-    "LANG": "C.UTF-8",
-}
 
 
 def boot_switch(record_file: Path) -> None:
@@ -53,7 +44,7 @@ def boot_switch(record_file: Path) -> None:
         _reap_forever()
 
     kernel.unshare(kernel.CLONE_NEWNET)
-    _fork_recorded(record_file, record_file.with_suffix(".log"), hold)
+    fork_recorded(record_file, record_file.with_suffix(".log"), hold)
 
 
 def boot_host(lab: Lab, host: Host) -> None:
@@ -71,7 +62,7 @@ def boot_host(lab: Lab, host: Host) -> None:
     group.join()
     kernel.unshare(HOST_NAMESPACES)
     group.join_leaf()
-    _fork_recorded(host.init_file, host.dir / "init.log", be_init)
+    fork_recorded(host.init_file, host.dir / "init.log", be_init)
 
 
 def start_daemon(lab: Lab, host: Host, init: Process) -> None:
@@ -90,7 +81,7 @@ def start_daemon(lab: Lab, host: Host, init: Process) -> None:
     # The PID namespace comes first: it applies to the child forked next, whose parent, once this
     # process has gone, is the host's init.
     kernel.setns(init.pid, "pid")
-    _fork_recorded(host.daemon_file, host.dir / "libvirtd.out", be_libvirtd, adopted=True)
+    fork_recorded(host.daemon_file, host.dir / "libvirtd.out", be_libvirtd, adopted=True)
 
 
 def power_off(lab: Lab, host: Host) -> None:
@@ -99,66 +90,6 @@ def power_off(lab: Lab, host: Host) -> None:
     if init is not None:
         init.kill()
     cgroups.group(lab.cgroup(host)).remove()
-
-
-def _fork_recorded(
-    record_file: Path, log: Path, body: Callable[[Callable[[], None]], None], adopted: bool = False
-) -> None:
-    """Fork a daemon that runs `body(ready)`, and return once it called ready(). It starts only after its
-    pid was recorded, and only if this process lives to record it: there is no unrecorded daemon.
-    `adopted`: it becomes a child of the init of its PID namespace, by a fork in between. (An orphan
-    falls to the reaper of its late parent's namespace, and a zombie of another reaper would hold up the
-    end of this one.)"""
-    kernel.die_with_parent()
-    ours, theirs = socket.socketpair()
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-    child = os.fork()
-    if child == 0:
-        ours.close()
-        if adopted and os.fork() != 0:
-            os._exit(0)
-        _be_daemon(theirs, log, body)
-    theirs.close()
-    if adopted:
-        os.waitpid(child, 0)
-    # The daemon's first byte carries its pid, which the kernel translates to what it is out here.
-    _, credentials, _, _ = ours.recvmsg(1, socket.CMSG_SPACE(_UCRED.size))
-    process = identify(_UCRED.unpack(credentials[0][2])[0]) if credentials else None
-    if process is None:
-        sys.exit("the new process died at once")
-    record(record_file, process)
-    ours.sendall(b"g")
-    answer = b"".join(iter(lambda: ours.recv(4096), b""))
-    if answer != b"ok":
-        sys.exit(answer.decode(errors="replace") or f"process {process.pid} died at its start")
-
-
-def _be_daemon(parent: socket.socket, log: Path, body: Callable[[Callable[[], None]], None]) -> NoReturn:
-    def ready() -> None:
-        parent.sendall(b"ok")
-        parent.close()
-
-    try:
-        parent.sendall(b"p")
-        if parent.recv(1) == b"g":
-            os.setsid()
-            _redirect(log)
-            body(ready)
-    except BaseException:  # noqa: BLE001 - nothing may escape into the parent's code after a fork
-        with contextlib.suppress(OSError):
-            parent.sendall(traceback.format_exc().encode()[-4000:])
-    finally:
-        os._exit(1)
-
-
-def _redirect(log: Path) -> None:
-    null = os.open("/dev/null", os.O_RDONLY)
-    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(null, 0)
-    os.dup2(out, 1)
-    os.dup2(out, 2)
-    os.close(null)
-    os.close(out)
 
 
 def _clear_run(lab: Lab, host: Host) -> None:
