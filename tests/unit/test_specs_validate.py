@@ -1,0 +1,457 @@
+"""Specs: all problems at once, each with its field; what has none becomes a typed object."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from specs import kinds
+from specs.domain import Domain, libvirt_name, pinning_disks
+from specs.node import Node
+from specs.problems import Problem, errors, formatted
+from specs.validate import Unknown, decode, immutable_problems, load_file_objects
+from tests.specscase import EXAMPLES, domain, loaded, node
+
+DISK = {"name": "root", "source": {"file": "/i/a"}}
+
+
+def found(value: object) -> list[str]:
+    return [str(problem) for problem in decode(value)[1]]
+
+
+def disks(*given: Any) -> dict[str, Any]:
+    return domain(disks=list(given))
+
+
+def meta(**fields: Any) -> dict[str, Any]:
+    return domain() | {"metadata": {"name": "d", **fields}}
+
+
+def nic(**fields: Any) -> dict[str, Any]:
+    return domain(interfaces=[{"name": "n", "network": "default", **fields}])
+
+
+# (what is sent, the one field that is wrong, words of the message)
+WRONG: list[tuple[object, str, str]] = [
+    # the envelope
+    (3, "", "must be an object, is 3"),
+    ([], "", "must be an object, is a list"),
+    ({"kind": "Domain"}, "apiVersion", "is required: domctl.io/v1"),
+    (domain() | {"apiVersion": "v1"}, "apiVersion", 'must be domctl.io/v1, is "v1"'),
+    (domain() | {"apiVersion": "domctl.io/v2"}, "apiVersion", "has only this version"),
+    (domain() | {"kind": "Pod"}, "kind", 'must be Domain or Node, is "Pod"'),
+    (domain() | {"kind": None}, "kind", "is required"),
+    (domain() | {"data": {}}, "data", "unknown field"),
+    ({**domain(), "spec": None}, "spec", "is required"),
+    ({**domain(), "spec": "x"}, "spec", 'must be an object, is "x"'),
+    # metadata
+    (domain() | {"metadata": {}}, "metadata.name", "is required"),
+    (meta(name="Web_1"), "metadata.name", "lower-case letters, digits and '-'"),
+    (meta(name="web-1\n"), "metadata.name", "lower-case letters"),
+    (meta(name=".."), "metadata.name", "lower-case letters"),
+    (meta(name="a.b"), "metadata.name", "lower-case letters"),
+    (meta(name="-a"), "metadata.name", "lower-case letters"),
+    (meta(name="a" * 64), "metadata.name", "at most 63"),
+    (meta(name=""), "metadata.name", "lower-case letters"),
+    (meta(name=7), "metadata.name", "must be text (put it in quotes), is 7"),
+    (meta(namespace="Team"), "metadata.namespace", "lower-case letters"),
+    (meta(uid="x"), "metadata.uid", "must be a UUID in lower case"),
+    (meta(labels={"a": 3}), "metadata.labels.a", "must be text (put it in quotes), is 3"),
+    (meta(labels={"a": "b c"}), "metadata.labels.a", "must be empty or letters"),
+    (meta(labels={"a": "x" * 64}), "metadata.labels.a", "at most 63"),
+    (meta(labels={"a b": "c"}), "metadata.labels", 'has the key "a b"'),
+    (meta(labels={"a/b/c": "c"}), "metadata.labels", "whose part before '/'"),
+    (meta(labels={"Team.org/x": "c"}), "metadata.labels", "whose part before '/'"),
+    (meta(labels={"/x": "c"}), "metadata.labels", "whose part before '/'"),
+    (meta(labels={"x/": "c"}), "metadata.labels", "keys must be"),
+    (meta(labels=["a"]), "metadata.labels", "must be an object, is a list"),
+    (meta(annotations={"!": "c"}), "metadata.annotations", "has the key"),
+    (meta(annotations={"a": "x" * 262_144}), "metadata.annotations", "at most 262144 are allowed"),
+    (meta(finalizers=["a b"]), "metadata.finalizers[0]", "must be a name"),
+    (meta(namespcae="x"), "metadata.namespcae", "did you mean namespace?"),
+    # types, enums, ranges
+    (domain(vcpus=0), "spec.vcpus", "must be between 1 and 4096, is 0"),
+    (domain(vcpus=4097), "spec.vcpus", "must be between 1 and 4096, is 4097"),
+    (domain(vcpus=1.5), "spec.vcpus", "must be a whole number, is 1.5"),
+    (domain(vcpus="2"), "spec.vcpus", 'must be a whole number, is "2"'),
+    (domain(vcpus=True), "spec.vcpus", "must be a whole number, is true"),
+    (domain(vcpus=None), "spec.vcpus", "must be a whole number, is null"),
+    (domain(vcpus=10**400), "spec.vcpus", "must fit in 64 bits"),
+    (domain(vcpus=float("nan")), "spec.vcpus", "must be a whole number"),
+    (domain(state="on"), "spec.state", 'must be running or shutoff, is "on"'),
+    (domain(state=True), "spec.state", "must be running or shutoff, is true"),
+    (domain(state={}), "spec.state", "must be running or shutoff, is an object"),
+    (domain(type="KVM"), "spec.type", "did you mean kvm?"),
+    (domain(restartPolicy="always"), "spec.restartPolicy", "did you mean Always?"),
+    (domain(memory=None), "spec.memory", "must be a quantity such as 512Mi, is null"),
+    (domain(memory=[1]), "spec.memory", "must be a quantity such as 512Mi, is a list"),
+    (domain(memory=1.5), "spec.memory", "must be a quantity"),
+    (domain(memory="512MB"), "spec.memory", "did you mean 512Mi for powers of 1024?"),
+    (domain(memory="1023Ki"), "spec.memory", "must be between 1Mi and 64Ti, is 1023Ki"),
+    (domain(memory="65Ti"), "spec.memory", "must be between 1Mi and 64Ti, is 65Ti"),
+    (domain(memory=512), "spec.memory", "did you forget Mi?"),
+    (domain(memory=-1), "spec.memory", "must be between 1Mi and 64Ti, is -1"),
+    (domain(memory="1048576500m"), "spec.memory", "not a whole number of bytes"),
+    (domain(xml=5), "spec.xml", "must be text"),
+    (domain(disks={}), "spec.disks", "must be a list, is an object"),
+    (domain(disks=[DISK] * 65), "spec.disks", "has 65 items, at most 64 are allowed"),
+    # os
+    (domain(os={"arch": "x86"}), "spec.os.arch", "must be aarch64"),
+    (domain(os={"machine": "pc q"}), "spec.os.machine", "letters, digits, '.', '_' and '-'"),
+    (domain(os={"kernel": "vmlinuz"}), "spec.os.kernel", "must be an absolute path"),
+    (domain(os={"kernel": "/b/../v"}), "spec.os.kernel", "'..' as a component"),
+    (domain(os={"kernel": "/b/./v"}), "spec.os.kernel", "'..' as a component"),
+    (domain(os={"kernel": "/b//v"}), "spec.os.kernel", "'//'"),
+    (domain(os={"kernel": "/b/"}), "spec.os.kernel", "end in '/'"),
+    (domain(os={"kernel": "/b\n"}), "spec.os.kernel", "must be an absolute path"),
+    (domain(os={"kernel": "/b\ud800"}), "spec.os.kernel", "U+D800, which cannot stand in XML"),
+    (domain(os={"kernel": "/b\x7f"}), "spec.os.kernel", "U+007F, which cannot stand in XML"),
+    (domain(os={"kernel": "/" + "b" * 256}), "spec.os.kernel", "longer than 255 bytes"),
+    (domain(os={"kernel": "/b" * 600}), "spec.os.kernel", "at most 1024 are allowed"),
+    (domain(os={"initrd": "/b/i"}), "spec.os.initrd", "needs os.kernel"),
+    (domain(os={"cmdline": "quiet"}), "spec.os.cmdline", "needs os.kernel"),
+    (domain(os={"kernel": "/k", "cmdline": "a\nb"}), "spec.os.cmdline", "one line"),
+    (domain(os={"kernel": "/k", "boot": ["hd"]}), "spec.os.boot", "cannot stand beside os.kernel"),
+    (domain(os={"boot": ["hd", "hd"]}), "spec.os.boot", "names a device twice"),
+    (domain(os={"boot": ["dvd"]}), "spec.os.boot[0]", "must be cdrom, fd, hd or network"),
+    (domain(os={"loader": "/x"}), "spec.os.loader", "unknown field"),
+    # disks
+    (
+        disks({"name": "root"}),
+        "spec.disks[0].source",
+        "is required: only a cdrom or floppy drive may be empty",
+    ),
+    (disks({"name": "root", "source": {}}), "spec.disks[0].source", "exactly one of file and block"),
+    (
+        disks({"name": "root", "source": {"file": "/a", "block": "/b"}}),
+        "spec.disks[0].source",
+        "exactly one of file and block",
+    ),
+    (disks({"name": "root", "source": {"file": "a.img"}}), "spec.disks[0].source.file", "absolute path"),
+    (disks({"name": "root", "source": {"file": "/a/../b"}}), "spec.disks[0].source.file", "'..'"),
+    (disks({"name": "root", "source": {"block": "/dev/../b"}}), "spec.disks[0].source.block", "'..'"),
+    (disks({"name": "root", "source": {"fiel": "/a", "block": "/b"}}), "spec.disks[0].source.fiel", "file?"),
+    (disks({"name": "Root", "source": {"file": "/a"}}), "spec.disks[0].name", "lower-case letters"),
+    (disks({"source": {"file": "/a"}}), "spec.disks[0].name", "is required"),
+    (disks(DISK, {**DISK, "source": {"file": "/b"}}), "spec.disks[1].name", "unique among all devices"),
+    (disks(DISK, {**DISK, "name": "b"}), "spec.disks[1].source.file", "may be written to"),
+    (disks({**DISK, "bus": "nvme"}), "spec.disks[0].bus", "must be fdc"),
+    (disks({**DISK, "bus": "fdc"}), "spec.disks[0].bus", "for a disk, is fdc"),
+    (disks({"name": "c", "device": "cdrom", "bus": "virtio"}), "spec.disks[0].bus", "for a cdrom"),
+    (
+        disks({"name": "c", "device": "cdrom", "readOnly": False}),
+        "spec.disks[0].readOnly",
+        "always read-only",
+    ),
+    (disks({**DISK, "bus": "sata", "readOnly": True}), "spec.disks[0].readOnly", "not possible"),
+    (disks({**DISK, "target": "sda"}), "spec.disks[0].target", "must begin with vd on the bus virtio"),
+    (disks({**DISK, "target": "vdA"}), "spec.disks[0].target", "a device name such as vda"),
+    (
+        disks({**DISK, "target": "vda"}, {"name": "b", "source": {"file": "/b"}, "target": "vda"}),
+        "spec.disks[1].target",
+        "is there twice: vda",
+    ),
+    (disks({**DISK, "serial": "a<b"}), "spec.disks[0].serial", "letters, digits, blanks"),
+    (disks({**DISK, "readOnly": "yes"}), "spec.disks[0].readOnly", "must be true or false"),
+    (disks(DISK, "x"), "spec.disks[1]", "must be an object"),
+    # interfaces
+    (domain(interfaces=[{"name": "n"}]), "spec.interfaces[0]", "exactly one of network and bridge"),
+    (nic(bridge="br0"), "spec.interfaces[0]", "exactly one of network and bridge"),
+    (nic(mac="52:54:00:12:34:5"), "spec.interfaces[0].mac", "a unicast MAC address"),
+    (nic(mac="53:54:00:12:34:56"), "spec.interfaces[0].mac", "a unicast MAC address"),
+    (nic(mac="52:54:00:12:34:AB"), "spec.interfaces[0].mac", "in lower case"),
+    (nic(mac="00:00:00:00:00:00"), "spec.interfaces[0].mac", "all zeros"),
+    (nic(mac=41135085296), "spec.interfaces[0].mac", "must be text (put it in quotes)"),
+    (nic(model="<e1000>"), "spec.interfaces[0].model", "letters, digits"),
+    (domain(interfaces=[{"name": "n", "bridge": "b" * 16}]), "spec.interfaces[0].bridge", "at most 15"),
+    # serials and consoles
+    (domain(serials=[{"name": "s", "type": "file"}]), "spec.serials[0].path", "is required for type file"),
+    (domain(serials=[{"name": "s", "path": "/x"}]), "spec.serials[0].path", "for type file only"),
+    (domain(serials=[{"name": "s", "append": True}]), "spec.serials[0].append", "for type file only"),
+    (domain(consoles=[{"name": "s", "type": "tcp"}]), "spec.consoles[0].type", "must be file or pty"),
+    (
+        domain(serials=[{"name": "s", "type": "file", "path": "/a/../b"}]),
+        "spec.serials[0].path",
+        "'..' as a component",
+    ),
+    (
+        domain(serials=[{"name": "s"}], consoles=[{"name": "s"}]),
+        "spec.consoles[0].name",
+        "also in spec.serials",
+    ),
+    # the ladder
+    (domain(shutdown=[]), "spec.shutdown", "at least 1 item"),
+    (domain(shutdown=[{}]), "spec.shutdown[0].method", "is required"),
+    (domain(shutdown=[{"method": "kill"}]), "spec.shutdown[0].method", "must be acpi, agent or destroy"),
+    (domain(shutdown=[{"method": "destroy"}, {"method": "acpi"}]), "spec.shutdown[1]", "never be reached"),
+    (
+        domain(shutdown=[{"method": "destroy", "timeoutSeconds": 1}]),
+        "spec.shutdown[0].timeoutSeconds",
+        "nothing",
+    ),
+    (
+        domain(shutdown=[{"method": "acpi", "timeoutSeconds": -1}]),
+        "spec.shutdown[0].timeoutSeconds",
+        "0 and 86400",
+    ),
+    # placement
+    (domain(placement={"node": "a.b"}), "spec.placement.node", "lower-case letters"),
+    (domain(placement={"nodeSelector": {"a": "b c"}}), "spec.placement.nodeSelector.a", "must be empty or"),
+    (domain(placement={"nodeSelector": {" ": "b"}}), "spec.placement.nodeSelector", "has the key"),
+    # what comes later
+    (domain(type="lxc"), "spec.type", "file system of its host"),
+    (domain(uuid="x"), "spec.uuid", "cannot be adopted"),
+    (domain(libvirtName="x"), "spec.libvirtName", "cannot be adopted"),
+    (domain(persistence="transient"), "spec.persistence", "every domain is persistent"),
+    (domain(recovery={"onNodeFailure": "Restart"}), "spec.recovery", "until the node is confirmed dead"),
+    (domain(state="paused"), "spec.state", "not supported yet"),
+    (domain(state="saved"), "spec.state", "not supported yet"),
+    (domain(migration={}), "spec.migration", "not supported yet"),
+    (domain(update={"strategy": "Never"}), "spec.update", "not supported yet"),
+    (domain(drift="Absorb"), "spec.drift", "not supported yet"),
+    (domain(reconcile="Report"), "spec.reconcile", "not supported yet"),
+    (domain(placement={"affinity": {}}), "spec.placement.affinity", "use placement.nodeSelector"),
+    (domain(placement={"spread": []}), "spec.placement.spread", "use placement.nodeSelector"),
+    (domain(placement={"tolerations": []}), "spec.placement.tolerations", "not supported yet"),
+    (node(maintenance=True), "spec.maintenance", "use unschedulable"),
+    (node(fencing={}), "spec.fencing", "only an operator"),
+    (node(migrationURI="tcp://x"), "spec.migrationURI", "not supported yet"),
+    # nodes
+    ({**node(), "metadata": {"name": "n", "namespace": "x"}}, "metadata.namespace", "in no namespace"),
+    (node(uri=""), "spec.uri", "must not be empty"),
+    (node(uri="http://x/"), "spec.uri", ""),
+    (node(uri="qemu+ssh://x/system?command=/bin/sh"), "spec.uri", ""),
+    (node(uri="qemu+ext://x/system?command=/bin/sh"), "spec.uri", ""),
+    (node(uri="qemu+tcp://10.0.0.1/system"), "spec.insecure", "whoever reaches that port is root"),
+    (node(uri="qemu+tcp://10.0.0.1/system", insecure=False), "spec.insecure", "must be true"),
+    (node(allowedPaths=["/"]), "spec.allowedPaths[0]", "every file of the host"),
+    (node(allowedPaths=["/a/"]), "spec.allowedPaths[0]", "end in '/'"),
+    (node(allowedPaths=["/a", "/a"]), "spec.allowedPaths[1]", "is there twice"),
+    (node(allowedPaths=["a"]), "spec.allowedPaths[0]", "absolute path"),
+    (node(overcommit={"vcpus": 0}), "spec.overcommit.vcpus", "must be between 0.1 and 64, is 0"),
+    (node(overcommit={"memory": "2"}), "spec.overcommit.memory", "must be a number"),
+    (node(reserved={"memory": "-1Gi"}), "spec.reserved.memory", "must not be negative"),
+    (node(reserved={"memory": "1GB"}), "spec.reserved.memory", "must be a quantity"),
+    (node(reserved={"vcpus": -1}), "spec.reserved.vcpus", "between 0 and 4096"),
+    (node(taints=[{"key": "a b", "effect": "NoSchedule"}]), "spec.taints[0].key", "keys must be"),
+    (node(taints=[{"key": "a", "value": "b c", "effect": "NoSchedule"}]), "spec.taints[0].value", "must be"),
+    (node(taints=[{"key": "a", "effect": "NoExecute"}]), "spec.taints[0].effect", "moved off a node"),
+    (node(taints=[{"key": "a", "effect": "NoSchedule"}] * 2), "spec.taints[1]", "is there twice"),
+]
+
+
+@pytest.mark.parametrize(("value", "path", "words"), WRONG)
+def test_one_mistake_is_one_problem_at_its_field(value: object, path: str, words: str) -> None:
+    decoded, problems = decode(value)
+    assert decoded is None
+    assert [problem.path for problem in problems] == [path], found(value)
+    assert words in problems[0].message
+
+
+RIGHT: list[object] = [
+    domain(),
+    domain(vcpus=2.0, memory=1e9),
+    domain(memory=1 << 20),
+    domain(memory="64Ti"),
+    domain(os={"kernel": "/b/vmlinuz-6.1 (1)", "initrd": "/b/ü.gz", "cmdline": "a=\"b\" <&> 'c'"}),
+    disks({"name": "c", "device": "cdrom"}, {"name": "f", "device": "floppy"}),
+    disks({**DISK, "readOnly": True}, {**DISK, "name": "again", "readOnly": True}),
+    domain(shutdown=[{"method": "agent", "timeoutSeconds": 0}, {"method": "acpi"}]),
+    domain(
+        consoles=[{"name": "c"}], serials=[{"name": "s", "type": "file", "path": "/a/b", "append": False}]
+    ),
+    domain(xml="<title>a</title>"),
+    meta(labels={"app.kubernetes.io/name": "web", "empty": "", "A_b.c-9": "X"}, annotations={"a": "b\n c/d"}),
+    meta(creationTimestamp=None, managedFields=[{"manager": "x", "fieldsV1": {"f:spec": {}}}], selfLink="/x"),
+    domain() | {"status": None},
+    domain()
+    | {"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True", "reason": "x"}]}},
+    node(),
+    node(uri="qemu+tcp://192.0.2.1:16509/system", insecure=True),
+    node(
+        overcommit={"vcpus": 1.5, "memory": 1},
+        reserved={"memory": "1Gi", "vcpus": 0},
+        allowedPaths=["/a", "/a/b"],
+    ),
+    node(
+        taints=[{"key": "a.b/c", "effect": "NoSchedule"}, {"key": "c", "value": "", "effect": "NoSchedule"}]
+    ),
+]
+
+
+@pytest.mark.parametrize("value", RIGHT)
+def test_what_has_no_problem_is_a_typed_object_that_says_the_same(value: dict[str, Any]) -> None:
+    decoded, problems = decode(value)
+    assert problems == []
+    assert isinstance(decoded, Domain | Node)
+    again = msgspec.json.decode(msgspec.json.encode(decoded), type=type(decoded))
+    assert again == decoded
+    assert decode(msgspec.to_builtins(decoded))[0] == decoded
+
+
+def test_all_problems_are_told_at_once_and_semantic_ones_beside_wrong_types() -> None:
+    value = domain(vcpus=0, Memory=1, disks=[{"name": "a", "source": {"file": 3}}, DISK, DISK], shutdown="x")
+    assert [problem.path for problem in decode(value)[1]] == [
+        "spec.vcpus",
+        "spec.Memory",
+        "spec.disks[0].source.file",
+        "spec.shutdown",
+        "spec.disks[2].source.file",
+        "spec.disks[2].name",
+    ]
+
+
+def test_the_number_of_problems_is_bounded() -> None:
+    assert len(decode(domain(**{f"f{i}": 1 for i in range(5000)}))[1]) == 200
+
+
+@pytest.mark.parametrize("mode", Unknown)
+def test_unknown_fields_are_refused_or_told_or_pruned(mode: Unknown) -> None:
+    decoded, problems = decode(domain(colour="red"), mode)
+    assert (decoded is None) == (mode is Unknown.STRICT)
+    assert [p.warning for p in problems] == {"Strict": [False], "Warn": [True], "Ignore": []}[mode.value]
+    assert decoded is None or b"colour" not in msgspec.json.encode(decoded)
+
+
+@pytest.mark.parametrize("mode", Unknown)
+def test_fields_that_come_later_are_refused_whatever_becomes_of_unknown_ones(mode: Unknown) -> None:
+    assert decode(domain(recovery={"onNodeFailure": "Restart"}), mode)[0] is None
+
+
+CHANGES: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
+    (domain(), domain(vcpus=2), []),
+    (domain(type="qemu"), domain(type="kvm"), []),
+    (domain(type="qemu"), domain(type="test"), ["spec.type"]),
+    (domain(), domain("other"), ["metadata.name"]),
+    (meta(namespace="default"), meta(), []),
+    (meta(), meta(namespace="default"), []),
+    (meta(), meta(namespace="team"), ["metadata.namespace"]),
+    (meta(uid="0dc3a83f-4e35-59f2-9add-b49a5058ba9f"), meta(), []),
+    (
+        meta(uid="0dc3a83f-4e35-59f2-9add-b49a5058ba9f"),
+        meta(uid="1dc3a83f-4e35-59f2-9add-b49a5058ba9f"),
+        ["metadata.uid"],
+    ),
+    (domain("n"), node(), ["kind"]),
+    (node(), node(uri="qemu:///session"), []),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "paths"), CHANGES)
+def test_identity_and_driver_cannot_be_changed(
+    old: dict[str, Any], new: dict[str, Any], paths: list[str]
+) -> None:
+    before, after = decode(old)[0], decode(new)[0]
+    assert before is not None
+    assert after is not None
+    assert [problem.path for problem in immutable_problems(before, after)] == paths
+
+
+FILE = """\
+# web
+apiVersion: domctl.io/v1
+kind: Domain
+metadata:
+  name: web-1
+spec:
+  memory: 32Mi
+  vcpus: 0
+  disks:
+    - name: root
+      source: {file: rel}
+---
+apiVersion: domctl.io/v1
+kind: Domain
+metadata: {name: web-2}
+spec: {memory: 32Mi}
+---
+apiVersion: domctl.io/v1
+kind: Domain
+metadata: {name: web-3}
+spec:
+  memory: 32Mi
+  memory: 64Mi
+"""
+
+
+def test_problems_of_a_file_read_as_file_line_column_field_and_what_is_wrong() -> None:
+    objects, problems = load_file_objects(FILE, "web.yaml")
+    assert [formatted(problem) for problem in problems] == [
+        "web.yaml:8:3: spec.vcpus: must be between 1 and 4096, is 0",
+        "web.yaml:11:16: spec.disks[0].source.file: must be an absolute path such as "
+        '/var/lib/libvirt/images/a.img, is "rel"',
+        'web.yaml:23:3: spec: the key "memory" is there twice, first in line 22',
+    ]
+    assert [(one.value.metadata.name, one.line) for one in objects] == [("web-2", 13)]
+
+
+def test_an_object_with_a_duplicate_key_is_never_handed_on() -> None:
+    objects, problems = load_file_objects(FILE.split("---")[2], "x")
+    assert (objects, len(problems)) == ([], 1)
+
+
+def test_a_list_is_taken_apart_with_places() -> None:
+    item = "{apiVersion: domctl.io/v1, kind: Node, metadata: {name: a}, spec: {}}"
+    problems = load_file_objects(f"apiVersion: v1\nkind: List\nitems:\n- {item}\n", "l")[1]
+    assert [formatted(problem) for problem in problems] == ["l:4:63: items[0].spec.uri: is required"]
+
+
+def test_the_same_object_twice_in_a_file_is_told() -> None:
+    twice = (EXAMPLES / "db.yaml").read_text() + "---\n" + (EXAMPLES / "db.yaml").read_text()
+    problems = load_file_objects(twice, "db.yaml")[1]
+    assert [p.message for p in problems] == ['Domain "db-1" is there twice, first in line 3']
+
+
+def test_every_example_is_right() -> None:
+    for path in EXAMPLES.rglob("*.yaml"):
+        assert load_file_objects(path.read_text(), path.name)[1] == [], path
+
+
+def test_every_example_has_a_name_of_its_own_on_any_host() -> None:
+    names = [
+        libvirt_name(one.metadata) for path in EXAMPLES.glob("*.yaml") for one in loaded(path.read_text())
+    ]
+    assert len(names) == len(set(names)) >= 6
+    assert "team-a.tick-1" in names
+
+
+@pytest.mark.parametrize(
+    "name", ["Domain", "domain", "domains", "dom", "domains.domctl.io", "DOMAINS.v1.domctl.io"]
+)
+def test_a_kind_is_found_by_what_users_type(name: str) -> None:
+    kind = kinds.kind_by_name(name)
+    assert kind is not None
+    assert kind.struct is Domain
+
+
+def test_no_kind_is_in_the_category_all() -> None:
+    assert all("all" not in kind.categories for kind in kinds.KINDS)
+    assert kinds.kind_by_name("pods") is None
+
+
+PINNING = [
+    ({}, True),
+    ({"source": {"file": "/a", "shared": True}}, False),
+    ({"readOnly": True}, False),
+    ({"device": "cdrom"}, False),
+]
+
+
+@pytest.mark.parametrize(("fields", "pins"), PINNING)
+def test_a_disk_pins_its_domain_if_it_is_local_and_can_be_written(fields: dict[str, Any], pins: bool) -> None:
+    decoded = decode(disks({**DISK, **fields}))[0]
+    assert isinstance(decoded, Domain)
+    assert pinning_disks(decoded.spec) == (("root",) if pins else ())
+
+
+def test_warnings_are_no_errors() -> None:
+    warning, error = Problem(("a",), "x", warning=True), Problem(("b",), "y")
+    assert errors([warning, error]) == [error]
+    assert formatted(warning) == "warning: a: x"
+
+
+def test_paths_with_odd_keys_are_shown_in_brackets() -> None:
+    problem = Problem(("metadata", "labels", "app.kubernetes.io/name\n"), "x")
+    assert problem.path == "metadata.labels[app.kubernetes.io/name\\x0a]"
