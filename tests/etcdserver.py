@@ -33,6 +33,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 START_TIMEOUT_S = 30.0
+FAST = ("--heartbeat-interval=20", "--election-timeout=200")  # one member needs no patience with others
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,9 @@ class EtcdServer:
         self.peer_url = f"http://{self.address}:2380"
         self.endpoint = f"{'https' if authority else 'http'}://{self.address}:2379"
         self.initial_cluster = f"{name}={self.peer_url}"
+        self.token = str(directory)  # with the peers it makes the cluster id of a new data directory
         self.process: subprocess.Popen[bytes] | None = None
-        self._args = [*args] if fsync else ["--unsafe-no-fsync", *args]
+        self._args = [*FAST, *args] if fsync else [*FAST, "--unsafe-no-fsync", *args]
         self._context: ssl.SSLContext | None = None
         if authority is not None:
             self._use_tls(authority)
@@ -146,7 +148,7 @@ class EtcdServer:
             f"--listen-peer-urls={self.peer_url}",
             f"--initial-advertise-peer-urls={self.peer_url}",
             f"--initial-cluster={self.initial_cluster}",
-            f"--initial-cluster-token={self.directory}",
+            f"--initial-cluster-token={self.token}",
             f"--listen-metrics-urls=http://{self.address}:2381",
             "--log-level=warn",
             "--logger=zap",
@@ -181,7 +183,7 @@ class EtcdServer:
         self._end(signal.SIGTERM)
 
     def freeze(self) -> None:
-        """SIGSTOP: connections stay open and nothing answers."""
+        """SIGSTOP: connections stay open and nothing answers, until `thaw`."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
 
@@ -255,17 +257,25 @@ class EtcdCluster:
         together = ",".join(member.initial_cluster for member in self.members)
         for member in self.members:
             member.initial_cluster = together
-            member._args += [f"--initial-cluster-token={directory}"]
+            member.token = str(directory)
+            member._args += ["--heartbeat-interval=50", "--election-timeout=500"]
 
     @property
     def endpoints(self) -> tuple[str, ...]:
         return tuple(member.endpoint for member in self.members)
 
-    def __enter__(self) -> EtcdCluster:
+    def heal(self) -> None:
+        """Start what was killed, thaw what was frozen, wait until all serve."""
         for member in self.members:
-            member.start(wait=False)
+            if member.process is None:
+                member.start(wait=False)
+            else:
+                member.thaw()
         for member in self.members:
             member.wait_ready()
+
+    def __enter__(self) -> EtcdCluster:
+        self.heal()
         return self
 
     def __exit__(self, *_: object) -> None:

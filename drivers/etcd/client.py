@@ -66,11 +66,12 @@ class EtcdStore:
                 rpc.RangeRequest(key=start, range_end=end, revision=revision, limit=limit)
             )
             revision = revision or int(reply.header.revision)
-            items.extend(key_value(kv) for kv in reply.kvs)
+            found = [key_value(kv) for kv in reply.kvs]
+            items += found
             if not reply.more:
                 return Page(items=tuple(items), revision=revision)
-            start = reply.kvs[-1].key + b"\0"
-            mean_bytes = reply.ByteSize() // len(reply.kvs) + 1
+            start = encode_key(found[-1].key) + b"\0"
+            mean_bytes = sum(len(kv.value) for kv in found) // len(found) + 1
             limit = max(1, min(self._config.page_keys, self._config.page_bytes // mean_bytes))
 
     async def page(self, prefix: str, *, after: str = "", limit: int = 500, revision: int = 0) -> Page:

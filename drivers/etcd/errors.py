@@ -38,6 +38,8 @@ class Meaning(enum.Enum):
     LEASE_LOST = "the lease is gone"
 
 
+_TLS_ALERT = "TSI_DATA_CORRUPTED"
+
 _TABLE: tuple[tuple[grpc.StatusCode | None, str, Meaning], ...] = (
     (_Code.UNAUTHENTICATED, "", Meaning.RENEW),
     (None, "etcdserver: invalid auth token", Meaning.RENEW),
@@ -47,10 +49,9 @@ _TABLE: tuple[tuple[grpc.StatusCode | None, str, Meaning], ...] = (
     (None, "etcdserver: permission denied", Meaning.DENIED),
     (None, "etcdserver: authentication failed", Meaning.DENIED),
     (_Code.UNAVAILABLE, "CERTIFICATE_VERIFY_FAILED", Meaning.DENIED),
-    (_Code.UNAVAILABLE, "CERTIFICATE_REQUIRED", Meaning.DENIED),
-    (_Code.UNAVAILABLE, "BAD_CERTIFICATE", Meaning.DENIED),
-    (_Code.UNAVAILABLE, "UNKNOWN_CA", Meaning.DENIED),
-    (_Code.UNAVAILABLE, "Peer name", Meaning.DENIED),  # the certificate is for another host
+    (_Code.UNAVAILABLE, "Hostname Verification Check failed", Meaning.DENIED),
+    # A fatal TLS alert: the server's only answer to a client certificate that is missing or not trusted.
+    (_Code.UNAVAILABLE, _TLS_ALERT, Meaning.DENIED),
     (_Code.UNAVAILABLE, "failed to connect to all addresses", Meaning.UNREACHED),
     (None, "etcdserver: too many requests", Meaning.UNREACHED),
     (None, "etcdserver: rpc not supported for learner", Meaning.UNREACHED),
@@ -109,4 +110,6 @@ class CallFailed(Exception):
 def failed(error: grpc.aio.AioRpcError, endpoint: str) -> CallFailed:
     code, details = error.code(), error.details() or ""
     words = details if "etcdserver: " in details else f"{code.name}: {details}"
+    if _TLS_ALERT in details:
+        words = f"the server does not accept our certificate ({words})"
     return CallFailed(meaning_of(code, details), endpoint, words)

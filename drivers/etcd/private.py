@@ -19,6 +19,7 @@ import re
 import shutil
 import signal
 import sys
+import uuid
 from pathlib import Path
 
 from drivers.errors import StoreRefused, StoreUnavailable
@@ -179,6 +180,8 @@ class PrivateEtcd:
             f"--listen-peer-urls=unix://{_PEER_SOCKET}",
             f"--initial-advertise-peer-urls=unix://{_PEER_SOCKET}",
             f"--initial-cluster=private=unix://{_PEER_SOCKET}",
+            # Read when the database is made: without it, all private etcds have the same cluster id.
+            f"--initial-cluster-token={uuid.uuid4()}",
             "--auto-compaction-mode=periodic",
             "--auto-compaction-retention=1h",
             f"--quota-backend-bytes={self._quota_bytes}",

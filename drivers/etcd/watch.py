@@ -28,7 +28,7 @@ from typing import Any
 import grpc.aio
 from aetcd import rpc
 
-from drivers.errors import Compacted, StoreUnavailable
+from drivers.errors import Compacted, StoreError, StoreUnavailable
 from drivers.etcd.calls import Calls, raise_if_cancelled
 from drivers.etcd.channel import Endpoint
 from drivers.etcd.convert import encode_key, key_value, prefix_end
@@ -119,54 +119,62 @@ class _Stream:
         self._position = position
         self._parts: list[Any] = []  # events of a response that came in fragments, so far
         self._doubtful: tuple[int, float] | None = None  # progress to be confirmed, and when it came
+        self._is_waiting = False  # for the server, not for our consumer
+        self._silent = 0  # rounds of the watchdog since the last message
+        self._verdict: CallFailed | StoreError | None = None  # the watchdog's
         self._call = endpoint.watch.Watch(metadata=(*calls.token.metadata(), ("hasleader", "true")))
 
     async def change_sets(self) -> AsyncGenerator[ChangeSet, None]:
-        async with aclosing(self._responses()) as responses:
-            async for response in responses:
-                self._calls.check_cluster(self._endpoint, response.header)
-                if response.canceled:
-                    raise self._canceled(response)
-                if response.created:
-                    continue
-                self._parts.extend(response.events)
-                if response.fragment:
-                    continue
-                events, self._parts = self._parts, []
-                if events:
-                    self._doubtful = None
-                    for change_set in self._position.take(events):
-                        yield change_set
-                elif (mark := self._progress(response)) is not None:
-                    yield mark
-
-    async def _responses(self) -> AsyncGenerator[Any, None]:
-        """What the server sends, as long as it shows signs of life."""
-        reading: asyncio.Task[Any] | None = None
-        silent = 0
+        watchdog = asyncio.create_task(self._watch_over())
         try:
             await self._write(rpc.WatchRequest(create_request=self._create_request()))
             while True:
-                reading = reading or asyncio.ensure_future(self._call.read())
-                done, _ = await asyncio.wait((reading,), timeout=self._config.progress_s)
-                if done:
-                    response, reading, silent = reading.result(), None, 0
-                    if response is grpc.aio.EOF:
-                        raise CallFailed(Meaning.LOST, self._endpoint.url, "the watch stream ended")
-                    yield response
-                else:
-                    silent += 1
-                    await self._ask(silent)
+                self._is_waiting = True
+                response = await self._call.read()
+                self._is_waiting, self._silent = False, 0
+                if response is grpc.aio.EOF:
+                    raise self._lost("the watch stream ended")
+                for change_set in self._take(response):
+                    yield change_set
         except grpc.aio.AioRpcError as error:
             raise self._failed(error) from error
         except (asyncio.CancelledError, asyncio.InvalidStateError, grpc.aio.UsageError) as error:
             raise_if_cancelled(error)
-            raise CallFailed(Meaning.LOST, self._endpoint.url, "the watch stream was given up") from error
+            raise (self._verdict or self._lost("the watch stream was given up")) from error
         finally:
             self._call.cancel()
-            if reading is not None:
-                reading.cancel()
-                await asyncio.gather(reading, return_exceptions=True)
+            watchdog.cancel()
+            await asyncio.gather(watchdog, return_exceptions=True)
+
+    def _take(self, response: Any) -> Iterator[ChangeSet]:
+        self._calls.check_cluster(self._endpoint, response.header)
+        if response.canceled:
+            raise self._canceled(response)
+        if response.created:
+            return
+        self._parts.extend(response.events)
+        if response.fragment:
+            return
+        events, self._parts = self._parts, []
+        if events:
+            self._doubtful = None
+            yield from self._position.take(events)
+        elif (mark := self._progress(response)) is not None:
+            yield mark
+
+    async def _watch_over(self) -> None:
+        """End the stream when its server shows no sign of life while we wait for one."""
+        try:
+            while True:
+                await asyncio.sleep(self._config.progress_s)
+                if self._is_waiting:
+                    self._silent += 1
+                    await self._ask()
+        except (CallFailed, StoreError) as error:
+            self._verdict = error
+            self._call.cancel()
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+            self._call.cancel()  # the stream ended, and the reader knows better why
 
     def _create_request(self) -> Any:
         return rpc.WatchCreateRequest(
@@ -178,20 +186,23 @@ class _Stream:
             fragment=True,
         )
 
-    async def _ask(self, silent: int) -> None:
-        """Nothing came for `silent` times progress_s: ask the stream, then the server."""
+    async def _ask(self) -> None:
+        """Ask the stream for its progress; if it answered nothing last time, ask the server, too."""
         await self._write(rpc.WatchRequest(progress_request=rpc.WatchProgressRequest()))
-        if silent > 1:
+        if self._silent > 1:
             await self._calls.barrier(self._endpoint, encode_key(self._prefix), self._config.attempt_s)
-        if silent * self._config.progress_s > self._config.patience_s:
-            raise CallFailed(Meaning.LOST, self._endpoint.url, "the watch stream is stuck")
+        if self._silent * self._config.progress_s > self._config.patience_s:
+            raise self._lost("the watch stream is stuck")
 
     async def _write(self, request: Any) -> None:
         try:
             async with asyncio.timeout(self._config.attempt_s):
                 await self._call.write(request)
         except TimeoutError:
-            raise CallFailed(Meaning.LOST, self._endpoint.url, "the watch stream takes nothing") from None
+            raise self._lost("the watch stream takes nothing") from None
+
+    def _lost(self, words: str) -> CallFailed:
+        return CallFailed(Meaning.LOST, self._endpoint.url, words)
 
     def _progress(self, response: Any) -> ChangeSet | None:
         now = asyncio.get_running_loop().time()
