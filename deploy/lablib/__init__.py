@@ -1,10 +1,11 @@
 """The lab: N real libvirt hosts on one machine, for the demo and for tests on real parts.
 
-Read in this order: `layout` (what stands where on disk, and what a lab and a host are), `processes` (a
-process is its pid and its start time), `kernel` (the few system calls Python lacks), `config` (the files
-libvirtd reads), `wires` (the switch, the links, the addresses), `cgroups`, `disks`, `warmth`, `power` (a
-host's namespaces and its daemon), `operations` (up, down, status and what tests do to a host), `guest` (what
-they boot) and `cli`. Python's standard library, iproute2, util-linux and libvirt are all that is needed.
+Read in this order: `layout` (what a lab and a host are, and where their files stand), `processes` (a
+process is its pid and its start time), `kernel` (the few system calls Python lacks), `daemon` (starting
+what stays), `config` (the files libvirtd reads), `wires` (the switch, the links, the addresses),
+`cgroups`, `disks`, `warmth`, `power` (a host's namespaces and its daemon), `session` (hosts without
+root), `hosts` (one on and off), `misfortunes`, `status`, `operations` (up and down), `guest` (what hosts
+boot) and `cli`. Python's standard library, iproute2, util-linux and libvirt are all that is needed.
 
 Everything a lab makes hangs on a few processes: when a host's init is killed, the kernel ends all that
 runs in its PID namespace and with it its mounts, interfaces and name. Nothing is mounted, and nothing

@@ -59,8 +59,9 @@ log_outputs = "3:file:/var/log/libvirt/libvirtd.log"
 
 
 def network_xml(host: Host, nat: bool) -> str:
-    """libvirt's usual `default` network; isolated where the kernel cannot translate addresses."""
-    forward = "<forward mode='nat'/>" if nat else ""
+    """libvirt's usual `default` network. Without NAT it is one that needs no firewall rule at all: for
+    isolated networks, too, libvirt sets up its chains in the nat table."""
+    forward = "<forward mode='nat'/>" if nat else "<forward mode='open'/>"
     return f"""\
 <network>
   <name>default</name>

@@ -20,7 +20,7 @@ from .layout import TCP_PORT, Host, Lab, LabError
 from .processes import Process, recorded
 
 ANSWER_TIMEOUT_S = 90.0  # a first capabilities call took 8 s with a cold page cache on two cores
-ISOLATED = "etc-libvirt/default-isolated.xml"  # its presence says that NAT did not work
+OPEN_NETWORK = "etc-libvirt/default-open.xml"  # its presence says that NAT did not work
 SCRIPT = Path(__file__).resolve().parent.parent / "lab"
 
 
@@ -44,8 +44,8 @@ def start_daemon(lab: Lab, host: Host) -> None:
     if not wires.is_cut(host, needed_switch(lab)):
         _warm(host)
         warmth.keep(host)
-        if "default" not in _virsh(host, "net-list --name").stdout.split():
-            _isolate_network(host)
+        if "default" not in _virsh(host, "net-list --name").stdout.split() and not _network_starts(host):
+            _open_network(host)
 
 
 def _warm(host: Host) -> None:
@@ -62,9 +62,13 @@ def _warm(host: Host) -> None:
         raise LabError(f"{host.name} does not answer: {done.stderr.strip()}\n{_log_tail(host)}")
 
 
-def _isolate_network(host: Host) -> None:
-    """Where the kernel cannot do NAT, `default` is an isolated network; `status` says so."""
-    xml = host.dir / ISOLATED
+def _network_starts(host: Host) -> bool:
+    return _virsh(host, "net-start default").returncode == 0
+
+
+def _open_network(host: Host) -> None:
+    """Where the kernel or iptables cannot do NAT, `default` does without; `status` says so."""
+    xml = host.dir / OPEN_NETWORK
     xml.write_text(network_xml(host, nat=False))
     done = _virsh(host, f"net-define {xml}; net-start default; net-autostart default")
     if done.returncode != 0:

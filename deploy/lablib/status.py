@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from . import session, wires
-from .hosts import ISOLATED, live_switch
+from .hosts import OPEN_NETWORK, live_switch
 from .layout import Host, Lab
 from .processes import Process, recorded, sharing_pid_namespace
 
@@ -65,7 +65,7 @@ def _host_status(lab: Lab, host: Host, switch: Process | None) -> HostStatus:
 def _network(lab: Lab, host: Host) -> str:
     if lab.session:
         return "none"
-    return "isolated" if (host.dir / ISOLATED).exists() else "nat"
+    return "open" if (host.dir / OPEN_NETWORK).exists() else "nat"
 
 
 def _pids(lab: Lab, init: Process) -> tuple[int, ...]:
