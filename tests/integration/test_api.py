@@ -1,0 +1,430 @@
+"""The API on a real etcd, used by real kubectl: every version found on this machine, loudly none if none.
+
+One server over HTTPS for each test, with its own PKI and kubeconfig; kubectl runs as users run it, with an
+empty home so that no cache of another server is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from controller import keys
+from controller.api.resources import DOMAINS as DOMAIN_KIND
+from drivers.etcd import EtcdConfig, EtcdStore
+from drivers.store import Compare
+from tests.apiserver import DOMAINS, MERGE, V1, Api, domain, serving
+from tests.etcdserver import EtcdServer
+
+pytestmark = pytest.mark.etcd
+
+DOMAIN = """
+apiVersion: domctl.io/v1
+kind: Domain
+metadata:
+  name: web-1
+  labels: {app: web}
+spec:
+  vcpus: 2
+  memory: 512Mi
+  interfaces:
+  - {name: net0, network: default, mac: "52:54:00:12:34:56"}
+"""
+NODE = """
+apiVersion: domctl.io/v1
+kind: Node
+metadata: {name: hv1}
+spec: {uri: "qemu+tcp://10.0.0.1/system", insecure: true}
+"""
+
+
+def kubectls() -> list[str]:
+    folders = [Path("/usr/lib/google-cloud-sdk/bin"), *map(Path, os.environ["PATH"].split(":"))]
+    found = {str(path) for folder in folders for path in folder.glob("kubectl.1.*")}
+    # `kubectl` beside numbered ones is a switch between them.
+    plain = shutil.which("kubectl")
+    return sorted(found) or ([plain] if plain else [])
+
+
+@dataclass
+class Kubectl:
+    binary: str
+    kubeconfig: Path
+    home: Path
+
+    @property
+    def minor(self) -> int:
+        return int(self.binary.rpartition("kubectl.1.")[2] or 0)
+
+    async def start(self, *arguments: str, **env: str) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            self.binary,
+            *arguments,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={
+                "KUBECONFIG": str(self.kubeconfig),
+                "HOME": str(self.home),
+                "PATH": os.environ["PATH"],
+                **env,
+            },
+        )
+
+    async def run(self, *arguments: str, stdin: str = "", **env: str) -> tuple[int, str, str]:
+        process = await self.start(*arguments, **env)
+        async with asyncio.timeout(30):
+            out, err = await process.communicate(stdin.encode())
+        assert process.returncode is not None
+        return process.returncode, out.decode(), err.decode()
+
+    async def good(self, *arguments: str, stdin: str = "", **env: str) -> str:
+        code, out, err = await self.run(*arguments, stdin=stdin, **env)
+        assert code == 0, (arguments, err)
+        return out
+
+    async def bad(self, *arguments: str, stdin: str = "") -> str:
+        code, out, err = await self.run(*arguments, stdin=stdin)
+        assert code == 1, (arguments, code, out, err)
+        return err
+
+
+@pytest.fixture(scope="module")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
+    with EtcdServer(tmp_path_factory.mktemp("etcd")) as running:
+        yield running
+
+
+@pytest.fixture
+async def api(etcd: EtcdServer, tmp_path: Path) -> AsyncGenerator[Api, None]:
+    async with real_api(etcd, tmp_path) as found:
+        yield found
+
+
+@contextlib.asynccontextmanager
+async def real_api(etcd: EtcdServer, directory: Path) -> AsyncGenerator[Api, None]:
+    store = EtcdStore(EtcdConfig(endpoints=(etcd.endpoint,)))
+    etcd.api("kv/deleterange", {"key": "AA==", "range_end": "AA=="})
+    async with serving(store, directory) as found:
+        yield found
+    await store.close()
+
+
+def _versions() -> list[Any]:
+    """The oldest and the newest always, those between with --long."""
+    found = kubectls()
+    if not found:
+        return [pytest.param("", marks=pytest.mark.skip(reason="no kubectl was found on this machine"))]
+    between = [pytest.param(path, marks=pytest.mark.long, id=Path(path).name) for path in found[1:-1]]
+    ends = [pytest.param(path, id=Path(path).name) for path in dict.fromkeys((found[0], found[-1]))]
+    return [*ends, *between]
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(20):
+        while not await holds():  # noqa: ASYNC110 - what is waited for happens in another process
+            await asyncio.sleep(0.05)
+
+
+def runs(process: asyncio.subprocess.Process) -> bool:
+    return process.returncode is None
+
+
+async def is_terminating(api: Api) -> bool:
+    return (await api.objects.get(DOMAIN_KIND, "default", "web-1")).terminating
+
+
+async def answers(api: Api) -> bool:
+    return (await api.call("GET", DOMAINS)).status == 200
+
+
+@pytest.fixture(params=_versions())
+def kubectl(request: pytest.FixtureRequest, api: Api, tmp_path: Path) -> Kubectl:
+    home = tmp_path / "home"
+    home.mkdir()
+    return Kubectl(request.param, api.pki.kubeconfig, home)
+
+
+# --- kubectl
+
+
+async def test_applying_is_idempotent_and_diff_tells_what_would_change(kubectl: Kubectl) -> None:
+    both = f"{DOMAIN}---{NODE}"
+    first = await kubectl.good("apply", "-f", "-", stdin=both)
+    assert first == "domain.domctl.io/web-1 created\nnode.domctl.io/hv1 created\n"
+    again = await kubectl.good("apply", "-f", "-", stdin=both)
+    assert again == "domain.domctl.io/web-1 unchanged\nnode.domctl.io/hv1 unchanged\n"
+    assert await kubectl.run("diff", "-f", "-", stdin=both) == (0, "", "")
+    more = DOMAIN.replace("512Mi", "1Gi")
+    code, out, _ = await kubectl.run("diff", "-f", "-", stdin=more)
+    changed = [line for line in out.splitlines() if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+    assert code == 1
+    assert changed == ["-  generation: 1", "+  generation: 2", "-  memory: 512Mi", "+  memory: 1Gi"]
+    assert "512Mi" in await kubectl.good("get", "domain", "web-1", "-o", "jsonpath={.spec.memory}")
+    out = await kubectl.good("apply", "-f", "-", "--dry-run=server", stdin=more)
+    assert out == "domain.domctl.io/web-1 configured (server dry run)\n"
+    assert await kubectl.good("apply", "-f", "-", stdin=more) == "domain.domctl.io/web-1 configured\n"
+    assert "1Gi" in await kubectl.good("get", "domain", "web-1", "-o", "jsonpath={.spec.memory}")
+
+
+async def test_objects_are_shown_in_every_form(kubectl: Kubectl) -> None:
+    await kubectl.good("apply", "-f", "-", stdin=f"{DOMAIN}---{NODE}")
+    head, row = (await kubectl.good("get", "domains")).splitlines()
+    assert head.split() == ["NAME", "STATE", "NODE", "READY", "REASON", "AGE"]
+    assert row.split()[:5] == ["web-1", "Unknown", "<none>", "Unknown", "Pending"]
+    head, row = (await kubectl.good("get", "dom", "web-1", "-o", "wide")).splitlines()
+    assert head.split()[-3:] == ["VCPUS", "MEMORY", "UUID"]
+    assert row.split()[-3:-1] == ["2", "512Mi"]
+    assert (await kubectl.good("get", "domains", "-A")).split()[:2] == ["NAMESPACE", "NAME"]
+    assert await kubectl.good("get", "domain", "-o", "name") == "domain.domctl.io/web-1\n"
+    listed = json.loads(await kubectl.good("get", "domains", "-o", "json"))
+    assert (listed["kind"], listed["items"][0]["spec"]["vcpus"]) == ("List", 2)
+    assert "  memory: 512Mi\n" in await kubectl.good("get", "domain", "web-1", "-o", "yaml")
+    assert (await kubectl.good("get", "nodes")).split()[:6] == [
+        "NAME", "READY", "REASON", "URI", "DOMAINS", "AGE",
+    ]  # fmt: skip
+    assert await kubectl.good("get", "domains", "-l", "app=web", "-o", "name") != ""
+    assert await kubectl.good("get", "domains", "-l", "app!=web", "-o", "name") == ""
+    by_name = "--field-selector=metadata.name=web-1"
+    assert await kubectl.good("get", "domains", by_name, "-o", "name") == "domain.domctl.io/web-1\n"
+    assert (await kubectl.good("get", "domctl")).count("web-1") == 1, "the category"
+    assert "web-1" not in (await kubectl.run("get", "all"))[1]
+    assert 'domains.domctl.io "none" not found' in await kubectl.bad("get", "domain", "none")
+    described = await kubectl.good("describe", "domain", "web-1")
+    assert "Pending" in described
+    assert described.splitlines()[-1].split() == ["Events:", "<none>"]
+
+
+async def test_pages_make_one_list(kubectl: Kubectl, api: Api) -> None:
+    for n in range(25):
+        await api.call("POST", DOMAINS, domain(f"d{n:02}"))
+    out = await kubectl.good("get", "domains", "--chunk-size=7", "-o", "name")
+    assert out.split() == [f"domain.domctl.io/d{n:02}" for n in range(25)]
+    assert len((await kubectl.good("get", "domains", "--chunk-size=7")).splitlines()) == 26
+    ordered = await kubectl.good("get", "domains", "--sort-by={.metadata.name}", "--no-headers")
+    assert [line.split()[0] for line in ordered.splitlines()] == [f"d{n:02}" for n in range(25)]
+
+
+async def test_changes_by_label_annotate_patch_edit_and_replace(kubectl: Kubectl, api: Api) -> None:
+    await kubectl.good("apply", "-f", "-", stdin=DOMAIN)
+    await kubectl.good("label", "domain", "web-1", "tier=front", "app-")
+    await kubectl.good("annotate", "domain", "web-1", "note=x")
+    await kubectl.good("patch", "domain", "web-1", "--type=merge", "-p", '{"spec":{"vcpus":3}}')
+    operation = '[{"op":"replace","path":"/spec/vcpus","value":4}]'
+    await kubectl.good("patch", "domain", "web-1", "--type=json", "-p", operation)
+    refused = await kubectl.bad("patch", "domain", "web-1", "-p", '{"spec":{"vcpus":9}}')
+    assert "application/strategic-merge-patch+json is not supported" in refused
+    await kubectl.good("edit", "domain", "web-1", EDITOR="sed -i s/512Mi/256Mi/")
+    body = (await api.call("GET", f"{DOMAINS}/web-1")).body
+    assert body["metadata"]["labels"] == {"tier": "front"}
+    assert body["metadata"]["annotations"]["note"] == "x"
+    assert (body["spec"]["vcpus"], body["spec"]["memory"]) == (4, "256Mi")
+    await kubectl.good("replace", "-f", "-", stdin=DOMAIN)
+    body = (await api.call("GET", f"{DOMAINS}/web-1")).body
+    assert (body["spec"]["memory"], body["metadata"]["finalizers"]) == ("512Mi", ["domctl.io/undefine"])
+    generated = DOMAIN.replace("name: web-1", "generateName: web-").replace("12:34:56", "12:34:57")
+    assert (await kubectl.good("create", "-f", "-", stdin=generated)).startswith("domain.domctl.io/web-")
+
+
+async def test_refusals_reach_the_user_with_all_causes(kubectl: Kubectl) -> None:
+    wrong = DOMAIN.replace("vcpus: 2", "vcpus: 0").replace("512Mi", "1").replace("mac:", "mak:")
+    for verb in ("apply", "create"):
+        err = await kubectl.bad(verb, "-f", "-", stdin=wrong)
+        assert err.startswith('The Domain "web-1" is invalid')
+        for cause in ("spec.vcpus: must be between", "spec.memory:", "spec.interfaces[0].mak: unknown field"):
+            assert cause in err
+    await kubectl.good("apply", "-f", "-", stdin=DOMAIN)
+    clash = DOMAIN.replace("web-1", "web-2")
+    assert "belongs to Domain default/web-1" in await kubectl.bad("apply", "-f", "-", stdin=clash)
+    assert "already exists" in await kubectl.bad("create", "-f", "-", stdin=DOMAIN)
+    code, _, err = await kubectl.run(
+        "apply", "--validate=warn", "-f", "-", stdin=DOMAIN.replace("vcpus", "cpus")
+    )
+    assert code == 0
+    assert "Warning: spec.cpus: unknown field" in err
+    stale = await kubectl.good("get", "domain", "web-1", "-o", "json")
+    await kubectl.good("label", "domain", "web-1", "a=b")
+    err = await kubectl.bad("replace", "-f", "-", stdin=stale)
+    assert "the object has been modified; please apply your changes to the latest version" in err
+    if kubectl.minor:
+        err = await kubectl.bad("apply", "--server-side", "-f", "-", stdin=DOMAIN)
+        assert "Server-side apply not available on the server" in err
+
+
+async def test_a_watch_prints_changes_as_they_come(kubectl: Kubectl, api: Api) -> None:
+    await kubectl.good("apply", "-f", "-", stdin=DOMAIN)
+    process = await kubectl.start("get", "domains", "-w", "--output-watch-events")
+    assert process.stdout is not None
+    async with asyncio.timeout(20):
+        head = (await process.stdout.readline()).decode().split()
+        first = (await process.stdout.readline()).decode().split()
+        assert (head[:2], first[:2]) == (["EVENT", "NAME"], ["ADDED", "web-1"])
+        status = {"status": {"state": "running", "node": "hv1"}}
+        await api.call("PATCH", f"{DOMAINS}/web-1/status", status, type=MERGE)
+        line = (await process.stdout.readline()).decode().split()
+        assert line[:4] == ["MODIFIED", "web-1", "running", "hv1"]
+        stored = await api.objects.get(DOMAIN_KIND, "default", "web-1")
+        await api.store.txn(*await api.objects.removal_writes(DOMAIN_KIND, stored))
+        assert (await process.stdout.readline()).decode().split()[:2] == ["DELETED", "web-1"]
+    process.kill()
+    await process.communicate()
+
+
+async def test_waiting_ends_when_the_condition_comes(kubectl: Kubectl, api: Api) -> None:
+    await kubectl.good("apply", "-f", "-", stdin=DOMAIN)
+    assert "timed out" in await kubectl.bad("wait", "--for=condition=Ready", "domain/web-1", "--timeout=1s")
+    process = await kubectl.start("wait", "--for=condition=Ready", "domain/web-1", "--timeout=20s")
+    await asyncio.sleep(0.5)
+    ready = {"type": "Ready", "status": "True", "reason": "Converged", "message": ""}
+    status = {"observedGeneration": 0, "conditions": [ready]}
+    await api.call("PATCH", f"{DOMAINS}/web-1/status", {"status": status}, type=MERGE)
+    await asyncio.sleep(0.3)
+    assert runs(process), "what was observed is older than the spec"
+    status["observedGeneration"] = 1
+    await api.call("PATCH", f"{DOMAINS}/web-1/status", {"status": status}, type=MERGE)
+    async with asyncio.timeout(20):
+        out, err = await process.communicate()
+    assert (process.returncode, out) == (0, b"domain.domctl.io/web-1 condition met\n"), err
+
+
+async def test_deleting_waits_for_the_controller(kubectl: Kubectl, api: Api) -> None:
+    await kubectl.good("apply", "-f", "-", stdin=DOMAIN)
+    forced = '{"metadata":{"finalizers":null}}'
+    err = await kubectl.bad("patch", "domain", "web-1", "--type=merge", "-p", forced)
+    assert "domctl node confirm-dead" in err
+    process = await kubectl.start("delete", "domain", "web-1", "--timeout=20s")
+    async with asyncio.timeout(20):
+        await until(lambda: is_terminating(api))
+        await asyncio.sleep(0.3)
+        assert runs(process)
+        stored = await api.objects.get(DOMAIN_KIND, "default", "web-1")
+        await api.store.txn(*await api.objects.removal_writes(DOMAIN_KIND, stored))
+        out, err_bytes = await process.communicate()
+    assert (process.returncode, out.startswith(b'domain.domctl.io "web-1" deleted')) == (0, True), err_bytes
+
+
+async def test_what_there_is_can_be_asked_for(kubectl: Kubectl, api: Api) -> None:
+    out = await kubectl.good("api-resources", "--api-group=domctl.io")
+    assert {line.split()[0] for line in out.splitlines()[1:]} == {"domains", "nodes", "events", "assignments"}
+    assert "domctl.io/v1" in (await kubectl.good("api-versions")).split()
+    explained = await kubectl.good("explain", "domain.spec.disks.source")
+    assert "block" in explained
+    assert "shared" in explained
+    assert "v1.33.0+domctl" in await kubectl.good("version", "-o", "yaml")
+    event = {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": "web-1.1", "namespace": "default"},
+        "involvedObject": {
+            "apiVersion": "domctl.io/v1",
+            "kind": "Domain",
+            "name": "web-1",
+            "namespace": "default",
+        },
+        "reason": "Started",
+        "message": "started on hv1",
+        "type": "Normal",
+        "count": 1,
+        "firstTimestamp": "2026-01-01T00:00:00Z",
+        "lastTimestamp": "2026-01-01T00:00:00Z",
+    }
+    await kubectl.good("apply", "-f", "-", stdin=DOMAIN)
+    uid = (await api.call("GET", f"{DOMAINS}/web-1")).body["metadata"]["uid"]
+    event["involvedObject"]["uid"] = uid  # type: ignore[index]
+    await api.put_raw(keys.object_key("events", "default", "web-1.1"), msgspec.json.encode(event))
+    assert "started on hv1" in await kubectl.good("get", "events")
+    assert "started on hv1" in await kubectl.good("describe", "domain", "web-1")
+    assert "started on hv1" in await kubectl.good("events", "--for=domain/web-1")
+
+
+# --- etcd
+
+
+async def _same(seen: dict[str, str], truth: dict[str, str]) -> bool:
+    return seen == truth
+
+
+async def _mirror(api: Api, seen: dict[str, str], done: asyncio.Event) -> None:
+    """A client as client-go is one: list, watch from there, list again when told to."""
+    while not done.is_set():
+        body = (await api.call("GET", DOMAINS)).body
+        seen.clear()
+        seen.update({i["metadata"]["name"]: i["metadata"]["resourceVersion"] for i in body["items"]})
+        rv = body["metadata"]["resourceVersion"]
+        async with api.watch(f"{DOMAINS}?watch=1&resourceVersion={rv}&timeoutSeconds=60") as events:
+            async for event in events:
+                if event["type"] == "ERROR":
+                    break
+                metadata = event["object"]["metadata"]
+                if event["type"] == "DELETED":
+                    seen.pop(metadata["name"], None)
+                else:
+                    seen[metadata["name"]] = metadata["resourceVersion"]
+
+
+async def test_a_mirror_stays_true_over_compactions_and_a_restart_of_etcd(
+    etcd: EtcdServer, tmp_path: Path
+) -> None:
+    async with real_api(etcd, tmp_path) as api:
+        seen: dict[str, str] = {}
+        done = asyncio.Event()
+        mirror = asyncio.create_task(_mirror(api, seen, done))
+        for n in range(60):
+            name = f"d{n % 7}"
+            reply = await api.call("POST", DOMAINS, domain(name))
+            if reply.status == 409:
+                patch = {"metadata": {"labels": {"n": str(n)}}}
+                reply = await api.call("PATCH", f"{DOMAINS}/{name}", patch, type=MERGE)
+            assert reply.status in (200, 201), reply.text
+            if n % 5 == 4:
+                stored = await api.objects.get(DOMAIN_KIND, "default", name)
+                await api.store.txn(*await api.objects.removal_writes(DOMAIN_KIND, stored))
+            if n % 20 == 10:
+                etcd.api("kv/compaction", {"revision": (await api.store.status()).revision})
+            if n == 35:
+                etcd.kill()
+                etcd.start()
+        want = (await api.call("GET", DOMAINS)).body["items"]
+        truth = {i["metadata"]["name"]: i["metadata"]["resourceVersion"] for i in want}
+        await until(lambda: _same(seen, truth))
+        done.set()
+        mirror.cancel()
+        await asyncio.gather(mirror, return_exceptions=True)
+
+
+async def test_a_stale_writer_loses_at_etcd_itself(api: Api) -> None:
+    """Two servers on one store: whoever was second is refused by the store's own compare."""
+    await api.call("POST", DOMAINS, domain())
+    stored = await api.objects.get(DOMAIN_KIND, "default", "web-1")
+    await api.call("PATCH", f"{DOMAINS}/web-1", {"spec": {"vcpus": 2}}, type=MERGE)
+    result = await api.store.txn([Compare(stored.key, stored.revision)], [])
+    assert not result.ok
+    with pytest.raises(Exception, match="web-1"):
+        await api.objects.replace(DOMAIN_KIND, stored, stored.body)
+
+
+async def test_without_etcd_the_api_says_so_and_recovers(etcd: EtcdServer, tmp_path: Path) -> None:
+    async with real_api(etcd, tmp_path) as api:
+        await api.call("POST", DOMAINS, domain())
+        etcd.kill()
+        try:
+            reply = await api.call("GET", DOMAINS)
+            assert (reply.status, reply.body["reason"]) == (503, "ServiceUnavailable")
+            assert (await api.call("GET", "/livez")).status == 200
+            reply = await api.call("POST", DOMAINS, domain("web-2"))
+            assert reply.status in (503, 504)
+        finally:
+            etcd.start()
+        await until(lambda: answers(api))
+        names = [i["metadata"]["name"] for i in (await api.call("GET", f"{V1}/domains")).body["items"]]
+        assert "web-1" in names
