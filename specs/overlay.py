@@ -187,7 +187,7 @@ def _counterpart(
         found = next((one for one in siblings if alias is not None and _alias(one) == alias), None)
         if found is None and allowed.match == "existing":
             problems.append(
-                _problem(f"devices/{child.tag}", f"the spec has no device with the alias {alias}")
+                _problem(f"devices/{child.tag}", f"the spec has no {child.tag} with the alias {alias}")
             )
             return None
     else:

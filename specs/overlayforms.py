@@ -41,7 +41,7 @@ def choice(*values: str) -> Form:
 
 
 WORD = form(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}", "a word of letters, digits and '_.+-'")
-TEXT = form(r"[^\x00-\x08\x0b-\x1f\x7f]{0,4096}", "text")
+TEXT = form(r"[^\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff]{0,4096}", "text")
 PHRASE = form(r"[A-Za-z0-9 _.+-]{1,64}", "letters, digits, blanks and '_.+-'")
 # Counts are small: libvirt makes an array or a controller for each, and a huge one takes libvirtd down.
 COUNT = form(r"[0-9]{1,2}", "a number below 100")
