@@ -173,7 +173,7 @@ def domain(name: str, **spec: Any) -> Object:
 
 
 def node(name: str, uri: str, **spec: Any) -> Object:
-    whole = {"uri": uri, "insecure": True, "allowedPaths": [IMAGES], **spec}
+    whole = {"uri": uri, "insecure": True, "allowedPaths": [IMAGES], "overcommit": {"vcpus": 32}, **spec}
     labels = {"node": name}
     return {
         "apiVersion": "domctl.io/v1",
