@@ -32,6 +32,7 @@ from drivers.libvirt.events import Feed
 from drivers.libvirt.loop import SWITCH_INTERVAL_S, native_loop
 from drivers.libvirt.opening import Opened, Opening
 from drivers.libvirt.session import CallMeter, Deadlines, LibvirtSession, Surroundings
+from drivers.libvirt.sockets import Sockets
 from specs.uri import ParsedUri, UriNotAllowed, parse_uri
 
 __all__ = ["CallMeter", "Deadlines", "LibvirtHypervisor", "LibvirtSession"]
@@ -68,6 +69,7 @@ class LibvirtHypervisor:
         self._clock = clock
         self._deadlines = deadlines or Deadlines()
         self._meter = meter
+        self._sockets = Sockets()
         self._attempts: dict[object, _Attempt] = {}
         self._sessions: weakref.WeakSet[LibvirtSession] = weakref.WeakSet()
         self._freeing: set[asyncio.Task[None]] = set()
@@ -87,7 +89,7 @@ class LibvirtHypervisor:
         uri = _allowed(target.uri)
         loop = asyncio.get_running_loop()
         feed = Feed(loop, self._clock)
-        opening = Opening(target.node, uri, read_only=target.read_only, feed=feed)
+        opening = Opening(target, uri, feed, self._sockets)
         attempt = _Attempt(opening, loop.create_future())
         started_at = self._clock()
         try:
@@ -122,13 +124,12 @@ class LibvirtHypervisor:
         while (other := self._attempts.get(address)) is not None:
             await other.ended.wait()
         self._attempts[address] = attempt
-        known = {held.inode for session in self._sessions for held in session.held_sockets}
         loop = asyncio.get_running_loop()
 
         def thread() -> None:
             answer: Opened | HypervisorError = HostFailed("the opening thread failed")
             try:
-                answer = attempt.opening.run(known)
+                answer = attempt.opening.run()
             finally:
                 try:
                     loop.call_soon_threadsafe(self._ended, address, attempt, answer)

@@ -1,8 +1,8 @@
-"""One libvirt connection: its handle, the sockets beneath it, its lane, and its end.
+"""One libvirt connection: its handle, the socket beneath it, its lane, and its end.
 
 A connection ends in two steps. `sever` shuts the socket down and returns at once: every call on it fails
 within a millisecond. `dismantle` blocks and belongs in a thread: it takes the callbacks away, closes the
-handle and gives the duplicated descriptors back; only then has the kernel closed the socket (with a
+handle and gives the duplicated descriptor back; only then has the kernel closed the socket (with a
 reset, because of the linger option). Without deregistering first, libvirt's own references would keep
 the socket open for ever.
 """
@@ -27,7 +27,7 @@ T = TypeVar("T")
 class Link:
     """A connection. `raw` is libvirt's handle; it is used in worker threads only."""
 
-    def __init__(self, name: str, raw: Any, held: tuple[Held, ...]) -> None:
+    def __init__(self, name: str, raw: Any, held: Held | None) -> None:
         self.raw = raw
         self.lane = Lane(name)
         self.sign_of_life = Lane(f"{name}-alive", slots=1)
@@ -35,8 +35,8 @@ class Link:
         self.registered: list[int] = []  # event callbacks
 
     def sever(self) -> None:
-        for held in self.held:
-            held.sever()
+        if self.held is not None:
+            self.held.sever()
 
     def dismantle(self) -> None:
         """Blocking, but not on a severed connection."""
@@ -49,8 +49,8 @@ class Link:
             self.raw.unregisterCloseCallback()
         with contextlib.suppress(libvirt.libvirtError):
             self.raw.close()
-        for held in self.held:
-            held.release()
+        if self.held is not None:
+            self.held.release()
 
 
 def attempt(raw: Any, call: str, work: Callable[[], T]) -> T | HypervisorError:

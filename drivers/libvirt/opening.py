@@ -15,18 +15,18 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import libvirt
 
 from drivers.errors import HostFailed, HypervisorError, Unreachable, Unsupported
+from drivers.hypervisor import Target
 from drivers.libvirt.capabilities import DRIVERS, Driver
 from drivers.libvirt.errors import FROM_RPC, SYSTEM_ERROR
 from drivers.libvirt.events import Feed
 from drivers.libvirt.link import Link, attempt
-from drivers.libvirt.sockets import Peer, descriptors, find_new, resolve
+from drivers.libvirt.sockets import Peer, Sockets, free_number, resolve
 from specs.uri import ParsedUri
 
 PROBE_TIMEOUT_S = 3.0
@@ -56,24 +56,23 @@ class _Abandoned(Exception):
 class Opening:
     """One attempt. `run` is the thread's; `abandon` and `phase` are for the asyncio side."""
 
-    def __init__(self, node: str, uri: ParsedUri, *, read_only: bool, feed: Feed) -> None:
-        self._node = node
+    def __init__(self, target: Target, uri: ParsedUri, feed: Feed, sockets: Sockets) -> None:
+        self._target = target
         self._uri = uri
-        self._read_only = read_only
         self._feed = feed
+        self._sockets = sockets
         self._peer: Peer | None = None
         self._lock = threading.Lock()  # of the three below
         self._abandoned = False
         self._links: list[Link] = []
-        self._before: frozenset[int] | None = None  # while libvirt is opening a socket
+        self._start: int | None = None  # while libvirt is opening a socket: where to look for it
         self.phase = "starting"
 
-    def run(self, held: Collection[int]) -> Opened | HypervisorError:
-        """Blocking. `held`: the inodes of libvirt's sockets that are known already. What was opened is
-        closed again unless it is handed over."""
+    def run(self) -> Opened | HypervisorError:
+        """Blocking. What was opened is closed again unless it is handed over."""
         answer: Opened | HypervisorError
         try:
-            answer = self._run(set(held))
+            answer = self._run()
         except _Abandoned:
             answer = Unreachable("given up")
         except OSError as error:
@@ -87,18 +86,18 @@ class Opening:
         """Never blocks. To be called again until the thread has ended: it may only now be connecting."""
         with self._lock:
             self._abandoned = True
-            links, before = tuple(self._links), self._before
+            links, start = tuple(self._links), self._start
         for link in links:
             link.sever()
-        if before is not None and self._peer is not None:
-            known = {held.inode for link in links for held in link.held}
-            for found in find_new(self._peer, before, known):
-                found.sever()
-                found.release()
+        if start is not None and self._peer is not None:
+            dialling = self._sockets.claim(self._peer, start)
+            if dialling is not None:
+                dialling.sever()
+                dialling.release()
 
-    def _run(self, held: set[int]) -> Opened | HypervisorError:
+    def _run(self) -> Opened | HypervisorError:
         self._find_peer()
-        observe = self._open("observe", held)
+        observe = self._open("observe")
         if isinstance(observe, HypervisorError):
             return observe
         self._enter("asking which driver it is")
@@ -109,7 +108,7 @@ class Opening:
         driver = DRIVERS.get(name)
         if driver is None or name != self._uri.driver:
             return Unsupported(f"driver {name} is not supported (the URI names {self._uri.driver})")
-        change = observe if driver.one_world else self._open("change", held)
+        change = observe if driver.one_world else self._open("change")
         if isinstance(change, HypervisorError):
             return change
         self._enter("subscribing to events")
@@ -129,30 +128,30 @@ class Opening:
         with socket.create_connection((self._uri.host, self._uri.port), timeout=PROBE_TIMEOUT_S):
             self._enter("connecting")
 
-    def _open(self, role: str, held: set[int]) -> Link | HypervisorError:
+    def _open(self, role: str) -> Link | HypervisorError:
         self._enter("waiting for libvirt to answer")
-        before = descriptors() if self._peer is not None else frozenset()
+        start = free_number()
         with self._lock:
-            self._before = before
-        dial = libvirt.openReadOnly if self._read_only else libvirt.open
+            self._start = start
+        dial = libvirt.openReadOnly if self._target.read_only else libvirt.open
         raw = attempt(None, "open", lambda: dial(self._uri.text))
+        with self._lock:
+            self._start = None
         if isinstance(raw, HypervisorError):
             return raw
-        sockets = tuple(find_new(self._peer, before, held)) if self._peer is not None else ()
-        held.update(found.inode for found in sockets)
-        link = Link(f"libvirt-{self._node}-{role}", raw, sockets)
+        held = None if self._peer is None else self._sockets.claim(self._peer, start)
+        link = Link(f"libvirt-{self._target.node}-{role}", raw, held)
         with self._lock:
-            self._before = None
             self._links.append(link)
         return self._tuned(link)
 
     def _tuned(self, link: Link) -> Link | HypervisorError:
         self._enter("setting its socket's options")
-        if not link.held and self._uri.transport == "tcp":
+        if link.held is None and self._uri.transport == "tcp":
             # Without the options a late command could be carried out after our death: no such session.
             return HostFailed("libvirt's own socket was not found, so it cannot be made safe")
-        for held in link.held:
-            held.tune()
+        if link.held is not None:
+            link.held.tune()
         return link
 
     def _prepare(self, observe: Link, change: Link) -> bool:

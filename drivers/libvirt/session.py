@@ -57,7 +57,6 @@ from drivers.libvirt.lane import DeadlinePassed, Gate
 from drivers.libvirt.link import Link, attempt
 from drivers.libvirt.opening import Opened
 from drivers.libvirt.reads import Clock, read_detail, read_listing
-from drivers.libvirt.sockets import Held
 from specs.mark import MARK_KEY, MARK_NAMESPACE, payload
 from specs.uri import ParsedUri
 
@@ -141,11 +140,6 @@ class LibvirtSession:
     @property
     def is_open(self) -> bool:
         return not self._closed_because
-
-    @property
-    def held_sockets(self) -> tuple[Held, ...]:
-        """The sockets beneath this session."""
-        return tuple(held for link in self._links for held in link.held)
 
     @property
     def overdue_calls(self) -> int:

@@ -7,12 +7,11 @@ libvirt gives no access to its sockets, and two things can be done only there (b
   kernel throws unsent commands away with the process, and after USER_TIMEOUT_MS in any case.
 - `shutdown()`: the one way to free a thread that is stuck in a libvirt call, or in opening.
 
-A socket is found among this process's descriptors by its peer's address: one that is new since the call
-that opened it began. That is unambiguous because connections to one address are opened one at a time (see
-`opening`). Numbers are quick to compare but are used again as soon as they are free (by a client of the
-API that left, say), so where no new number fits, all are looked at, but for the sockets already held.
-What is found is duplicated, for libvirt closes its own descriptor when it likes; a `Held` socket must be
-released when libvirt closes.
+A socket is found among this process's descriptors by its peer: it is the one that nobody holds yet, since
+connections to one address are opened one at a time (see `opening`). The kernel gives out the lowest free
+number, so the search begins at the number that was free just before, and all descriptors are looked at
+only where it did not end there. What is found is duplicated, for libvirt closes its own descriptor when it
+likes; a `Held` socket must be released when libvirt closes.
 """
 
 from __future__ import annotations
@@ -22,12 +21,14 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Collection
+import threading
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 USER_TIMEOUT_MS = 10_000
 _DESCRIPTORS = "/proc/self/fd"
-_SYN_SENT = 2  # TCP_SYN_SENT, first byte of tcp_info, and "02" in /proc/net/tcp
+_NEIGHBOURHOOD = 64  # numbers to look at, from the one that was free, before looking at all
+_SYN_SENT = 2  # TCP_SYN_SENT in /proc/net/tcp
 
 # What libvirt connects to when a unix URI names no socket (libvirtd, and the modular daemons).
 _DEFAULT_SOCKETS = ("libvirt-sock", "libvirt-sock-ro", "virtqemud-sock", "virtqemud-sock-ro", "virtlxcd-sock")
@@ -42,24 +43,17 @@ class Peer:
     unix_path: str = ""
 
     def is_at(self, name: object) -> bool:
-        """Whether `name`, from getpeername, is this peer. Of a unix socket's path only the last part is
-        compared: a daemon in another mount namespace bound it under another one."""
+        """Whether `name`, from getpeername, is this peer beyond doubt."""
         if isinstance(name, tuple):
             return (_plain(name[0]), name[1]) in self.addresses
+        return isinstance(name, str) and name != "" and name == self.unix_path
+
+    def may_be_at(self, name: object) -> bool:
+        """Whether it can be: a daemon in another mount namespace bound its socket under another path."""
         if not isinstance(name, str) or not name or self.addresses:
             return False
         wanted = (os.path.basename(self.unix_path),) if self.unix_path else _DEFAULT_SOCKETS
         return os.path.basename(name) in wanted
-
-    def choose(self, found: list[Held]) -> list[Held]:
-        """For a unix socket, whose name may be another one's too, only what is unmistakable."""
-        if self.addresses or len(found) <= 1:
-            return found
-        exact = [held for held in found if held.peer_name == self.unix_path]
-        for held in found:
-            if exact != [held]:
-                held.release()
-        return exact if len(exact) == 1 else []
 
 
 def _plain(address: str) -> str:
@@ -72,13 +66,19 @@ def resolve(host: str, port: int) -> Peer:
     return Peer(frozenset((_plain(str(entry[4][0])), int(entry[4][1])) for entry in found))
 
 
+def free_number() -> int:
+    """The number that the next descriptor would get; where to begin looking for it."""
+    probe = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    os.close(probe)
+    return probe
+
+
 class Held:
     """A duplicate of one of libvirt's descriptors: the same socket. Safe to use from any thread."""
 
-    def __init__(self, descriptor: int, inode: int, peer_name: object = None) -> None:
+    def __init__(self, descriptor: int, on_release: Callable[[], None]) -> None:
         self._socket = socket.socket(fileno=os.dup(descriptor))
-        self.inode = inode
-        self.peer_name = peer_name
+        self._on_release = on_release
 
     def tune(self) -> None:
         """What keeps late commands from being delivered (I4, F03)."""
@@ -93,42 +93,56 @@ class Held:
 
     def release(self) -> None:
         """Give the duplicate back, when libvirt has closed or is to close its own."""
+        self._on_release()
         self._socket.close()
 
 
-def descriptors() -> frozenset[int]:
-    """The numbers of all open descriptors."""
-    return frozenset(int(name) for name in os.listdir(_DESCRIPTORS))
+class Sockets:
+    """Which of libvirt's sockets in this process are held already."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inodes: set[int] = set()
+
+    def claim(self, peer: Peer, start: int) -> Held | None:
+        """The socket to `peer`, connected or still connecting, that nobody holds; None if it cannot be
+        told. `start`: where to begin."""
+        with self._lock:
+            found = self._find(peer, range(start, start + _NEIGHBOURHOOD)) or self._find(peer, _descriptors())
+            if found is None:
+                return None
+            descriptor, inode = found
+            held = Held(descriptor, lambda: self._inodes.discard(inode))
+            self._inodes.add(inode)
+            return held
+
+    def _find(self, peer: Peer, among: Iterable[int]) -> tuple[int, int] | None:
+        perhaps = []
+        dialling: set[int] | None = None
+        for descriptor in among:
+            inode = _socket_inode(descriptor)
+            if inode is None or inode in self._inodes:
+                continue
+            name = _peer_name(descriptor)
+            if peer.is_at(name):
+                return descriptor, inode
+            if peer.may_be_at(name):
+                perhaps.append((descriptor, inode))
+            elif name is None and peer.addresses:  # not connected: getpeername has no answer yet
+                dialling = _dialling(peer) if dialling is None else dialling
+                if inode in dialling:
+                    return descriptor, inode
+        return perhaps[0] if len(perhaps) == 1 else None
 
 
-def find_new(peer: Peer, before: frozenset[int], held: Collection[int]) -> list[Held]:
-    """The sockets to `peer`, connected or still connecting, that were not open `before`; `held` are the
-    inodes of those that are known."""
-    now = descriptors()
-    return peer.choose(_find(peer, now - before, held) or _find(peer, now, held))
-
-
-def _find(peer: Peer, among: frozenset[int], held: Collection[int]) -> list[Held]:
-    dialling: set[int] | None = None
-    found: dict[int, Held] = {}  # by inode: a duplicate just made may have a number that is looked at yet
-    for descriptor in sorted(among):
-        inode = _socket_inode(descriptor)
-        if inode is None or inode in held or inode in found:
-            continue
-        name = _peer_name(descriptor)
-        if name is None and peer.addresses:  # not connected: getpeername has no answer yet
-            dialling = _dialling(peer) if dialling is None else dialling
-            if inode in dialling:
-                found[inode] = Held(descriptor, inode)
-        elif peer.is_at(name):
-            found[inode] = Held(descriptor, inode, name)
-    return list(found.values())
+def _descriptors() -> list[int]:
+    return sorted(int(name) for name in os.listdir(_DESCRIPTORS))
 
 
 def _socket_inode(descriptor: int) -> int | None:
     try:
         status = os.fstat(descriptor)
-    except OSError:  # closed meanwhile
+    except OSError:  # not open
         return None
     return status.st_ino if stat.S_ISSOCK(status.st_mode) else None
 
