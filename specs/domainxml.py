@@ -196,8 +196,8 @@ def _devices(devices: _Element, spec: DomainSpec, macs: Mapping[str, str]) -> No
         _interface(devices, interface, macs)
     for port, device in enumerate(_or(spec.serials, [])):
         _character_device(devices, "serial", device, {"port": str(port)})
-    for port, device in enumerate(_or(spec.consoles, [])):
-        _character_device(devices, "console", device, {"type": "virtio", "port": str(port)})
+    for device in _or(spec.consoles, []):  # ports of consoles are libvirt's: it numbers them anew at start
+        _character_device(devices, "console", device, {"type": "virtio"})
 
 
 def _disk(devices: _Element, disk: Disk, target: str) -> None:

@@ -20,7 +20,7 @@ from msgspec import inspect
 
 from specs import domainrules, metarules, noderules, yamldoc
 from specs.domain import Domain, effective_type
-from specs.kinds import KINDS, Kind
+from specs.kinds import KIND_OF, KINDS, Kind
 from specs.later import LATER
 from specs.meta import API_VERSION, GROUP, ObjectMeta
 from specs.node import Node
@@ -30,7 +30,6 @@ from specs.walker import Report, Unknown, walk
 __all__ = ["FileObject", "Unknown", "decode", "immutable_problems", "load_file_objects"]
 
 _TYPES: Final = MappingProxyType({kind.kind: inspect.type_info(kind.struct) for kind in KINDS})
-_BY_KIND: Final = MappingProxyType({kind.kind: kind for kind in KINDS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +122,8 @@ def _kind_of(value: object) -> tuple[Kind | None, list[Problem]]:
         hint = f": the group {GROUP} has only this version" if str(api)[:64].startswith(GROUP) else ""
         message = f"must be {API_VERSION}, is {shown(api)}{hint}"
         problems.append(Problem(("apiVersion",), message, "FieldValueNotSupported"))
-    kind = _BY_KIND.get(name) if isinstance(name, str) else None
-    known = " or ".join(_BY_KIND)
+    kind = KIND_OF.get(name) if isinstance(name, str) else None
+    known = " or ".join(KIND_OF)
     if name is None:
         problems.append(Problem(("kind",), f"is required: {known}", "FieldValueRequired"))
     elif kind is None:
