@@ -16,6 +16,7 @@ from controller.plan.case import Case
 from controller.plan.evidence import Absent, Known, Unknown, absent_everywhere, observe, quiet, unreachable
 from controller.plan.place import Demand, place
 from controller.plan.present import active, inactive, missing_at_home, take_down
+from controller.plan.snapshot import Backoff
 from controller.plan.types import Action, Deferred, Reason, Situation, Verdict
 from specs.domain import effective_deletion_policy, effective_state, pinning_disks
 
@@ -119,12 +120,27 @@ def interrupted_start(case: Case) -> Answer:
     if left_s > 0:
         return Deferred(
             Reason.STARTING_UP,
-            f"its start on {case.node} has not come to an end; if it still stands in {left_s:.0f} s it is undone",
+            f"its start on {case.node} has not come to an end; it is undone in {left_s:.0f} s",
             relist=(case.node,),
             retry_after_s=min(left_s, 5.0),
         )
+    failed = case.snap.backoffs.get(case.uuid)
+    if failed is not None and failed.until > case.snap.now:
+        return _stuck_start(case, failed)
     why = "its start was interrupted: it is paused and never ran"
     return quiet(case.snap, (case.node,)) or actions.undo_start(case, why)
+
+
+def _stuck_start(case: Case, failed: Backoff) -> Deferred:
+    """Seen with libvirt 9.0: killed before it noted QEMU's process id, it keeps the domain as starting for
+    ever, over restarts too, and answers every change with a job time-out."""
+    file = f"/run/libvirt/qemu/{case.assignment.libvirt_name}.xml"
+    return Deferred(
+        Reason.STUCK_START,
+        f"its start on {case.node} was interrupted and libvirtd does not let go of it ({failed.message})",
+        command=f"on the host: stop libvirtd, check that no QEMU runs it, remove {file}, start libvirtd",
+        retry_after_s=failed.until - case.snap.now,
+    )
 
 
 def migrating(case: Case) -> Answer:

@@ -68,6 +68,7 @@ class Reason(enum.StrEnum):
     CRASHED_PRESERVED = "CrashedPreserved"
     SUSPENDED = "Suspended"
     STARTING_UP = "StartingUp"
+    STUCK_START = "StuckStart"
     SHUTTING_DOWN = "ShuttingDown"
     SHUTDOWN_IGNORED = "ShutdownIgnored"
     MUST_STOP_TO_MOVE = "MustStopToMove"
@@ -93,6 +94,7 @@ STALLING = frozenset(
         Reason.PAUSED_BY_HAND,
         Reason.CRASHED_PRESERVED,
         Reason.SHUTDOWN_IGNORED,
+        Reason.STUCK_START,
         Reason.MUST_STOP_TO_MOVE,
         Reason.PINNED_BY_STORAGE,
     }

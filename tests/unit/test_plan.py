@@ -350,6 +350,13 @@ def test_a_start_that_a_dying_daemon_left_paused_is_undone_once_it_stood_long_en
     expect_action(interrupted(NOW - 41), ActionKind.DESTROY)
 
 
+def test_a_start_that_cannot_be_undone_names_the_cure() -> None:
+    stuck = interrupted(NOW - 41).given(backoffs={UUID: Backoff(1, NOW + 1, "destroy on a: job time-out")})
+    verdict = stuck.verdict()
+    assert verdict.deferred is not None and verdict.deferred.reason is Reason.STUCK_START
+    assert "/run/libvirt/qemu/web.xml" in verdict.deferred.command
+
+
 def test_an_incoming_migration_is_not_taken_for_an_interrupted_start() -> None:
     """Its live copy carries the source's epoch, not the one of an open start intent."""
     expect_hold(interrupted(NOW - 99, epoch=4), Reason.MIGRATION_IN_PROGRESS)
