@@ -244,8 +244,9 @@ class Lab:
 
 
 def lab_up(base: Path, name: str, hosts: int = 3) -> Lab:
-    """Start a lab; it is the caller's to take down."""
+    """Start a lab; it is the caller's to take down. Should this process be killed, it goes down by itself."""
     command = [sys.executable, str(LAB), "up", "--dir", str(base), "--name", name, "--hosts", str(hosts)]
+    command += ["--owner", str(os.getpid())]
     shown = json.loads(_run([*command, "-o", "json"]))
     made = tuple(
         LabHost(h["name"], h["address"], h["uri"], h["host_uuid"], base, name) for h in shown["hosts"]

@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
 def _run(args: argparse.Namespace) -> int:
     base = Path(args.dir).absolute()
     if args.verb == "up":
-        lab = operations.up(base, args.name, args.hosts)
+        lab = operations.up(base, args.name, args.hosts, args.owner)
         _print_status(lab, args.output)
         return 0
     if args.verb == "down":
@@ -103,6 +103,9 @@ def _inner(verb: str, args: list[str]) -> int:
     """The processes that cannot come back from where they go; called by `operations` alone."""
     if verb == "_switch":
         power.boot_switch(Path(args[0]))
+        return 0
+    if verb == "_guard":
+        operations.guard(Path(args[0]), int(args[1]))
         return 0
     lab = load(Path(args[0]))
     assert lab is not None, "a lab is planned before its hosts are booted"
@@ -175,6 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     up = verbs.add_parser("up", parents=[where, output], help="start a lab and wait until every host answers")
     up.add_argument("--hosts", type=int, default=3, metavar="N", help="how many hosts (default: %(default)s)")
+    up.add_argument("--owner", type=int, metavar="PID", help="take the lab down when this process has ended")
     verbs.add_parser("down", parents=[where], help="end a lab and remove all it made")
     verbs.add_parser("status", parents=[where, output], help="show the hosts")
     for verb, text in HOST_VERBS.items():

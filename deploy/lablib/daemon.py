@@ -64,9 +64,7 @@ def _be_daemon(parent: socket.socket, log: Path, body: Callable[[Callable[[], No
         parent.sendall(b"p")
         if parent.recv(1) == b"g":
             os.setsid()
-            signal.signal(
-                signal.SIGPIPE, signal.SIG_DFL
-            )  # Python ignores it, and programs would inherit that
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # programs would inherit that Python ignores it
             _redirect(log)
             body(ready)
     except BaseException:  # noqa: BLE001 - nothing may escape into the parent's code after a fork

@@ -19,15 +19,18 @@ from typing import TypeVar
 
 from . import disks, hosts, session, warmth, wires
 from .config import write_files, write_session_files
+from .daemon import fork_recorded
 from .layout import DEFAULT_BASE, IS_ROOT, Host, Lab, LabError, load, locked, save
-from .processes import recorded
+from .processes import identify, recorded
 
 MAX_HOSTS = 200  # addresses of a /24, less the machine's
+GUARD = "guard.pid"
 T = TypeVar("T")
 
 
-def up(base: Path, name: str, count: int) -> Lab:
-    """All hosts powered, reachable and warm. Idempotent: on a lab that is up, what is down is started."""
+def up(base: Path, name: str, count: int, owner: int | None = None) -> Lab:
+    """All hosts powered, reachable and warm. Idempotent: on a lab that is up, what is down is started.
+    `owner`: a new lab goes down by itself when that process has ended, however it ends."""
     if not 1 <= count <= MAX_HOSTS:
         raise LabError(f"--hosts must be between 1 and {MAX_HOSTS}, is {count}")
     directory = base / name
@@ -43,6 +46,8 @@ def up(base: Path, name: str, count: int) -> Lab:
             return lab
         _clean(directory, lab)
         try:
+            if owner is not None:
+                hosts.run_self("_guard", str(directory), str(owner))
             return _build(directory, name, count)
         except BaseException:
             _clean(directory, load(directory))
@@ -62,6 +67,20 @@ def down(base: Path, name: str) -> bool:
         with suppress(OSError):
             base.rmdir()  # the last lab takes it away; a directory that was named by --dir stays
     return True
+
+
+def guard(directory: Path, owner: int) -> None:
+    """Leave a process behind that takes the lab down when the owner has ended."""
+    watched = identify(owner)
+    if watched is None:
+        raise LabError(f"there is no process {owner} that could own a lab")
+
+    def be_guard(ready: Callable[[], None]) -> None:
+        ready()
+        watched.wait_end(timeout_s=None)
+        down(directory.parent, directory.name)
+
+    fork_recorded(directory / GUARD, directory / "guard.log", be_guard)
 
 
 def find(base: Path, name: str) -> Lab:
@@ -148,6 +167,9 @@ def _clean(directory: Path, lab: Lab | None) -> None:
         wires.remove(switch)
         switch.kill()
     disks.remove_all(directory)
+    watcher = recorded(directory / GUARD)
+    if watcher is not None and watcher.pid != os.getpid():
+        watcher.kill()
     for path in directory.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -47,8 +47,8 @@ class Process:
             os.close(fd)
         return True
 
-    def wait_end(self, timeout_s: float) -> bool:
-        """True once the process has ended; false if it outlived the timeout."""
+    def wait_end(self, timeout_s: float | None) -> bool:
+        """True once the process has ended; false if it outlived the timeout (None: none)."""
         try:
             fd = os.pidfd_open(self.pid)
         except ProcessLookupError:
