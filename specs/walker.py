@@ -19,6 +19,8 @@ from msgspec import inspect as types
 
 from specs.problems import MAX_PROBLEMS, Keys, Problem, Reason, shown
 
+MAX_FREE_DEPTH: Final = 64  # of what no schema bounds, such as managedFields
+
 _INT64: Final = 1 << 63
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
@@ -184,6 +186,9 @@ class _Walk:
             return self._number(value, wanted, keys)
         else:
             assert isinstance(wanted, types.AnyType), wanted
+            if _is_deep(value):
+                self.report.add(keys, f"is nested more than {MAX_FREE_DEPTH} deep")
+                return None
         return value
 
     def _text(self, value: str, keys: Keys) -> str:
@@ -219,6 +224,22 @@ class _Walk:
 
 def _plain(keys: Keys) -> str:
     return ".".join(key for key in keys if isinstance(key, str))
+
+
+def _is_deep(value: object) -> bool:
+    """Whether a value without a schema is too deep for what recurses over it later."""
+    level = [value]
+    for _ in range(MAX_FREE_DEPTH):
+        level = [
+            inner
+            for outer in level
+            for inner in (
+                outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ()
+            )
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _whole(value: object) -> object:

@@ -307,6 +307,15 @@ def test_the_number_of_problems_is_bounded() -> None:
     assert len(decode(domain(**{f"f{i}": 1 for i in range(5000)}))[1]) == 200
 
 
+def test_depth_is_bounded_where_no_schema_bounds_it() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert found(meta(managedFields=[{"x": deep}])) == [
+        "metadata.managedFields[0].x: is nested more than 64 deep"
+    ]
+
+
 @pytest.mark.parametrize("mode", Unknown)
 def test_unknown_fields_are_refused_or_told_or_pruned(mode: Unknown) -> None:
     decoded, problems = decode(domain(colour="red"), mode)
