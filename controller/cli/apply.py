@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import sys
 
-from controller.cli import manifests, merge3, output, until
+from controller.cli import changes, manifests, merge3, output, until
 from controller.cli.client import MERGE_PATCH, Client, connect
-from controller.cli.errors import Reported, StatusError, UsageError, printable, rendered
+from controller.cli.errors import Reported, StatusError, UsageError, rendered
 from controller.cli.flags import duration
-from controller.cli.table import span
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
     from typing import Any
 
     from controller.cli.flags import Flags
@@ -42,20 +40,14 @@ EXAMPLES = (
     ("Let the server check, and change nothing", "domctl apply -f web.yaml --dry-run=server"),
 )
 FIELD_MANAGER = "domctl-client-side-apply"
-VALIDATE_TEXT = "What becomes of unknown fields: strict (refused), warn or ignore."
-_DRY = {"none": "", "client": " (dry run)", "server": " (server dry run)"}
-_DRY_TEXT = (
-    'Must be "none", "server", or "client". Client: print what would be done. '
-    "Server: let the server check the request without persisting it."
-)
 _CONFLICTS = 5  # as often as kubectl tries
 _FIELD_VALIDATION = {"strict": "Strict", "warn": "Warn", "ignore": "Ignore"}
 
 
 def configure(flags: Flags) -> None:
     flags.describe("(-f FILENAME | -f DIRECTORY | -f -) [-R] [options]", ABOUT, EXAMPLES)
-    configure_files(flags)
-    configure_dry_run(flags)
+    changes.configure_files(flags)
+    changes.configure_dry_run(flags)
     flags.value(
         "--validate", default="strict", text="What becomes of unknown fields: strict, warn or ignore."
     )
@@ -69,38 +61,12 @@ def configure(flags: Flags) -> None:
     flags.connection()
 
 
-def configure_files(flags: Flags) -> None:
-    flags.values(
-        "-f", "--filename", text="The files that contain the objects: a file, a directory, or - for stdin."
-    )
-    flags.switch("-R", "--recursive", text="Process the directories of -f recursively.")
-
-
-def configure_dry_run(flags: Flags) -> None:
-    flags.value(
-        "--dry-run",
-        default="none",
-        text='Must be "none", "server", or "client". Client: print what would '
-        "be done. Server: let the server check the request without persisting it.",
-    )
-
-
-def checked_dry_run(args: argparse.Namespace) -> str:
-    if args.dry_run not in _DRY:
-        raise UsageError(f'Invalid dry-run value ({args.dry_run}). Must be "none", "server", or "client".')
-    return str(args.dry_run)
-
-
-def dry_words(mode: str) -> str:
-    return _DRY[mode]
-
-
 def run(args: argparse.Namespace) -> int:
     if args.server_side:
         raise UsageError("--server-side is not supported yet; leave it out")
     if args.words:
         raise UsageError(f"Unexpected args: {args.words}; files are named with -f")
-    dry_run = checked_dry_run(args)
+    dry_run = changes.checked_dry_run(args)
     wanted = output.Format(args.output) if args.output else None
     found = manifests.load(args.filename, recursive=args.recursive, check=args.validate)
     client = connect(args)
@@ -116,11 +82,11 @@ def run(args: argparse.Namespace) -> int:
             sys.stderr.write(rendered(error.while_(f"error when applying {one.place}")))
             failed += 1
             continue
-        _show(wanted, one, what + dry_words(dry_run), value)
+        _show(wanted, one, what + changes.dry_words(dry_run), value)
         uid = str((value.get("metadata") or {}).get("uid") or "")
         waiting.append(until.Awaited(one.resource, namespace, one.name, uid))
     if args.wait and dry_run == "none":
-        failed += wait_ready(client, waiting, args.timeout)
+        failed += changes.wait_ready(client, waiting, args.timeout)
     if failed:
         raise Reported
     return 0
@@ -187,36 +153,3 @@ class Applier:
         after: Object = self._client.call("PATCH", path, self._query, patch, content_type=MERGE_PATCH)
         same = after["metadata"].get("resourceVersion") == live["metadata"].get("resourceVersion")
         return ("unchanged" if same and self._dry_run == "none" else "configured"), after
-
-
-def wait_ready(client: Client, waiting: Sequence[until.Awaited], timeout_s: float) -> int:
-    """Wait for Ready, telling what is met and what holds the rest; how many did not get there. An object that
-    is Stalled needs a human: it is not waited for."""
-    told: dict[str, str] = {}
-
-    def on_pending(one: until.Awaited) -> None:
-        reason = until.reason_of(one.last)
-        if told.get(one.label) != reason:
-            told[one.label] = reason
-            _say(f"{one.label} waiting: {reason}")
-
-    wait = until.Wait(
-        client, lambda value: value is not None and until.is_condition(value, "Ready"), timeout_s
-    )
-    wait.on_met = lambda one: _say(f"{one.label} condition met")
-    wait.on_pending = on_pending
-    wait.hopeless = lambda value: "stalled" if until.is_condition(value, "Stalled") else ""
-    left = wait.run(waiting)
-    for one in left:
-        value = one.last or {}
-        stalled = bool(value) and until.is_condition(value, "Stalled")
-        why = "stalled" if stalled else f"timed out after {span(timeout_s)} waiting for the condition"
-        sys.stderr.write(
-            f"error: {why} on {one.resource.plural}/{printable(one.name)}: {until.reason_of(one.last)}\n"
-        )
-    return len(left)
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()

@@ -9,7 +9,13 @@ from __future__ import annotations
 import sys
 
 from controller.cli import until
-from controller.cli.apply import checked_dry_run, configure_dry_run, configure_files, dry_words
+from controller.cli.changes import (
+    checked_dry_run,
+    configure_dry_run,
+    configure_files,
+    dry_words,
+    pending_teller,
+)
 from controller.cli.client import Client, connect
 from controller.cli.errors import CliError, Reported, StatusError, UsageError, printable, rendered
 from controller.cli.flags import duration
@@ -110,17 +116,8 @@ def _delete(client: Client, resource: Resource, namespace: str, name: str, dry_r
 
 
 def _wait(client: Client, waiting: list[until.Awaited], timeout_s: float) -> int:
-    told: dict[str, str] = {}
-
-    def on_pending(one: until.Awaited) -> None:
-        reason = until.reason_of(one.last)
-        if told.get(one.label) != reason:
-            told[one.label] = reason
-            sys.stdout.write(f"{one.label} waiting: {reason}\n")
-            sys.stdout.flush()
-
     wait = until.Wait(client, lambda value: value is None, timeout_s or -1.0)
-    wait.on_pending = on_pending
+    wait.on_pending = pending_teller()
     left = wait.run(waiting)
     for one in left:
         why = until.reason_of(one.last)

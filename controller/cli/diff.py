@@ -8,7 +8,8 @@ from __future__ import annotations
 import sys
 
 from controller.cli import manifests, output, yamlout
-from controller.cli.apply import FIELD_MANAGER, Applier, configure_files
+from controller.cli.apply import FIELD_MANAGER, Applier
+from controller.cli.changes import configure_files
 from controller.cli.client import connect
 from controller.cli.errors import CliError, StatusError, printable, rendered
 from controller.cli.merge3 import LAST_APPLIED

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 from controller.cli import merge3, until
-from controller.cli.apply import checked_dry_run, configure_dry_run, dry_words, wait_ready
+from controller.cli.changes import checked_dry_run, configure_dry_run, dry_words, wait_ready
 from controller.cli.client import MERGE_PATCH, Client, connect
 from controller.cli.errors import CliError, Reported, UsageError, printable, rendered
 from controller.cli.flags import duration

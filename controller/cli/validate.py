@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from controller.cli import manifests
-from controller.cli.apply import configure_files
+from controller.cli.changes import configure_files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -28,6 +28,8 @@ def _string(dumper: Any, text: str) -> Any:
     tag = "tag:yaml.org,2002:str"
     if _CORE_SCALAR.fullmatch(text) or dumper.resolve(yaml.ScalarNode, text, (True, False)) != tag:
         return dumper.represent_scalar(tag, text, style='"')
+    if not text.replace("\n", "").isprintable():
+        return dumper.represent_scalar(tag, text, style='"')  # with escapes: line breaks of Unicode, controls
     if "\n" in text and not any(line != line.rstrip() for line in text.split("\n")):
         return dumper.represent_scalar(tag, text, style="|")
     return dumper.represent_scalar(tag, text)

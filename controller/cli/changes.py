@@ -1,0 +1,99 @@
+"""What all changing verbs share: `-f`, `--dry-run`, and waiting for the outcome.
+
+Kept apart from `apply`, so that a verb which only names an object does not load what checks files.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from controller.cli import until
+from controller.cli.errors import UsageError, printable
+from controller.cli.table import span
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Sequence
+
+    from controller.cli.client import Client
+    from controller.cli.flags import Flags
+
+VALIDATE_TEXT = "What becomes of unknown fields: strict (refused), warn or ignore."
+_DRY = {"none": "", "client": " (dry run)", "server": " (server dry run)"}
+_DRY_TEXT = (
+    'Must be "none", "server", or "client". Client: print what would be done. '
+    "Server: let the server check the request without persisting it."
+)
+
+
+def configure_files(flags: Flags) -> None:
+    flags.values(
+        "-f", "--filename", text="The files that contain the objects: a file, a directory, or - for stdin."
+    )
+    flags.switch("-R", "--recursive", text="Process the directories of -f recursively.")
+
+
+def configure_dry_run(flags: Flags) -> None:
+    flags.value(
+        "--dry-run",
+        default="none",
+        text='Must be "none", "server", or "client". Client: print what would '
+        "be done. Server: let the server check the request without persisting it.",
+    )
+
+
+def checked_dry_run(args: argparse.Namespace) -> str:
+    if args.dry_run not in _DRY:
+        raise UsageError(f'Invalid dry-run value ({args.dry_run}). Must be "none", "server", or "client".')
+    return str(args.dry_run)
+
+
+def dry_words(mode: str) -> str:
+    return _DRY[mode]
+
+
+def wait_ready(client: Client, waiting: Sequence[until.Awaited], timeout_s: float) -> int:
+    """Wait for Ready, telling what is met and what holds the rest; how many did not get there. An object that
+    is Stalled needs a human: it is not waited for."""
+    told: dict[str, str] = {}
+
+    def on_pending(one: until.Awaited) -> None:
+        reason = until.reason_of(one.last)
+        if told.get(one.label) != reason:
+            told[one.label] = reason
+            _say(f"{one.label} waiting: {reason}")
+
+    wait = until.Wait(
+        client, lambda value: value is not None and until.is_condition(value, "Ready"), timeout_s
+    )
+    wait.on_met = lambda one: _say(f"{one.label} condition met")
+    wait.on_pending = pending_teller()
+    wait.hopeless = lambda value: "stalled" if until.is_condition(value, "Stalled") else ""
+    left = wait.run(waiting)
+    for one in left:
+        value = one.last or {}
+        stalled = bool(value) and until.is_condition(value, "Stalled")
+        why = "stalled" if stalled else f"timed out after {span(timeout_s)} waiting for the condition"
+        sys.stderr.write(
+            f"error: {why} on {one.resource.plural}/{printable(one.name)}: {until.reason_of(one.last)}\n"
+        )
+    return len(left)
+
+
+def pending_teller() -> Callable[[until.Awaited], None]:
+    """Tells what an object waits for, once for each reason."""
+    told: dict[str, str] = {}
+
+    def tell(one: until.Awaited) -> None:
+        reason = until.reason_of(one.last)
+        if told.get(one.label) != reason:
+            told[one.label] = reason
+            _say(f"{one.label} waiting: {reason}")
+
+    return tell
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
