@@ -130,7 +130,7 @@ def parse_target(path: str) -> Target:
 
 def verb_of(method: str, target: Target, query: Mapping[str, str]) -> str:
     verb = _VERBS.get(method, method.lower())
-    if target.plural and verb == "get" and query.get("watch") in {"true", "1"}:
+    if target.plural and method == "GET" and query.get("watch") in {"true", "1"}:
         return "watch"
     if target.plural and verb == "get" and not target.name:
         return "list"

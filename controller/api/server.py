@@ -304,6 +304,8 @@ class ApiServer:
         if call.verb not in resource.verbs:
             raise errors.method_not_allowed()
         if call.verb == "watch":
+            if target.subresource:
+                raise errors.method_not_allowed()
             return await self._watch(call)
         if call.verb == "list":
             return await self._reader.list(call)

@@ -27,14 +27,18 @@ from drivers.store import Change, Store
 log = logging.getLogger(__name__)
 
 HISTORY: Final = 4096  # events kept for clients that resume
+HISTORY_BYTES: Final = 16 << 20
+QUEUE_BYTES: Final = 8 << 20  # of one client; events are shared between clients
 _RETRY_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One change of one object. `now` is None for a deletion. `encoded` caches its forms."""
+    """One change of one object. `now` is None for a deletion. `size`: about how many bytes it holds.
+    `encoded` caches its forms."""
 
     revision: int
+    size: int
     key: str
     created: bool
     now: StoredObject | None
@@ -47,17 +51,19 @@ class Subscription:
     """One client's queue. `end` is why no more will come."""
 
     limit: int
+    size: int = 0
     queue: deque[Event] = field(default_factory=deque)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     end: errors.ApiError | None = None
 
     def offer(self, event: Event) -> None:
         """Queue it, or drop a client that is too slow."""
-        if len(self.queue) >= self.limit:
+        if len(self.queue) >= self.limit or self.size > QUEUE_BYTES:
             self.queue.clear()
             self.close(errors.expired("too old resource version: the watcher did not keep up; list again"))
         else:
             self.queue.append(event)
+            self.size += event.size
             self.wake.set()
 
     def close(self, why: errors.ApiError) -> None:
@@ -76,6 +82,7 @@ class Subscription:
         if self.queue:
             batch = list(self.queue)
             self.queue.clear()
+            self.size = 0
             if self.end is None:
                 self.wake.clear()
             return batch
@@ -92,6 +99,7 @@ class Hub:
         self._queue_limit = queue_limit
         self._clients: set[Subscription] = set()
         self._history: deque[Event] = deque()
+        self._history_bytes = 0
         self._floor = 0  # the history holds every event after this revision
         self._revision = 0  # everything up to here has been handed on
         self._task: asyncio.Task[None] | None = None
@@ -173,6 +181,7 @@ class Hub:
         """What comes next can no longer be had: everybody lists again, and the next client starts anew."""
         self._close_all(_too_old(self._revision))
         self._history.clear()
+        self._history_bytes = 0
         self._task = None
 
     def _close_all(self, why: errors.ApiError) -> None:
@@ -182,11 +191,11 @@ class Hub:
 
     def _hand_on(self, event: Event) -> None:
         self._history.append(event)
-        if len(self._history) > HISTORY:
-            self._floor = self._history.popleft().revision
-            # The events of one revision go together, or a client would resume in their midst.
-            while self._history and self._history[0].revision == self._floor:
-                self._history.popleft()
+        self._history_bytes += event.size
+        while len(self._history) > HISTORY or self._history_bytes > HISTORY_BYTES:
+            oldest = self._history.popleft()
+            self._history_bytes -= oldest.size
+            self._floor = oldest.revision  # what is left of that revision is in no client's way
         for client in self._clients:
             if client.end is None:
                 client.offer(event)
@@ -197,7 +206,8 @@ def _event(resource: Resource, change: Change) -> Event:
     now = resource.decode(resource, kv) if change.kind == "put" else None
     before = None if previous is None else resource.decode(resource, previous)
     created = change.kind == "put" and kv.create_revision == kv.mod_revision
-    return Event(kv.mod_revision, kv.key, created, now, before)
+    size = len(kv.key) + len(kv.value) + (0 if previous is None else len(previous.value))
+    return Event(kv.mod_revision, size, kv.key, created, now, before)
 
 
 def _too_old(revision: int) -> errors.ApiError:
