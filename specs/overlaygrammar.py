@@ -125,10 +125,7 @@ DOMAIN: Final = Allowed(
         "blkiotune": Allowed(children=numbers("weight")),
         "cputune": _CPUTUNE,
         "numatune": Allowed(
-            children={
-                "memory": Allowed({"mode": _NUMA_MODE, "nodeset": CPUS, "placement": WORD}),
-                "memnode": Allowed({"cellid": NUMBER, "mode": _NUMA_MODE, "nodeset": CPUS}, key=("cellid",)),
-            }
+            children={"memory": Allowed({"mode": _NUMA_MODE, "nodeset": CPUS, "placement": WORD})}
         ),
         "os": Allowed(
             children={
