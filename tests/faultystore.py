@@ -25,6 +25,7 @@ class FaultyStore:
         self.deaf_watches = False
         self.lose_replies = 0
         self.hold = 0
+        self.on_hold: Callable[[], Awaitable[None]] = _nothing
         self.before_page: Callable[[], Awaitable[None]] = _nothing
         self._held: list[tuple[Sequence[Compare], Sequence[Write]]] = []
 
@@ -50,6 +51,7 @@ class FaultyStore:
         if self.hold and writes:
             self.hold -= 1
             self._held.append((compares, writes))
+            await self.on_hold()
             raise StoreUnavailable("the reply was lost", maybe_committed=True)
         result = await self.inner.txn(compares, writes)
         if self.lose_replies and writes:

@@ -222,7 +222,7 @@ async def test_a_leader_whose_etcd_was_restored_has_no_permit_until_an_operator_
         assert a.watch.settle([], [])
         await asyncio.sleep(1)
         assert a.watch.may_create
-        assert a.may_act
+        await until(lambda: a.may_act)
 
 
 async def test_a_replica_started_on_a_restored_etcd_knows_it_from_its_disk(

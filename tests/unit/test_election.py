@@ -319,6 +319,26 @@ def test_a_candidacy_whose_reply_was_lost_is_recognised_as_won() -> None:
     virtualtime.run(main())
 
 
+def test_a_candidacy_whose_reply_was_lost_does_not_take_what_another_won_meanwhile() -> None:
+    async def main() -> None:
+        async with cluster() as c:
+            a, b = c.replica("a"), c.replica("b")
+            a.store.hold = 1
+
+            async def other_wins() -> None:
+                b.start()
+                await until(lambda: b.may_act)
+
+            a.store.on_hold = other_wins
+            a.start()
+            await until(lambda: b.may_act)
+            await asyncio.sleep(60)
+            assert (len(a.terms), len(b.terms)) == (0, 1)
+            assert b.may_act
+
+    virtualtime.run(main())
+
+
 def test_a_candidacy_that_arrives_late_does_not_bring_anybody_to_power_unawares() -> None:
     async def main() -> None:
         async with cluster() as c:

@@ -368,6 +368,29 @@ def test_a_look_that_began_before_the_leaders_renewal_is_no_evidence() -> None:
     in_a_site(main)
 
 
+def test_a_look_that_began_before_the_acknowledgement_does_not_undo_it() -> None:
+    async def main(site: Site) -> None:
+        watch = await lived(site)
+
+        async def replay() -> None:
+            await restored_early(site)
+            await site.write(100)
+            await site.beat("new")
+
+        async def acknowledge() -> None:
+            revision = (await site.store.txn([], [Put(keys.STORE_ACK, b"")])).revision
+            assert watch.acknowledge(Decision(by="op", at="t"), revision)
+
+        await site.back(replay)
+        assert await watch.examine(site.store) is StoreTrust.RESTORED
+        network = FaultyStore(site.store)
+        network.before_page = acknowledge
+        assert await watch.examine(network) is StoreTrust.UNKNOWN_STORE
+        assert await watch.examine(site.store) is StoreTrust.UNKNOWN_STORE
+
+    in_a_site(main)
+
+
 def test_a_watch_that_showed_a_revision_makes_a_lower_one_evidence() -> None:
     async def main(site: Site) -> None:
         watch = await lived(site)
