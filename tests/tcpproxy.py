@@ -22,6 +22,7 @@ class Proxy:
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._stranded: set[asyncio.StreamWriter] = set()
         self._open = asyncio.Event()
         self._open.set()
         self._is_mute = False
@@ -47,6 +48,9 @@ class Proxy:
 
     def hold(self) -> None:
         self._open.clear()
+
+    def strand(self) -> None:
+        self._stranded |= self._writers
 
     def release(self) -> None:
         self._open.set()
@@ -76,7 +80,7 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
                 await self._open.wait()
-                if not (is_reply and self._is_mute):
+                if writer not in self._stranded and not (is_reply and self._is_mute):
                     writer.write(data)
                     await writer.drain()
         writer.transport.abort()

@@ -2,7 +2,8 @@
 
 In the order of a call's way: `config` (where and who), `channel` (one gRPC channel per endpoint), `auth`
 (the token), `errors` (etcd's words to ours, from one table), `calls` (deadlines, fail-over, what may be
-sent twice), `client` (the Store), `watch` (a watch that outlives its streams), `private` (a child etcd).
+sent twice), `client` (the Store), `watch` (a watch that outlives its streams) and `position` (how far it
+is), `private` (a child etcd).
 
 aetcd gives the generated messages and stubs only (`aetcd.rpc`); its client has no TLS, one endpoint, and
 watches that die or hang, so everything above the wire is here.

@@ -60,7 +60,7 @@ class EtcdStore:
     async def _list(self, prefix: str) -> Page:
         start, end = encode_key(prefix) or b"\0", prefix_end(prefix)
         items: list[KeyValue] = []
-        revision, limit = 0, _FIRST_PAGE_KEYS
+        revision, limit = 0, min(_FIRST_PAGE_KEYS, self._config.page_keys)
         while True:
             reply, limit = await self._page(
                 rpc.RangeRequest(key=start, range_end=end, revision=revision, limit=limit)

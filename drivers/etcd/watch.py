@@ -10,11 +10,6 @@ of a compaction would be missed (etcd #19179). Old ones repeat events after a me
 
 A frozen server and a stuck stream look alike: nothing comes. So a stream that was silent is asked for its
 progress, then the server is asked something else, and the stream is given up when either stays silent.
-
-A progress mark says "everything up to here was delivered". Progress that the server volunteers is that,
-and so is progress asked for since 3.4.25 and 3.5.8. Before, the answer could overtake events (#15220): it
-counts only when the next answer comes, a second or more later, and no event came in between. Should an
-event come below a mark nevertheless, the watch raises Compacted instead of delivering it late.
 """
 
 from __future__ import annotations
@@ -22,7 +17,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from itertools import groupby
 from typing import Any
 
 import grpc.aio
@@ -31,41 +25,38 @@ from aetcd import rpc
 from drivers.errors import Compacted, StoreError, StoreUnavailable
 from drivers.etcd.calls import Calls, raise_if_cancelled
 from drivers.etcd.channel import Endpoint
-from drivers.etcd.convert import encode_key, key_value, prefix_end
+from drivers.etcd.convert import encode_key, prefix_end
 from drivers.etcd.errors import CallFailed, Meaning, failed, meaning_of
-from drivers.store import Change, ChangeSet, KeyValue
+from drivers.etcd.position import Position, orders_progress
+from drivers.store import ChangeSet
 
-_REQUESTED_BY_ANY = -1  # the watch id of progress that was asked for
+_REQUESTED = -1  # the watch id of progress that was asked for
 _PAUSES_S = (0.02, 0.1, 0.3, 1.0)
-_CONFIRM_S = 1.0
-_DENIALS = (Meaning.DENIED, Meaning.RENEW)
 
 
 async def follow(calls: Calls, prefix: str, after_revision: int) -> AsyncGenerator[ChangeSet, None]:
     """The Store's watch."""
     loop = asyncio.get_running_loop()
-    position = _Position(after_revision)
+    position = Position(after_revision)
     healthy_at = loop.time()
     failures = 0
-    refused = ""  # the token with which the watch was denied last
     while True:
         try:
             endpoint = await calls.ready(loop.time() + calls.config.deadline_s)
             try:
                 await _check_revision(calls, endpoint, prefix, position)
+                if calls.is_closed:
+                    raise StoreUnavailable("the store is closed")
                 stream = _Stream(calls, endpoint, prefix, position)
                 async with aclosing(stream.change_sets()) as change_sets:
                     async for change_set in change_sets:
                         yield change_set
-                        healthy_at, failures, refused = loop.time(), 0, ""
-            except CallFailed as error:
-                if error.meaning in _DENIALS and calls.token.can_renew and not refused:
-                    # Before 3.4.22 etcd says "denied" of a token that it lost, too: once more with a new one.
-                    refused = calls.token.value
-                    await calls.token.renew(endpoint, refused)
-                    continue
+                        healthy_at, failures = loop.time(), 0
+            except CallFailed:
                 calls.blame(endpoint)
                 raise
+            finally:
+                position.lose()
         except (CallFailed, StoreUnavailable) as error:
             if calls.is_closed:
                 raise StoreUnavailable("the store is closed") from error
@@ -77,7 +68,7 @@ async def follow(calls: Calls, prefix: str, after_revision: int) -> AsyncGenerat
         failures += 1
 
 
-async def _check_revision(calls: Calls, endpoint: Endpoint, prefix: str, position: _Position) -> None:
+async def _check_revision(calls: Calls, endpoint: Endpoint, prefix: str, position: Position) -> None:
     revision = await calls.barrier(endpoint, encode_key(prefix), calls.config.attempt_s)
     if revision and revision < position.reached:
         raise Compacted(
@@ -85,43 +76,20 @@ async def _check_revision(calls: Calls, endpoint: Endpoint, prefix: str, positio
         )
 
 
-class _Position:
-    """How far a watch is: `delivered` is the last revision whose changes were delivered, `reached` that or
-    a later progress mark."""
-
-    def __init__(self, revision: int) -> None:
-        self.delivered = revision
-        self.reached = revision
-
-    def take(self, events: list[Any]) -> Iterator[ChangeSet]:
-        """Group new events by revision; repeated ones are dropped."""
-        for revision, group in groupby(events, key=lambda event: event.kv.mod_revision):
-            if revision <= self.delivered:
-                continue
-            if revision <= self.reached:
-                raise Compacted(f"a change at {revision} came after the progress mark {self.reached}")
-            yield ChangeSet(revision, tuple(_change(event) for event in group))
-            self.delivered = self.reached = revision
-
-    def mark(self, revision: int) -> ChangeSet:
-        self.reached = max(self.reached, revision)
-        return ChangeSet(self.reached, ())
-
-
 class _Stream:
     """One watch stream on one endpoint. Raises CallFailed when it ends, for whatever reason."""
 
-    def __init__(self, calls: Calls, endpoint: Endpoint, prefix: str, position: _Position) -> None:
+    def __init__(self, calls: Calls, endpoint: Endpoint, prefix: str, position: Position) -> None:
         self._calls = calls
         self._config = calls.config
         self._endpoint = endpoint
         self._prefix = prefix
         self._position = position
         self._parts: list[Any] = []  # events of a response that came in fragments, so far
-        self._doubtful: tuple[int, float] | None = None  # progress to be confirmed, and when it came
         self._is_waiting = False  # for the server, not for our consumer
         self._silent = 0  # rounds of the watchdog since the last message
         self._verdict: CallFailed | StoreError | None = None  # the watchdog's
+        # A member without a leader ends streams that ask for one; else it would stay silent, and alive.
         self._call = endpoint.watch.Watch(metadata=(*calls.token.metadata(), ("hasleader", "true")))
 
     async def change_sets(self) -> AsyncGenerator[ChangeSet, None]:
@@ -157,9 +125,12 @@ class _Stream:
             return
         events, self._parts = self._parts, []
         if events:
-            self._doubtful = None
             yield from self._position.take(events)
-        elif (mark := self._progress(response)) is not None:
+            return
+        is_sure = response.watch_id != _REQUESTED or orders_progress(self._endpoint.version)
+        now = asyncio.get_running_loop().time()
+        mark = self._position.progress(int(response.header.revision), is_sure=is_sure, now=now)
+        if mark is not None:
             yield mark
 
     async def _watch_over(self) -> None:
@@ -204,19 +175,6 @@ class _Stream:
     def _lost(self, words: str) -> CallFailed:
         return CallFailed(Meaning.LOST, self._endpoint.url, words)
 
-    def _progress(self, response: Any) -> ChangeSet | None:
-        now = asyncio.get_running_loop().time()
-        revision = int(response.header.revision)
-        if response.watch_id != _REQUESTED_BY_ANY or _has_ordered_progress(self._endpoint.version):
-            return self._position.mark(revision)
-        doubtful, self._doubtful = self._doubtful, (revision, now)
-        if doubtful is None:
-            return None
-        if now - doubtful[1] < _CONFIRM_S:
-            self._doubtful = doubtful
-            return None
-        return self._position.mark(doubtful[0])
-
     def _canceled(self, response: Any) -> CallFailed | Compacted:
         """The server ended the watch, and why."""
         if response.compact_revision:
@@ -225,23 +183,13 @@ class _Stream:
                 compact_revision=int(response.compact_revision),
             )
         reason = response.cancel_reason or "the watch was cancelled"
-        return CallFailed(meaning_of(None, reason), self._endpoint.url, reason)
+        meaning = meaning_of(None, reason)
+        if meaning is Meaning.RENEW and self._calls.token.can_renew:
+            return self._lost(reason)  # the next stream's barrier gets a new token
+        return CallFailed(meaning, self._endpoint.url, reason)
 
     def _failed(self, error: grpc.aio.AioRpcError) -> CallFailed | Compacted:
         failure = failed(error, self._endpoint.url)
         if failure.meaning is Meaning.TOO_LARGE:
             return Compacted("the changes to catch up with are too many for one message")
         return failure
-
-
-def _change(event: Any) -> Change:
-    kv = key_value(event.kv)
-    previous = key_value(event.prev_kv) if event.HasField("prev_kv") else None
-    if event.type == rpc.Event.DELETE:
-        return Change("delete", KeyValue(kv.key, b"", 0, kv.mod_revision), previous)
-    return Change("put", kv, previous)
-
-
-def _has_ordered_progress(version: tuple[int, ...]) -> bool:
-    """Progress that was asked for comes behind the events before it (etcd #15220)."""
-    return version >= (3, 5, 8) or (3, 4, 25) <= version < (3, 5)

@@ -245,17 +245,27 @@ async def test_a_watch_raises_when_no_endpoint_answers_for_its_deadline(server: 
                 await log.task
 
 
-async def test_a_watch_notices_a_connection_that_went_silent(server: EtcdServer) -> None:
-    """The path swallows everything and resets nothing: only our own questions find that out."""
+async def test_a_path_that_stays_dead_is_left_for_a_new_connection(server: EtcdServer) -> None:
+    """A firewall forgot the connection: TCP would go on trying for a quarter of an hour."""
+    config = replace(QUICK, deadline_s=4.0, watch_deadline_s=8.0)
+    async with Proxy(server.endpoint) as proxy, opened(f"http://{proxy.address}", config=config) as store:
+        log = Log(store, "k", await put(store, "k"))
+        await log.reaches(1)
+        proxy.strand()
+        assert await store.get("k") is not None
+        revision = await put(store, "k")
+        await log.reaches(revision)
+        assert log.revisions == [revision]
+        await log.end()
+
+
+async def test_a_stranded_watch_alone_finds_out_by_itself(server: EtcdServer) -> None:
     async with Proxy(server.endpoint) as proxy, opened(f"http://{proxy.address}") as store:
         log = Log(store, "k", await put(store, "k"))
         await log.reaches(1)
-        proxy.mute()
-        await asyncio.sleep(0.1)
-        revision = server.put("k", b"unseen")
-        await asyncio.sleep(1.0)
-        proxy.mute(False)  # for new connections; what was swallowed on the old one stays lost
-        await log.reaches(revision, within_s=8)
+        proxy.strand()
+        revision = server.put("k")
+        await log.reaches(revision)
         assert log.revisions == [revision]
         await log.end()
 
@@ -385,6 +395,20 @@ async def test_a_list_of_many_keys_is_complete_and_in_order(server: EtcdServer) 
         assert not page.more
 
 
+async def test_a_list_of_many_pages_is_of_one_revision_while_it_is_being_written(server: EtcdServer) -> None:
+    async with opened(server.endpoint, config=replace(QUICK, page_keys=7)) as store:
+        keys = [f"k/{i:03}" for i in range(100)]
+
+        async def write(number: int) -> None:
+            await store.txn([], [Put(key, b"%d" % number) for key in keys])
+
+        await write(0)
+        for number in range(1, 20):
+            page, _ = await asyncio.gather(store.list("k/"), write(number))
+            assert [kv.key for kv in page.items] == keys
+            assert len({kv.value for kv in page.items}) == 1
+
+
 async def test_a_watch_catches_up_with_more_than_one_batch_of_revisions(server: EtcdServer) -> None:
     """etcd sends at most 1000 revisions at once to a watch that catches up."""
     async with opened(server.endpoint) as store:
@@ -504,9 +528,10 @@ async def test_a_watch_moved_to_a_member_that_lags_does_not_go_back(cluster: Etc
 
 async def test_without_a_majority_nothing_is_answered_from_memory(cluster: EtcdCluster) -> None:
     first, second, third = cluster.members
-    async with opened(first.endpoint) as store:
+    async with opened(first.endpoint) as store, opened(first.endpoint) as watcher:
         await put_through(store, "k")
-        log = Log(store, "k", 1)
+        log = Log(watcher, "k", 1)
+        await log.reaches(1)
         second.kill()
         third.kill()
         async with asyncio.timeout(QUICK.deadline_s + 1):

@@ -113,7 +113,8 @@ async def test_a_second_one_on_the_same_directory_is_refused(
         assert (await store.status()).revision > 0
 
 
-async def test_it_dies_with_a_parent_that_is_killed_and_the_next_parent_takes_over(tmp_path: Path) -> None:
+async def parent_and_child(data_dir: Path) -> tuple[asyncio.subprocess.Process, int]:
+    """Another process with a private etcd, and that etcd's id."""
     require_etcd()
     script = f"""
 import asyncio, sys
@@ -121,7 +122,7 @@ from pathlib import Path
 from drivers.etcd import EtcdStore, PrivateEtcd
 from drivers.store import Put
 async def main():
-    etcd = PrivateEtcd(Path({str(tmp_path / "etcd")!r}))
+    etcd = PrivateEtcd(Path({str(data_dir)!r}))
     await etcd.start()
     await EtcdStore(etcd.config).txn([], [Put("k", b"1")])
     print(etcd.pid, flush=True)
@@ -132,12 +133,34 @@ asyncio.run(main())
         sys.executable, "-c", script, cwd=ROOT, stdout=asyncio.subprocess.PIPE
     )
     assert parent.stdout is not None
-    child = int(await parent.stdout.readline())
+    return parent, int(await parent.stdout.readline())
+
+
+async def test_it_dies_with_a_parent_that_is_killed_and_the_next_parent_takes_over(tmp_path: Path) -> None:
+    parent, child = await parent_and_child(tmp_path / "etcd")
     assert is_alive(child)
     parent.kill()
     await parent.wait()
     async with running(tmp_path / "etcd") as (_, store):
         assert not is_alive(child)
+        assert await store.get("k") is not None
+
+
+async def test_an_etcd_that_outlives_its_parent_keeps_its_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("drivers.etcd.private._LOCK_S", 0.5)
+    parent, child = await parent_and_child(tmp_path / "etcd")
+    os.kill(child, signal.SIGSTOP)
+    parent.kill()
+    await parent.wait()
+    try:
+        with pytest.raises(StoreRefused, match="does not end"):
+            await PrivateEtcd(tmp_path / "etcd").start()
+    finally:
+        os.kill(child, signal.SIGCONT)
+    monkeypatch.setattr("drivers.etcd.private._LOCK_S", 10.0)
+    async with running(tmp_path / "etcd") as (_, store):
         assert await store.get("k") is not None
 
 
