@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 Body = dict[str, Any]
 Parts = tuple[list[Compare], list[Write]]  # of a transaction
 _CLAIM_ATTEMPTS = 4
+MAX_REPORTED = 10_000  # unreadable values that are told apart
 
 
 class Kind(Protocol):
@@ -201,7 +202,7 @@ class Objects:
     def note(self, stored: StoredObject) -> StoredObject:
         """Say once in the log what could not be read, and count it."""
         seen = (stored.key, stored.revision)
-        if stored.problem and seen not in self._reported:
+        if stored.problem and seen not in self._reported and len(self._reported) < MAX_REPORTED:
             self._reported.add(seen)
             log.error(
                 "quarantined an unreadable object; nothing is done about it",

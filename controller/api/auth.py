@@ -11,6 +11,8 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from controller.api.errors import Subject, forbidden
+
 ADMIN_GROUPS: Final = frozenset({"domctl:admins", "system:masters"})
 OPEN_PATHS: Final = frozenset({"/livez", "/readyz", "/healthz", "/version", "/livez/ping"})
 
@@ -26,6 +28,12 @@ class User:
 
 
 ANONYMOUS: Final = User("system:anonymous", ("system:unauthenticated",))
+
+
+def authorize(user: User, verb: str, subject: Subject) -> None:
+    """Raises ApiError (403)."""
+    if not user.is_admin:
+        raise forbidden(user.name, verb, subject, "only members of domctl:admins have rights here")
 
 
 def identify(request: web.Request) -> User | None:

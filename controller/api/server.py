@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
 
 from controller.api import audit, discovery, errors, health, openapi, openapiv2
 from controller.api.admission import Admission
-from controller.api.auth import ANONYMOUS, OPEN_PATHS, User, identify
+from controller.api.auth import ANONYMOUS, OPEN_PATHS, authorize, identify
 from controller.api.errors import ApiError
+from controller.api.meters import make_meters
 from controller.api.operations import Operations, is_operation
 from controller.api.reading import Reader
 from controller.api.requests import (
@@ -69,29 +70,6 @@ class ApiConfig:
     bounds: Bounds = field(default_factory=Bounds)
 
 
-@dataclass(frozen=True, slots=True)
-class _Meters:
-    requests: Counter
-    seconds: Histogram
-    watchers: Gauge
-    quarantined: Gauge
-
-
-def _meters(registry: CollectorRegistry) -> _Meters:
-    return _Meters(
-        Counter("domctl_api_requests", "Requests answered", ("verb", "resource", "code"), registry=registry),
-        Histogram(
-            "domctl_api_request_seconds",
-            "Time to answer, watches excepted",
-            ("verb",),
-            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30),
-            registry=registry,
-        ),
-        Gauge("domctl_api_watchers", "Open watches", registry=registry),
-        Gauge("domctl_objects_quarantined", "Unreadable values met in the store", registry=registry),
-    )
-
-
 class ApiServer:
     """`checks` are those of /readyz. `address` is where it listens once started (port 0 becomes real)."""
 
@@ -108,7 +86,7 @@ class ApiServer:
         self._registry = registry
         self._config = config
         self._checks = checks
-        self._meters = _meters(registry)
+        self._meters = make_meters(registry)
         self._hubs = {
             (r.group, r.plural): Hub(objects.store, r, config.bounds.watch_queue) for r in RESOURCES
         }
@@ -227,9 +205,6 @@ class ApiServer:
         call.user = user
         call.target = parse_target(request.path)
         call.verb = verb_of(request.method, call.target, request.query)
-        if not user.is_admin:
-            why = f"only members of {'domctl:admins'} have rights on this server"
-            raise errors.forbidden(user.name, call.verb, call.target.subject, why)
         if request.method not in _CHANGING:
             return await self._dispatch(call, path)
         return await self._audited(call, audit_id, path)
@@ -282,6 +257,7 @@ class ApiServer:
         return health.live()
 
     async def _dispatch(self, call: Call, path: str) -> web.StreamResponse:
+        authorize(call.user, call.verb, call.target.subject)
         if call.target.plural:
             return await self._object(call)
         if call.request.method not in {"GET", "HEAD"}:
@@ -402,6 +378,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-__all__ = ["ANONYMOUS", "ApiConfig", "ApiServer", "User", "tls_context"]

@@ -158,6 +158,20 @@ class Hub:
         self._clients.discard(subscription)
 
     async def _run(self) -> None:
+        """Whatever ends it, nobody waits for events that will not come, and the next client starts anew."""
+        why = errors.unavailable("the watch failed: watch again")
+        try:
+            why = await self._follow()
+        except Exception:  # the boundary of this task: its clients must hear of it
+            log.exception("watching failed", extra={"resource": self._resource.qualified})
+        finally:
+            self._close_all(why)
+            self._history.clear()
+            self._history_bytes = 0
+            self._task = None
+
+    async def _follow(self) -> errors.ApiError:
+        """Hand on changes as long as they can be had. Returns why they no longer can."""
         while True:
             try:
                 async with watching(self._store, self._resource.prefix, self._revision) as changes:
@@ -168,21 +182,13 @@ class Hub:
                         self._clients = {c for c in self._clients if c.end is None}
                 log.warning("the store ended a watch", extra={"resource": self._resource.qualified})
             except Compacted:
-                self._forget()
-                return
+                return _too_old(self._revision)
             except StoreError as error:
                 log.warning(
                     "watching the store failed",
                     extra={"resource": self._resource.qualified, "error": error.message},
                 )
             await asyncio.sleep(_RETRY_S)
-
-    def _forget(self) -> None:
-        """What comes next can no longer be had: everybody lists again, and the next client starts anew."""
-        self._close_all(_too_old(self._revision))
-        self._history.clear()
-        self._history_bytes = 0
-        self._task = None
 
     def _close_all(self, why: errors.ApiError) -> None:
         for client in self._clients:
