@@ -146,9 +146,7 @@ def _resolve(args: argparse.Namespace) -> int:
         client.call("POST", path, (), body)
     except StatusError as error:
         if error.is_not_found and not slash:
-            error.hint = (
-                "a domain that is deleted already is named assignment/UUID; see domctl get assignments"
-            )
+            error.hint = "a domain that was deleted is named assignment/UUID; see domctl get assignments"
         raise
     label = f"{ASSIGNMENTS.word}/{uuid}" if slash else f"{DOMAINS.word}/{word}"
     said = f"not on {', '.join(not_on)}" if not_on else f"keep {args.keep}"

@@ -1,0 +1,655 @@
+"""The domctl command against the real API server, over HTTPS, with kubectl beside it where there is one.
+
+No controller runs here: what its leader would do to an object is done through the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import io
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+
+from controller import keys
+from controller.cli.main import main
+from controller.model import Decision
+from drivers.memory import MemoryStore
+from drivers.store import Delete, Put
+from tests.apiserver import Api, serving
+
+EXAMPLES = Path(__file__).parents[2] / "specs" / "examples"
+DOMCTL = [sys.executable, "-c", "from controller.cli.main import main; raise SystemExit(main())"]
+
+
+@dataclass(frozen=True)
+class Ran:
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Cli:
+    """Runs domctl as a user would: `quick` in this process, `start` as a process of its own."""
+
+    api: Api
+    directory: Path
+    environ: dict[str, str]
+
+    async def __call__(self, command: str, *more: str, stdin: str = "") -> Ran:
+        return await asyncio.to_thread(self._quick, [*command.split(), *more], stdin)
+
+    def _quick(self, argv: list[str], stdin: str) -> Ran:
+        out, err = io.StringIO(), io.StringIO()
+        before, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO(stdin.encode()))
+        try:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                code = main(argv)
+        finally:
+            sys.stdin = before
+        return Ran(code, out.getvalue(), err.getvalue())
+
+    async def start(
+        self, command: str, stdin: int = asyncio.subprocess.DEVNULL
+    ) -> asyncio.subprocess.Process:
+        pipe = asyncio.subprocess.PIPE
+        return await asyncio.create_subprocess_exec(
+            *DOMCTL, *command.split(), env=self.environ, stdout=pipe, stderr=pipe, stdin=stdin
+        )
+
+    async def kubectl(self, command: str) -> Ran:
+        binary = kubectl()
+        if binary is None:
+            pytest.skip("no kubectl of 1.29 or later on this machine")
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [binary, *command.split()],
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    def file(self, text: str, name: str = "f.yaml") -> str:
+        path = self.directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return str(path)
+
+    async def body(self, name: str, plural: str = "domains", namespace: str = "default") -> dict[str, Any]:
+        kv = await self.api.store.get(keys.object_key(plural, "" if plural == "nodes" else namespace, name))
+        assert kv is not None
+        found: dict[str, Any] = json.loads(kv.value)
+        return found
+
+    async def exists(self, name: str) -> bool:
+        return await self.api.store.get(keys.object_key("domains", "default", name)) is not None
+
+    async def is_terminating(self, name: str) -> bool:
+        return "deletionTimestamp" in (await self.body(name))["metadata"]
+
+    async def change(
+        self, name: str, change: Callable[[dict[str, Any]], None], plural: str = "domains"
+    ) -> None:
+        """As the leader writes: status and finalizers are its own."""
+        body = await self.body(name, plural)
+        change(body)
+        key = keys.object_key(plural, "" if plural == "nodes" else "default", name)
+        await self.api.store.txn([], [Put(key, json.dumps(body).encode())])
+
+    async def become(self, name: str, ready: str, reason: str = "Running", stalled: str = "False") -> None:
+        def change(body: dict[str, Any]) -> None:
+            generation = body["metadata"]["generation"]
+            states = {"Ready": ready, "Reconciling": "False", "Stalled": stalled}
+            body["status"] = {
+                "observedGeneration": generation,
+                "reason": reason,
+                "conditions": [
+                    {
+                        "type": k,
+                        "status": v,
+                        "reason": reason,
+                        "message": "words",
+                        "observedGeneration": generation,
+                    }
+                    for k, v in states.items()
+                ],
+            }
+
+        await self.change(name, change)
+
+    async def remove(self, name: str) -> None:
+        await self.api.store.txn([], [Delete(keys.object_key("domains", "default", name))])
+
+
+async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(20):
+        while not await holds():  # noqa: ASYNC110 - the store tells nobody
+            await asyncio.sleep(0.02)
+
+
+def kubectl() -> str | None:
+    found = [shutil.which(f"kubectl.1.{minor}") for minor in (33, 32, 31, 30, 29)]
+    for folder in ("/usr/lib/google-cloud-sdk/bin",):
+        found += [shutil.which(f"kubectl.1.{minor}", path=folder) for minor in (33, 32, 31, 30, 29)]
+    return next((path for path in found if path), None)
+
+
+@pytest.fixture
+async def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Cli]:
+    store = MemoryStore(asyncio.get_running_loop().time)
+    async with serving(store, tmp_path / "data") as api:
+        kubeconfig = str(api.pki.kubeconfig)
+        monkeypatch.setenv("KUBECONFIG", kubeconfig)
+        environ = {**os.environ, "KUBECONFIG": kubeconfig, "HOME": str(tmp_path), "PYTHONPATH": os.getcwd()}
+        yield Cli(api, tmp_path / "files", environ)
+    await store.close()
+
+
+def domain(name: str = "web", **spec: Any) -> str:
+    value = {
+        "apiVersion": "domctl.io/v1",
+        "kind": "Domain",
+        "metadata": {"name": name, "labels": {"app": name}},
+        "spec": {"type": "qemu", "memory": "64Mi", **spec},
+    }
+    return yaml.safe_dump(value)
+
+
+def node(name: str = "hv1") -> str:
+    spec = {"uri": f"qemu+tcp://{name}/system", "insecure": True}
+    return yaml.safe_dump(
+        {"apiVersion": "domctl.io/v1", "kind": "Node", "metadata": {"name": name}, "spec": spec}
+    )
+
+
+async def applied(cli: Cli, *texts: str) -> None:
+    ran = await cli("apply -f -", stdin="---\n".join(texts))
+    assert ran.code == 0, ran.err
+
+
+# apply, diff, validate
+
+
+async def test_apply_creates_changes_and_leaves_alone(cli: Cli) -> None:
+    assert await cli("apply -f", cli.file(domain())) == Ran(0, "domain.domctl.io/web created\n", "")
+    assert await cli("apply -f", cli.file(domain())) == Ran(0, "domain.domctl.io/web unchanged\n", "")
+    assert await cli("apply -f", cli.file(domain(vcpus=2))) == Ran(0, "domain.domctl.io/web configured\n", "")
+    assert (await cli.body("web"))["spec"]["vcpus"] == 2
+    await cli("apply -f", cli.file(domain()))
+    assert "vcpus" not in (await cli.body("web"))["spec"]
+
+
+async def test_apply_keeps_what_others_set(cli: Cli) -> None:
+    await applied(cli, domain())
+    await cli("shutdown web")
+    await applied(cli, domain(vcpus=3))
+    assert (await cli.body("web"))["spec"] == {
+        "type": "qemu",
+        "memory": "64Mi",
+        "vcpus": 3,
+        "state": "shutoff",
+    }
+
+
+async def test_apply_takes_a_directory_stdin_and_lists(cli: Cli) -> None:
+    cli.file(domain("b"), "d/b.yaml")
+    cli.file(domain("a"), "d/a.yml")
+    cli.file(domain("c"), "d/below/c.yaml")
+    cli.file("no yaml: [", "d/notes.txt")
+    directory = str(cli.directory / "d")
+    ran = await cli("apply -f", directory)
+    assert ran.out == "domain.domctl.io/a created\ndomain.domctl.io/b created\n"
+    assert (await cli("apply -R -f", directory)).out.endswith("domain.domctl.io/c created\n")
+    listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": [yaml.safe_load(domain("l"))]})
+    assert (await cli("apply -f -", stdin=listed)).out == "domain.domctl.io/l created\n"
+
+
+async def test_all_examples_apply(cli: Cli) -> None:
+    ran = await cli("apply -R -f", str(EXAMPLES))
+    assert ran.code == 0, ran.err
+    assert ran.out and all(line.endswith(" created") for line in ran.out.splitlines())
+
+
+async def test_nothing_is_sent_while_any_document_of_any_file_is_wrong(cli: Cli) -> None:
+    good, bad = cli.file(domain("good"), "good.yaml"), cli.file(domain("bad", vcpus=0, nope=1), "bad.yaml")
+    ran = await cli("apply -f", good, "-f", bad)
+    assert (ran.code, ran.out) == (1, "")
+    assert f"{bad}:11:3: spec.vcpus: must be between 1 and 4096, is 0" in ran.err
+    assert "spec.nope: unknown field" in ran.err
+    assert ran.err.endswith("error: 2 problems found; nothing was sent\n")
+    assert not await cli.exists("good")
+
+
+async def test_the_same_object_in_two_files_is_refused(cli: Cli) -> None:
+    first, second = cli.file(domain(), "1.yaml"), cli.file(domain(vcpus=2), "2.yaml")
+    ran = await cli("apply -f", f"{first},{second}")
+    assert ran.code == 1
+    assert f'{second}:1: Domain "web" is there twice, first in {first}:1' in ran.err
+
+
+async def test_one_object_that_fails_does_not_keep_the_others_back(cli: Cli) -> None:
+    mac = [{"name": "n", "network": "default", "mac": "52:54:00:00:00:01"}]
+    await applied(cli, domain("a", interfaces=mac))
+    ran = await cli("apply -f -", stdin="---\n".join([domain("b", interfaces=mac), domain("c")]))
+    assert (ran.code, ran.out) == (1, "domain.domctl.io/c created\n")
+    assert "stdin:1" in ran.err and "52:54:00:00:00:01" in ran.err
+
+
+async def test_dry_runs_change_nothing(cli: Cli) -> None:
+    for mode, words in (("client", "dry run"), ("server", "server dry run")):
+        ran = await cli(f"apply -f - --dry-run={mode}", stdin=domain())
+        assert ran == Ran(0, f"domain.domctl.io/web created ({words})\n", "")
+    assert not await cli.exists("web")
+
+
+async def test_apply_waits_until_all_is_ready_and_tells_what_holds(cli: Cli) -> None:
+    waiting = asyncio.create_task(
+        cli("apply -f - --wait --timeout 30s", stdin=domain("a") + "---\n" + domain("b"))
+    )
+    for name in ("b", "a"):
+        await eventually(functools.partial(cli.exists, name))
+        await asyncio.sleep(0.2)
+        await cli.become(name, "True")
+    ran = await waiting
+    assert ran.code == 0, ran.err
+    assert sorted(ran.out.splitlines()[2:]) == [f"domain.domctl.io/{name} condition met" for name in "ab"]
+
+
+async def test_apply_does_not_wait_for_what_is_stalled(cli: Cli) -> None:
+    await applied(cli, domain())
+    await cli.become("web", "False", "Rejected", stalled="True")
+    ran = await cli("apply -f - --wait --timeout 30s", stdin=domain())
+    assert ran.code == 1
+    assert ran.err == "error: stalled on domains/web: Rejected: words\n"
+
+
+async def test_apply_that_waits_in_vain_says_why(cli: Cli) -> None:
+    ran = await cli("apply -f - --wait --timeout 500ms", stdin=domain())
+    assert ran.code == 1
+    assert "on domains/web: Pending: Waiting for the controller" in ran.err
+
+
+async def test_diff_shows_and_changes_nothing(cli: Cli) -> None:
+    await applied(cli, domain())
+    before = await cli.body("web")
+    assert await cli("diff -f -", stdin=domain()) == Ran(0, "", "")
+    ran = await cli("diff -f -", stdin=domain(vcpus=2) + "---\n" + domain("new"))
+    assert ran.code == 1
+    assert "+  vcpus: 2\n" in ran.out and "+  name: new\n" in ran.out
+    assert await cli.body("web") == before
+    assert (await cli("diff -f /nope")).code == 2
+    assert (await cli("diff -f -", stdin=domain(vcpus=0))).code == 2
+
+
+async def test_kubectl_and_domctl_apply_the_same_files_in_turn(cli: Cli) -> None:
+    file = cli.file(domain(vcpus=1) + "---\n" + node())
+    await cli("apply -f", file)
+    again = "domain.domctl.io/web unchanged\nnode.domctl.io/hv1 unchanged\n"
+    assert (await cli.kubectl(f"apply -f {file}")).out == again
+    cli.file(domain(vcpus=2) + "---\n" + node())
+    assert (await cli.kubectl(f"apply -f {file}")).out.startswith("domain.domctl.io/web configured")
+    assert (await cli("apply -f", file)).out == again
+    cli.file(domain() + "---\n" + node())
+    await cli("apply -f", file)
+    assert "vcpus" not in (await cli.body("web"))["spec"]
+    assert (await cli.kubectl(f"apply -f {file}")).out == again
+
+
+# get, describe
+
+
+FORMATS = (
+    "", "-o wide", "-o yaml", "-o json", "-o name", "--no-headers", "--show-labels", "-L app", "-A",
+    "-l app=web",
+    "-l app!=web -o name", "--field-selector metadata.name=db", "--sort-by=.metadata.uid -o name",
+    "-o jsonpath={.items[*].metadata.name}",
+    "-o custom-columns=N:.metadata.name,M:.spec.memory,X:.spec.vcpus",
+    "--show-kind", "-o jsonpath-as-json={.items[*].spec}", "web", "web -o yaml", "web -o json",
+    "web db -o name",
+    "-n elsewhere", "nope", "web nope", "web -n elsewhere", "nope --ignore-not-found", "-o foo", "--nope",
+)  # fmt: skip
+
+
+OTHER_WORDS = {"-o foo", "web -n elsewhere"}  # kubectl looks for the namespace, which nobody serves
+
+
+async def test_get_prints_what_kubectl_prints(cli: Cli) -> None:
+    await applied(cli, domain("web"), domain("db", vcpus=2, state="shutoff"), node())
+    differing = []
+    for option in FORMATS:
+        ours, theirs = await cli(f"get domains {option}"), await cli.kubectl(f"get domains {option}")
+        same = [ours.code == theirs.code, without_ages(ours.out) == without_ages(theirs.out)]
+        if option not in OTHER_WORDS:
+            same.append(ours.err.replace("'domctl ", "'kubectl ") == theirs.err)
+        if not all(same):
+            differing.append((option, ours, theirs))
+    assert not differing, "\n".join(map(repr, differing))
+
+
+def without_ages(text: str) -> list[str]:
+    return [" ".join("AGE" if w[:-1].isdigit() and w.endswith("s") else w for w in line.split())
+            for line in text.splitlines()]  # fmt: skip
+
+
+async def test_get_of_several_types_prints_a_table_of_each(cli: Cli) -> None:
+    await applied(cli, domain(), node())
+    ours, theirs = (
+        await cli("get domain/web node.domctl.io/hv1"),
+        await cli.kubectl("get domain/web node.domctl.io/hv1"),
+    )
+    assert without_ages(ours.out) == without_ages(theirs.out)
+    assert (await cli("get domains,nodes")).out == ours.out
+
+
+async def test_get_shows_reason_by_default(cli: Cli) -> None:
+    await applied(cli, domain())
+    await cli.become("web", "False", "NodeUnreachable")
+    ran = await cli("get dom")
+    assert "REASON" in ran.out and "NodeUnreachable" in ran.out
+
+
+@pytest.mark.parametrize(
+    "kind", ["domain", "domains", "dom", "Domain", "domains.domctl.io", "domain.v1.domctl.io"]
+)
+async def test_kinds_are_named_as_for_kubectl(cli: Cli, kind: str) -> None:
+    await applied(cli, domain())
+    assert (await cli(f"get {kind} web -o name")).out == "domain.domctl.io/web\n"
+
+
+async def test_unknown_kind_is_named(cli: Cli) -> None:
+    ran = await cli("get widgets")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith('error: the server doesn\'t have a resource type "widgets"\nhint: ')
+
+
+async def test_watch_prints_rows_as_they_change_until_it_is_interrupted(cli: Cli) -> None:
+    await applied(cli, domain())
+    process = await cli.start("get domains -w")
+    assert process.stdout is not None and process.stderr is not None
+    lines = [await line(process), await line(process)]
+    await cli.become("web", "True", "Running")
+    lines.append(await line(process))
+    await applied(cli, domain("later"))
+    lines.append(await line(process))
+    process.send_signal(signal.SIGINT)
+    assert await process.wait() == 130
+    assert await process.stderr.read() == b""
+    assert [text.split()[0] for text in lines] == ["NAME", "web", "web", "later"]
+    assert "Running" in lines[2]
+
+
+async def line(process: asyncio.subprocess.Process) -> str:
+    assert process.stdout is not None
+    return (await asyncio.wait_for(process.stdout.readline(), 20)).decode()
+
+
+async def test_a_closed_pipe_ends_the_command_quietly(cli: Cli) -> None:
+    await applied(cli, *(domain(f"d{i}") for i in range(50)))
+    process = await cli.start("get domains -o json")
+    assert process.stdout is not None and process.stderr is not None
+    await process.stdout.read(10)
+    process.stdout._transport.close()  # type: ignore[attr-defined]
+    await asyncio.wait_for(process.wait(), 20)
+    assert await process.stderr.read() == b""
+
+
+async def test_describe_shows_conditions_and_events(cli: Cli) -> None:
+    await applied(cli, domain())
+    uid = (await cli.body("web"))["metadata"]["uid"]
+    event = {
+        "apiVersion": "v1", "kind": "Event", "metadata": {"name": "e", "namespace": "default"},
+        "involvedObject": {"kind": "Domain", "name": "web", "namespace": "default", "uid": uid},
+        "type": "Warning", "reason": "Held", "message": "hv3 does not answer",
+        "lastTimestamp": "2026-01-01T00:00:00Z", "count": 1,
+    }  # fmt: skip
+    other = {**event, "metadata": {"name": "o", "namespace": "default"}, "reason": "Elsewhere",
+             "involvedObject": {**event["involvedObject"], "name": "db"}}  # type: ignore[dict-item]  # fmt: skip
+    for one in (event, other):
+        key = keys.object_key("events", "default", one["metadata"]["name"])  # type: ignore[index]
+        await cli.api.put_raw(key, json.dumps(one).encode())
+    ran = await cli("describe domain web")
+    assert ran.code == 0, ran.err
+    assert "Ready         Unknown" in ran.out
+    assert "Held" in ran.out and "hv3 does not answer" in ran.out and "Elsewhere" not in ran.out
+    assert (await cli("describe domain nope")).code == 1
+
+
+# delete, start, shutdown, wait
+
+
+async def test_delete_returns_when_the_object_is_gone(cli: Cli) -> None:
+    await applied(cli, domain())
+    deleting = asyncio.create_task(cli("delete domain web"))
+    await eventually(lambda: cli.is_terminating("web"))
+    await asyncio.sleep(0.3)
+    assert not deleting.done()
+    await cli.remove("web")
+    assert await deleting == Ran(0, 'domain.domctl.io "web" deleted\n', "")
+
+
+async def test_delete_that_is_held_up_says_why(cli: Cli) -> None:
+    await applied(cli, domain())
+    await cli.become("web", "False", "NodeUnreachable")
+    ran = await cli("delete domain/web --timeout 500ms")
+    assert ran.code == 1
+    assert ran.err == "error: timed out waiting for domains/web to be gone: NodeUnreachable: words\n"
+
+
+async def test_delete_does_not_wait_when_told_so(cli: Cli) -> None:
+    file = cli.file(domain("a") + "---\n" + domain("b"))
+    await cli("apply -f", file)
+    ran = await cli("delete --wait=false -f", file)
+    assert ran == Ran(0, 'domain.domctl.io "a" deleted\ndomain.domctl.io "b" deleted\n', "")
+
+
+async def test_delete_of_what_is_not_there(cli: Cli) -> None:
+    ran = await cli("delete domain nope")
+    assert ran == Ran(1, "", 'Error from server (NotFound): domains.domctl.io "nope" not found\n')
+    assert await cli("delete domain nope --ignore-not-found") == Ran(0, "", "")
+
+
+async def test_delete_dry_run_deletes_nothing(cli: Cli) -> None:
+    await applied(cli, domain())
+    ran = await cli("delete domain web --dry-run=server")
+    assert ran == Ran(0, 'domain.domctl.io "web" deleted (server dry run)\n', "")
+    assert not await cli.is_terminating("web")
+
+
+async def test_start_and_shutdown_say_what_they_changed(cli: Cli) -> None:
+    await applied(cli, domain())
+    assert await cli("shutdown web") == Ran(0, "domain.domctl.io/web spec.state: running -> shutoff\n", "")
+    assert (await cli.body("web"))["spec"]["state"] == "shutoff"
+    assert await cli("shutdown web") == Ran(0, "domain.domctl.io/web unchanged (spec.state is shutoff)\n", "")
+    ran = await cli("start web nope")
+    assert (ran.code, ran.out) == (1, "domain.domctl.io/web spec.state: shutoff -> running\n")
+    assert "not found" in ran.err
+
+
+async def test_start_warns_when_a_file_says_otherwise(cli: Cli) -> None:
+    await applied(cli, domain(state="shutoff"))
+    ran = await cli("start web")
+    assert ran.code == 0
+    assert "the next apply sets it back to shutoff" in ran.err
+
+
+async def test_wait_for_condition_value_and_deletion(cli: Cli) -> None:
+    await applied(cli, domain())
+    waiting = asyncio.create_task(cli("wait domain/web --for=condition=Ready --timeout=30s"))
+    await asyncio.sleep(0.3)
+    await cli.become("web", "True")
+    assert await waiting == Ran(0, "domain.domctl.io/web condition met\n", "")
+    ran = await cli("wait domains --all --for=jsonpath={.spec.memory}=64Mi")
+    assert ran == Ran(0, "domain.domctl.io/web condition met\n", "")
+    gone = asyncio.create_task(cli("wait domain web --for=delete --timeout=30s"))
+    await asyncio.sleep(0.3)
+    await cli.remove("web")
+    assert await gone == Ran(0, "domain.domctl.io/web condition met\n", "")
+
+
+async def test_wait_does_not_take_a_condition_of_an_earlier_spec(cli: Cli) -> None:
+    await applied(cli, domain())
+    await cli.become("web", "True")
+    await applied(cli, domain(vcpus=2))
+    ran = await cli("wait domain/web --for=condition=Ready --timeout=0")
+    assert ran.code == 1
+    assert ran.err.startswith("error: timed out waiting for the condition on domains/web")
+
+
+async def test_waiting_for_deletion_ends_when_another_object_took_the_name(cli: Cli) -> None:
+    await applied(cli, domain())
+    waiting = asyncio.create_task(cli("wait domain/web --for=delete --timeout=30s"))
+    await asyncio.sleep(0.3)
+
+    def reborn(body: dict[str, Any]) -> None:
+        body["metadata"]["uid"] = "00000000-0000-4000-8000-000000000000"
+
+    await cli.change("web", reborn)
+    assert (await waiting).code == 0
+
+
+# the ways out of a hold
+
+
+async def decision(cli: Cli, key: str) -> Decision:
+    kv = await cli.api.store.get(key)
+    assert kv is not None
+    return msgspec.json.decode(kv.value, type=Decision)
+
+
+async def test_confirm_dead_without_a_terminal_needs_yes(cli: Cli) -> None:
+    await applied(cli, node())
+    ran = await cli("node confirm-dead hv1")
+    assert ran.code == 1 and "--yes" in ran.err
+    assert await cli.api.store.get(keys.confirmed_dead("hv1")) is None
+    ran = await cli("node confirm-dead hv1 --yes --reason", "PSU burnt")
+    assert ran == Ran(0, "node.domctl.io/hv1 confirmed dead\n", "")
+    said = await decision(cli, keys.confirmed_dead("hv1"))
+    assert (said.node, said.reason, said.by) == ("hv1", "PSU burnt", "admin")
+    assert (await cli("node confirm-dead hv1 --withdraw")).code == 0
+    assert await cli.api.store.get(keys.confirmed_dead("hv1")) is None
+
+
+@pytest.mark.parametrize(("typed", "code"), [("hv1", 0), ("hv2", 1), ("y", 1), ("", 1)])
+async def test_confirm_dead_asks_for_the_name_on_a_terminal(cli: Cli, typed: str, code: int) -> None:
+    await applied(cli, node(), domain())
+    held = {"cluster": "c", "uuid": "u", "namespace": "default", "name": "web", "libvirt_name": "web",
+            "node": "hv1", "epoch": 1, "candidates": ["hv1"]}  # fmt: skip
+    await cli.api.put_raw(keys.assignment("u"), json.dumps(held).encode())
+    terminal, end = pty.openpty()
+    try:
+        process = await cli.start("node confirm-dead hv1", stdin=end)
+        os.write(terminal, typed.encode() + b"\n")
+        _, err = await asyncio.wait_for(process.communicate(), 20)
+    finally:
+        os.close(terminal)
+        os.close(end)
+    assert process.returncode == code
+    assert b"Domains on it: default/web" in err
+    assert (await cli.api.store.get(keys.confirmed_dead("hv1")) is not None) == (code == 0)
+
+
+async def test_confirm_dead_of_an_unknown_node_is_refused(cli: Cli) -> None:
+    ran = await cli("node confirm-dead nope --yes")
+    assert ran == Ran(1, "", 'Error from server (NotFound): nodes.domctl.io "nope" not found\n')
+
+
+async def test_resolve_names_where_a_domain_is_not(cli: Cli) -> None:
+    await applied(cli, domain(), node("hv1"), node("hv2"))
+    ran = await cli("resolve web --not-on hv1 hv2 --reason", "looked at both")
+    assert ran == Ran(0, "domain.domctl.io/web resolved: not on hv1, hv2\n", "")
+    said = await decision(cli, keys.resolution((await cli.body("web"))["metadata"]["uid"]))
+    assert (said.not_on, said.reason) == (("hv1", "hv2"), "looked at both")
+
+
+async def test_resolve_names_the_copy_to_keep(cli: Cli) -> None:
+    await applied(cli, domain(), node("hv1"))
+    assert await cli("resolve web --keep hv1") == Ran(0, "domain.domctl.io/web resolved: keep hv1\n", "")
+    assert (await decision(cli, keys.resolution((await cli.body("web"))["metadata"]["uid"]))).keep == "hv1"
+
+
+async def test_resolve_with_an_unknown_node_or_domain_is_refused(cli: Cli) -> None:
+    await applied(cli, domain())
+    ran = await cli("resolve web --keep nope")
+    assert ran.code == 1 and "no node is registered under the name 'nope'" in ran.err
+    await applied(cli, node())
+    ran = await cli("resolve nope --keep hv1")
+    assert ran.code == 1 and "hint: a domain that was deleted is named assignment/UUID" in ran.err
+
+
+async def test_resolve_of_a_deleted_domain_goes_by_its_assignment(cli: Cli) -> None:
+    await applied(cli, node())
+    uuid = "11111111-1111-4111-8111-111111111111"
+    await cli.api.put_raw(keys.assignment(uuid), b"{}")
+    ran = await cli(f"resolve assignment/{uuid} --not-on hv1")
+    assert ran == Ran(0, f"assignment.domctl.io/{uuid} resolved: not on hv1\n", "")
+    assert (await decision(cli, keys.resolution(uuid))).not_on == ("hv1",)
+
+
+async def test_store_ack_names_nodes_that_need_not_be_read(cli: Cli) -> None:
+    await applied(cli, node())
+    assert await cli("store ack --not-read hv1") == Ran(0, "store acknowledged, not read: hv1\n", "")
+    assert (await decision(cli, keys.STORE_ACK)).nodes == ("hv1",)
+    assert await cli("store ack") == Ran(0, "store acknowledged\n", "")
+
+
+# the rest
+
+
+async def test_version_tells_both_and_fails_without_a_server(cli: Cli) -> None:
+    ran = await cli("version")
+    assert ran.code == 0
+    assert [text.split(":")[0] for text in ran.out.splitlines()] == ["Client Version", "Server Version"]
+    assert set(json.loads((await cli("version -o json")).out)) == {"clientVersion", "serverVersion"}
+    ran = await cli("version --server https://127.0.0.1:1")
+    assert ran.code == 1
+    assert ran.out.startswith("Client Version") and "was refused" in ran.err
+
+
+async def test_api_resources_lists_what_is_served(cli: Cli) -> None:
+    ran = await cli("api-resources")
+    assert ran.code == 0
+    assert "domains       dom          domctl.io/v1   true         Domain\n" in ran.out
+    assert "nodes.domctl.io\n" in (await cli("api-resources -o name")).out
+
+
+async def test_a_server_that_is_not_the_kubeconfigs_is_not_trusted(cli: Cli, tmp_path: Path) -> None:
+    async with serving(cli.api.store, tmp_path / "other") as other:
+        config = json.loads(cli.api.pki.kubeconfig.read_text())
+        config["clusters"][0]["cluster"]["server"] = other.url
+        ran = await cli("get domains --kubeconfig", cli.file(json.dumps(config)))
+    assert ran.code == 1
+    assert ran.err.startswith("Unable to connect to the server: its certificate is not trusted: ")
+
+
+async def test_without_a_certificate_nothing_is_shown(cli: Cli) -> None:
+    config = json.loads(cli.api.pki.kubeconfig.read_text())
+    config["users"][0]["user"] = {}
+    ran = await cli("get domains --kubeconfig", cli.file(json.dumps(config)))
+    assert ran == Ran(1, "", "error: You must be logged in to the server (Unauthorized)\n")
+
+
+async def test_a_wrong_server_name_is_refused_and_can_be_given(cli: Cli) -> None:
+    assert (await cli("get domains --tls-server-name example.com")).code == 1
+    assert (await cli("get domains --tls-server-name localhost")).code == 0
+
+
+async def test_verbosity_shows_requests_on_stderr(cli: Cli) -> None:
+    ran = await cli("get domains -v 6")
+    assert "GET https://127.0.0.1:" in ran.err and "/domains?limit=500 200 in " in ran.err
