@@ -276,7 +276,8 @@ class Metrics:
         return _QueueMeter(self, name)
 
     def watch_queue(self, name: str, queue: WorkQueue) -> None:
-        """Let scrapes ask `queue` for the age of what it has under way."""
+        """Let scrapes ask `queue` for what it has under way, and for its age."""
+        self._workers.labels(name).set_function(lambda: queue.processing)
         self._unfinished.labels(name).set_function(queue.unfinished_s)
         self._longest.labels(name).set_function(queue.longest_running_s)
 
@@ -301,12 +302,9 @@ class Metrics:
         if verdict.action is None:
             result = "success" if verdict.deferred is None else "requeue_after"
             self._reconciles.labels("domain", result).inc()
-        else:
-            self._workers.labels("domain").inc()
 
     def acted(self, action: str, ending: str, seconds: float) -> None:
         """One action ended; its domain's reconciliation with it."""
-        self._workers.labels("domain").dec()
         self._actions.labels(action, ending).inc()
         self._action_time.labels(action).observe(seconds)
         self.reconciled("domain", RESULT_OF.get(ending, "error"), seconds)

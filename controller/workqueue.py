@@ -173,8 +173,9 @@ class WorkQueue:
     def delayed(self) -> int:
         return len(self._due)
 
-    def is_processing(self, key: str) -> bool:
-        return key in self._processing
+    @property
+    def processing(self) -> int:
+        return len(self._processing)
 
     def unfinished_s(self) -> float:
         """The summed age of everything being processed."""
