@@ -277,7 +277,7 @@ class Metrics:
 
     def watch_queue(self, name: str, queue: WorkQueue) -> None:
         """Let scrapes ask `queue` for what it has under way, and for its age."""
-        self._workers.labels(name).set_function(lambda: queue.processing)
+        self._workers.labels("domain").set_function(lambda: queue.processing)
         self._unfinished.labels(name).set_function(queue.unfinished_s)
         self._longest.labels(name).set_function(queue.longest_running_s)
 
