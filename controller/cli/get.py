@@ -129,10 +129,11 @@ def _objects(
         found += [(resource, item) for item in lists.items(one)]
     single = len(targets) == 1 and len(targets[0][1]) == 1
     if found or not (single or failed):
+        if args.sort_by:
+            key = _sort_key(args.sort_by)
+            found.sort(key=lambda pair: key(pair[1]))
         values = [value for _, value in found]
         value = values[0] if single else output.as_list(values)
-        if args.sort_by:
-            value["items"] = sorted(values, key=_sort_key(args.sort_by))
         if wanted.columns:
             sys.stdout.write(output.custom_table(wanted, value, headers=not args.no_headers))
         elif wanted.kind == "name":
