@@ -119,6 +119,7 @@ class LibvirtHypervisor:
         await asyncio.gather(*(session.close() for session in list(self._sessions)))
         for task in self._freeing:
             task.cancel()
+        await asyncio.gather(*self._freeing, return_exceptions=True)
 
     async def _run(self, address: object, attempt: _Attempt) -> Opened | HypervisorError:
         while (other := self._attempts.get(address)) is not None:

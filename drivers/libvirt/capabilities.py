@@ -53,7 +53,7 @@ DRIVERS = {
         live_migration=False,
         snapshots=False,
         undefine=frozenset(),
-        raced_create_undefine=False,
+        raced_create_undefine=True,
         shutdown_flags={StopMethod.ACPI: DEFAULT},  # asks the container's init, by initctl or a signal
     ),
     "test": Driver(

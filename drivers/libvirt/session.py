@@ -324,6 +324,9 @@ class LibvirtSession:
         graceful = reason == "client" and not any(link.lane.is_busy for link in self._links)
         loop = asyncio.get_running_loop()
         loop.call_soon(self._given.sink, self, last)
+        for question in self._questions.values():
+            if question is not asyncio.current_task():
+                question.cancel()
         if graceful:
             loop.call_later(self._given.deadlines.close_s, self._sever)
         else:
@@ -383,5 +386,5 @@ def _unsupported(message: str) -> Result:
 def _dismantle(links: tuple[Link, ...], loop: asyncio.AbstractEventLoop, done: asyncio.Event) -> None:
     for link in links:
         link.dismantle()
-    if not loop.is_closed():
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
         loop.call_soon_threadsafe(done.set)
