@@ -75,7 +75,7 @@ class Cli:
     async def kubectl(self, command: str) -> Ran:
         binary = kubectl()
         if binary is None:
-            pytest.skip("no kubectl of 1.29 or later on this machine")
+            pytest.skip("no kubectl.1.29 to kubectl.1.33 on this machine")
         done = await asyncio.to_thread(
             subprocess.run,
             [binary, *command.split()],
@@ -145,10 +145,11 @@ async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
 
 
 def kubectl() -> str | None:
-    found = [shutil.which(f"kubectl.1.{minor}") for minor in (33, 32, 31, 30, 29)]
-    for folder in ("/usr/lib/google-cloud-sdk/bin",):
-        found += [shutil.which(f"kubectl.1.{minor}", path=folder) for minor in (33, 32, 31, 30, 29)]
-    return next((path for path in found if path), None)
+    """On the path, or beside what `kubectl` on the path stands for."""
+    beside = os.path.dirname(os.path.realpath(shutil.which("kubectl") or ""))
+    path = os.pathsep.join([os.environ["PATH"], beside])
+    found = (shutil.which(f"kubectl.1.{minor}", path=path) for minor in (33, 32, 31, 30, 29))
+    return next((binary for binary in found if binary), None)
 
 
 @pytest.fixture
