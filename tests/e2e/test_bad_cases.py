@@ -86,10 +86,32 @@ def test_libvirtd_killed_under_a_start_ends_in_one_running_copy(cluster: Cluster
     host.kill_libvirtd()
     time.sleep(1)
     host.restart_libvirtd()
+    free_what_libvirt_lost(cluster, host, names)
     cluster.wait_ready(*names, "old", timeout_s=60)
     for name in names:
         cluster.verify(name)
     cluster.verify("old", same_run=old)
+
+
+def free_what_libvirt_lost(cluster: Cluster, host: LabHost, names: list[str]) -> None:
+    """libvirt 9.0, killed before it noted a new QEMU's pid, keeps that domain as starting for ever. domctl
+    holds it and says what ends that; this does what it says. Any other hold is a failure of the caller."""
+
+    def decided() -> bool:
+        return all(is_ready(one) or reason(one) == "StuckStart" for one in map(cluster.domain, names))
+
+    until(decided, 90, lambda: "\n".join(cluster.story(n) for n in names if not is_ready(cluster.domain(n))))
+    stuck = [name for name in names if reason(cluster.domain(name)) == "StuckStart"]
+    if not stuck:
+        return
+    host.kill_libvirtd()
+    for name in stuck:
+        file = f"/run/libvirt/qemu/{name}.xml"
+        assert file in cluster.message(name), "the hold names the file that its cure removes"
+        status = host.path(file)
+        assert "pid='0'" in status.read_text(), "libvirt knows of a process: this is not that fault"
+        status.unlink()
+    host.restart_libvirtd()
 
 
 def test_a_killed_qemu_is_started_again_where_it_was(cluster: Cluster) -> None:
