@@ -11,6 +11,7 @@ import time
 import uuid
 
 import pytest
+import yaml
 
 from controller.executor import FAULT_POINTS
 from tests.e2e.client import DOMAINS, NODES, ApiError, condition, is_ready, reason
@@ -163,15 +164,31 @@ def test_a_foreign_domain_of_the_same_name_is_refused_explained_and_untouched(cl
     before, xml = cluster.the_copy("a"), host.virsh("dumpxml", "a")
     until(lambda: cluster.node("n1")["status"].get("foreignDomains") == 1, 20, "it is not seen")
     cluster.apply("a", placement={"node": "n1"})
-    shown = cluster.wait_reason("a", "NameTaken")
-    assert condition(shown, "Stalled")["status"] == "True"
-    assert "a" in cluster.message("a") and "n1" in cluster.message("a")
+    cluster.wait_reason("a", "NoNodeFits")
+    assert "n1 has another domain named a" in cluster.message("a")
     time.sleep(2)
     assert cluster.copies("a") == [before]
     assert host.virsh("dumpxml", "a") == xml
     cluster.delete("a")
     cluster.wait_gone("a")
     assert cluster.copies("a") == [before]
+
+
+def test_a_foreign_domain_in_the_place_of_ours_is_refused_explained_and_untouched(cluster: Cluster) -> None:
+    cluster.run("a")
+    ours = cluster.verify("a")
+    cluster.controller.kill()
+    ours.host.virsh(f"destroy {ours.uuid}; undefine {ours.uuid}")
+    define(ours.host, FOREIGN.format(name="a", uuid=""))
+    foreign = cluster.the_copy("a")
+    cluster.controller.start()
+    shown = cluster.wait_reason("a", "NameTaken")
+    assert condition(shown, "Stalled")["status"] == "True"
+    time.sleep(2)
+    assert cluster.copies("a") == [foreign]
+    foreign.host.virsh("undefine", foreign.uuid)  # the way is free
+    cluster.wait_ready("a")
+    cluster.verify("a")
 
 
 @pytest.mark.parametrize("state", ["running", "shut off"])
@@ -208,7 +225,9 @@ def test_a_spec_that_libvirt_rejects_stalls_with_its_words_and_is_not_tried_in_a
     cluster.apply("a", os={"machine": "no-such-machine"})
     shown = cluster.wait_reason("a", "Rejected")
     assert condition(shown, "Stalled")["status"] == "True"
-    assert "no-such-machine" in cluster.message("a"), "libvirt's own words are kept"
+    assert re.search("XML error|unsupported|not support", cluster.message("a")), (
+        "libvirt's own words are kept"
+    )
     calls = cluster.mutations()
     time.sleep(5)
     assert cluster.mutations() - calls <= 2, "it is tried in a storm"
@@ -241,9 +260,11 @@ def test_etcd_gone_for_half_a_minute_leaves_guests_alone_and_then_all_goes_on(
 
 def test_one_host_registered_as_two_nodes_is_refused_the_second_time(cluster: Cluster) -> None:
     host = cluster.hosts[0]
-    other_uri = host.uri.replace("/system", ":16509/system")
-    assert other_uri != host.uri
-    cluster.controller.apply(node("twin", other_uri))
+    same = cluster.controller.run("apply", "-f", "-", stdin=yaml.safe_dump(node("same", host.uri)))
+    assert same.returncode == 1 and "n1" in same.stderr, "the same URI is refused at once"
+    cluster.controller.apply(
+        node("twin", f"qemu+unix:///system?socket={host.path('/run/libvirt/libvirt-sock')}")
+    )
     until(lambda: condition(cluster.node("twin"), "Stalled").get("status") == "True", 20, "it is not refused")
     twin = cluster.node("twin")
     assert condition(twin, "Ready")["status"] == "False"
