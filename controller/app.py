@@ -165,6 +165,7 @@ def _api_server(
         version=VERSION,
         allow_xml=settings.xml_overlay.allowed,
         metrics_listen=settings.metrics_listen,
+        render_metrics=metrics.render,
         bounds=settings.bounds,
     )
     return ApiServer(objects, metrics.registry, api, readiness.checks())

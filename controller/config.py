@@ -76,11 +76,7 @@ class BoundsSection(Struct, frozen=True, kw_only=True):
     """`controller.limits.Bounds`, field by field."""
 
     workers: Count | UnsetType = UNSET
-    starts_per_node: Count | UnsetType = UNSET
     destroys_per_minute: Count | UnsetType = UNSET
-    status_batch: Count | UnsetType = UNSET
-    event_queue: Count | UnsetType = UNSET
-    page_size: Count | UnsetType = UNSET
     body_bytes: Count | UnsetType = UNSET
     document_bytes: Count | UnsetType = UNSET
     watchers: Count | UnsetType = UNSET

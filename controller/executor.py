@@ -125,13 +125,28 @@ class Executor:
         action, after = progress.action, progress.action.after
         assert after is not None
         owner = owner_of(after.namespace, after.name)
-        macs: list[Write] = [Put(keys.mac(m), owner) for m in action.reserve]
-        compares = [Compare(keys.mac(m), 0) for m in action.reserve]
-        macs += [Delete(keys.mac(m)) for m in action.release_macs if m not in action.reserve]
+        compares, macs = await self._freed_macs(action, owner)
+        macs += [Put(keys.mac(m), owner) for m in action.reserve]
+        compares += [Compare(keys.mac(m), 0) for m in action.reserve]
         quarantine = self._quarantine(action) if action.quarantine else {}
         await self._commit(progress, after, compares, [*macs, *quarantine.values()])
         self.hands.cache.unreserve(action.uuid)
         self._audit(action)
+
+    async def _freed_macs(self, action: Action, owner: bytes) -> tuple[list[Compare], list[Write]]:
+        """What gives up MACs that the domain has no use for: only where the key is its own, and while the
+        spec, which might name one again, is the one that was planned with."""
+        compares: list[Compare] = []
+        writes: list[Write] = []
+        for mac in action.release_macs:
+            kv = await self.hands.objects.store.get(keys.mac(mac))
+            if kv is not None and kv.value == owner:
+                compares.append(Compare(kv.key, kv.mod_revision))
+                writes.append(Delete(kv.key))
+        if writes:
+            namespace, _, name = action.key.partition("/")
+            compares.append(Compare(keys.object_key("domains", namespace, name), action.object_revision))
+        return compares, writes
 
     def _quarantine(self, action: Action) -> dict[str, Write]:
         """The node that was taken for dead gets nothing new until it was compared (I15)."""
@@ -204,8 +219,10 @@ class Executor:
         stored = await self._stored_object(action)
         if stored is not None:
             compares, writes = await self.hands.objects.removal_writes(DOMAIN, stored)
-            _, freed = await self.hands.objects.release_macs(stored, action.release_macs)
-            writes += [w for w in freed if w.key not in {x.key for x in writes}]
+            known = {w.key for w in writes}
+            held, freed = await self.hands.objects.release_macs(stored, action.release_macs)
+            compares += [c for c in held if c.key not in known]
+            writes += [w for w in freed if w.key not in known]
         if progress.revision:
             key = keys.assignment(action.uuid)
             compares.append(Compare(key, progress.revision))

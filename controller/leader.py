@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from controller import keys
 from controller.cache import NODE_KEY, Cache, Setting
@@ -78,6 +78,7 @@ class Reign:
     recorder: Recorder
     informer: Informer
     nodes_changed: asyncio.Event
+    measured: set[str] = field(default_factory=set)
 
     async def run(self) -> None:
         """Until cancelled or fenced. When it returns, no call is out that had not outlasted its deadline."""
@@ -139,7 +140,10 @@ class Reign:
 
     def _measure(self) -> None:
         self.office.metrics.store_trusted(not self.cache.hold)
-        for node in self.cache.nodes:
+        for node in self.measured - set(self.cache.nodes):
+            self.office.metrics.forget_node(node)
+        self.measured = set(self.cache.nodes)
+        for node in self.measured:
             view = self.cache.view(node)
             self.office.metrics.node_up(node, view.answers)
             if view.reads:
@@ -204,7 +208,7 @@ def reign(office: Office, leadership: Leadership) -> Reign:
         ledger=ledger,
         queue=queue,
         observer=observer,
-        reconciler=Reconciler(parts, leadership.lose),
+        reconciler=Reconciler(parts, leadership.lose, asyncio.Semaphore(office.bounds.workers)),
         trust=TrustKeeper(cache, ledger, office.storewatch),
         writer=writer,
         recorder=recorder,

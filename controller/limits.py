@@ -32,11 +32,7 @@ class Bounds:
     """Counts and sizes."""
 
     workers: int = 256  # domains acted on at once in the whole cluster
-    starts_per_node: int = 4
     destroys_per_minute: int = 60  # I13; more than this and destroys wait
-    status_batch: int = 64
-    event_queue: int = 4096
-    page_size: int = 10_000
     body_bytes: int = 1 << 20
     document_bytes: int = 256 << 10
     watchers: int = 1000

@@ -64,7 +64,8 @@ class Assignment(Record, frozen=True, kw_only=True):
     """`candidates`: every node that may hold the domain or its definition; a node leaves this set only by a
     proof. A start on `node` needs candidates == {node} (I2). `config`: the inactive XML last given to or
     read from libvirt. `tombstone`: deletion was asked for (I11). `started`: a start was ever intended.
-    `stopped`: it is inactive because that was wanted, so the restart policy does not speak."""
+    `retired_macs`: no longer wanted, but it may still run with them. `stopped`: it is inactive because that
+    was wanted, so the restart policy does not speak."""
 
     cluster: str
     uuid: str
@@ -79,6 +80,7 @@ class Assignment(Record, frozen=True, kw_only=True):
     digest: str = ""
     proofs: tuple[Proof, ...] = ()
     macs: dict[str, str] = {}
+    retired_macs: tuple[str, ...] = ()
     vcpus: int = 1
     memory_bytes: int = 0
     tombstone: bool = False

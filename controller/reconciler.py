@@ -46,6 +46,7 @@ class Parts:
 class Reconciler:
     parts: Parts
     on_fenced: Callable[[str], None]
+    slots: asyncio.Semaphore
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def run(self) -> None:
@@ -97,7 +98,8 @@ class Reconciler:
     async def _act(self, action: Action) -> None:
         parts = self.parts
         began = parts.world.now()
-        report = await parts.executor.run(action)
+        async with self.slots:
+            report = await parts.executor.run(action)
         parts.metrics.acted(action.kind.value, report.ending.value, parts.world.now() - began)
         ENDINGS[report.ending](self, action, report)
 

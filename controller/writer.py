@@ -45,6 +45,7 @@ class StatusWriter:
     world: World
     metrics: Metrics
     _wanted: dict[str, Verdict] = field(default_factory=dict)
+    _asked: dict[str, tuple[int, float]] = field(default_factory=dict)
     _measured: dict[str, tuple[str, str]] = field(default_factory=dict)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -91,10 +92,24 @@ class StatusWriter:
     def _measure(self, uuid: str, stored: StoredDomain, status: DomainStatus) -> None:
         names = (namespace_of(stored), stored.domain.metadata.name)
         self._measured[uuid] = names
+        self._time_convergence(uuid, stored, status)
         state = "unknown" if isinstance(status.state, UnsetType) else status.state
         self.metrics.domain(*names, state, ready=_is_ready(status))
 
+    def _time_convergence(self, uuid: str, stored: StoredDomain, status: DomainStatus) -> None:
+        """From the first verdict on a generation to the one that calls it ready."""
+        generation = stored.domain.metadata.generation
+        asked, now = self._asked.get(uuid), self.world.now()
+        if isinstance(generation, UnsetType):
+            return
+        if asked is None or asked[0] < generation:
+            asked = self._asked[uuid] = (generation, now)
+        if asked[1] >= 0 and _is_ready(status):
+            self.metrics.converged(now - asked[1])
+            self._asked[uuid] = (generation, -1.0)
+
     def _forget(self, uuid: str) -> None:
+        self._asked.pop(uuid, None)
         names = self._measured.pop(uuid, None)
         if names is not None:
             self.metrics.forget_domain(uuid, *names)

@@ -12,8 +12,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import generate_latest
 
 Check = Callable[[], Awaitable[str | None]]
 CHECK_TIMEOUT_S: Final = 2.0
@@ -63,8 +61,8 @@ def version(own: str) -> dict[str, Any]:
     }
 
 
-def metrics(registry: CollectorRegistry) -> web.Response:
+def metrics(render: Callable[[], bytes]) -> web.Response:
     return web.Response(
-        body=generate_latest(registry),
+        body=render(),
         headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
     )

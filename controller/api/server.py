@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import generate_latest
 
 from controller.api import audit, discovery, errors, health, openapi, openapiv2
 from controller.api.admission import Admission
@@ -58,7 +59,7 @@ _CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 @dataclass(frozen=True, slots=True)
 class ApiConfig:
     """`metrics_listen`: host (loopback only) and port of a plain listener for /metrics. `allow_xml`:
-    whether `spec.xml` is accepted."""
+    whether `spec.xml` is accepted. `render_metrics`: what /metrics shows (by default, the registry)."""
 
     host: str
     port: int
@@ -68,6 +69,7 @@ class ApiConfig:
     allow_xml: bool = False
     metrics_listen: tuple[str, int] | None = None
     bounds: Bounds = field(default_factory=Bounds)
+    render_metrics: Callable[[], bytes] | None = None
 
 
 class ApiServer:
@@ -83,7 +85,7 @@ class ApiServer:
         if config.metrics_listen is not None and not _is_loopback(config.metrics_listen[0]):
             raise ValueError("metricsListen has no authentication and must be a loopback address")
         self._objects = objects
-        self._registry = registry
+        self._render = config.render_metrics or (lambda: generate_latest(registry))
         self._config = config
         self._checks = checks
         self._meters = make_meters(registry)
@@ -314,7 +316,7 @@ class ApiServer:
     def _metrics(self) -> web.Response:
         self._meters.watchers.set(sum(hub.clients for hub in self._hubs.values()))
         self._meters.quarantined.set(self._objects.quarantined_total)
-        return health.metrics(self._registry)
+        return health.metrics(self._render)
 
 
 def tls_context(pki: Pki) -> ssl.SSLContext:

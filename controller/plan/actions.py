@@ -73,6 +73,11 @@ def _give(case: Case, kind: IntentKind, node: str, why: str, *, raise_epoch: boo
     wanted = case.desired(node, epoch)
     assert wanted.rendered is not None
     starting = kind is IntentKind.START
+    held_macs = frozenset(base.macs.values())
+    chosen = frozenset(wanted.macs.values()) - case.spec_macs
+    dropped = {*held_macs, *base.retired_macs} - frozenset(wanted.macs.values())
+    seen = case.own_sighting if case.held is not None else None
+    free_now = starting or seen is None or not seen.record.active
     after = msgspec.structs.replace(
         base,
         epoch=epoch,
@@ -82,9 +87,8 @@ def _give(case: Case, kind: IntentKind, node: str, why: str, *, raise_epoch: boo
         macs=dict(wanted.macs),
         started=base.started or starting,
         stopped=base.stopped and not starting,
+        retired_macs=() if free_now else tuple(sorted(dropped)),
     )
-    held_macs = frozenset(base.macs.values())
-    chosen = frozenset(wanted.macs.values()) - case.spec_macs
     action = _action(case, ActionKind.START if starting else ActionKind.DEFINE, node, why, after)
     return dataclasses.replace(
         action,
@@ -92,7 +96,7 @@ def _give(case: Case, kind: IntentKind, node: str, why: str, *, raise_epoch: boo
         xml=wanted.rendered.xml,
         mark=Mark(case.snap.cluster, case.uuid, epoch, wanted.rendered.digest),
         reserve=tuple(sorted(chosen - held_macs)),
-        release_macs=tuple(sorted(held_macs - frozenset(wanted.macs.values()))),
+        release_macs=tuple(sorted(dropped)) if free_now else (),
         dead_proofs=tuple(p.node for p in base.proofs if p.rule is Rule.CONFIRMED_DEAD),
     )
 
@@ -230,4 +234,7 @@ def finish(case: Case, why: str) -> Action:
     action = _action(case, ActionKind.FINISH, case.node, why, after)
     if case.held is None:
         return action
-    return dataclasses.replace(action, release_macs=() if keep else tuple(case.assignment.macs.values()))
+    was = case.assignment
+    return dataclasses.replace(
+        action, release_macs=() if keep else tuple(sorted({*was.macs.values(), *was.retired_macs}))
+    )
