@@ -182,8 +182,11 @@ def test_a_foreign_domain_in_the_place_of_ours_is_refused_explained_and_untouche
     define(ours.host, FOREIGN.format(name="a", uuid=""))
     foreign = cluster.the_copy("a")
     cluster.controller.start()
-    shown = cluster.wait_reason("a", "NameTaken")
-    assert condition(shown, "Stalled")["status"] == "True"
+    until(
+        lambda: condition(cluster.domain("a"), "Stalled")["status"] == "True", 30, lambda: cluster.story("a")
+    )
+    assert reason(cluster.domain("a")) in ("NameTaken", "Rejected")
+    assert foreign.uuid in cluster.message("a"), "it says whose way this is"
     time.sleep(2)
     assert cluster.copies("a") == [foreign]
     foreign.host.virsh("undefine", foreign.uuid)  # the way is free
