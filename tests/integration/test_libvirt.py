@@ -15,10 +15,11 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from drivers.errors import CallTimedOut, PermitExpired, Unreachable
+from drivers.errors import CallTimedOut, HostFailed, PermitExpired, Unreachable
 from drivers.hypervisor import EventKind, HostEvent, Outcome, Permit, Session, SessionClosed, State, Target
 from drivers.libvirt import Deadlines, LibvirtHypervisor
 from tests.labhost import LabHost
@@ -343,11 +344,61 @@ async def test_libvirts_sockets_have_the_options_that_stop_late_commands(
         held.close()
 
 
+async def test_a_connection_that_cannot_be_made_safe_is_refused(
+    hypervisor: LibvirtHypervisor, host: LabHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("drivers.libvirt.sockets.Sockets.claim", lambda *_: None)
+    with pytest.raises(HostFailed, match="cannot be made safe"):
+        await hypervisor.open(Target("n", host.uri), Heard().sink)
+
+
+class Looked:
+    """A connection whose domain was looked up before, so that the next call sent is the mutation."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+        self._domain = raw.lookupByUUIDString(UUID)
+
+    def lookupByUUIDString(self, _uuid: str) -> Any:
+        return self._domain
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._raw, name)
+
+
+async def test_a_create_sent_into_a_cut_link_dies_with_its_session(
+    impatient: LibvirtHypervisor, host: LabHost
+) -> None:
+    heard = Heard()
+    session = await impatient.open(Target("n", host.uri), heard.sink)
+    assert (await session.define(xml(), permit())).outcome is Outcome.DONE
+    link = session._change
+    link.raw = Looked(link.raw)
+    host.cut(blackhole=True)
+    result = await session.create(UUID, permit())
+    assert (result.outcome, type(result.error)) == (Outcome.AMBIGUOUS, CallTimedOut)
+    await until(heard.closings, 2)
+    await session.close()
+    del link
+    host.heal()
+    assert not await starts_within(host, 15)
+
+
+async def starts_within(host: LabHost, seconds: float) -> bool:
+    ends_at = time.monotonic() + seconds
+    while time.monotonic() < ends_at:
+        if running(host):
+            return True
+        await asyncio.sleep(0.2)
+    return False
+
+
 SENDER = textwrap.dedent(
     """
     import asyncio, sys, time
     from drivers.hypervisor import Permit, Target
     from drivers.libvirt import LibvirtHypervisor, sockets
+    from tests.integration.test_libvirt import Looked
 
     uri, uuid, safe = sys.argv[1:]
     if safe == "no":
@@ -355,11 +406,7 @@ SENDER = textwrap.dedent(
 
     async def main():
         session = await LibvirtHypervisor().open(Target("n", uri), lambda *_: None)
-        handle = session._change.raw.lookupByUUIDString(uuid)  # the look-up is a call of its own
-        class Found:
-            def lookupByUUIDString(self, _): return handle
-            def isAlive(self): return 1
-        session._change.raw = Found()
+        session._change.raw = Looked(session._change.raw)
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
         sending = asyncio.create_task(session.create(uuid, Permit(time.monotonic() + 60)))
@@ -397,12 +444,7 @@ async def test_a_create_sent_into_a_cut_link_dies_with_its_sender(
     await sender.communicate()
     await asyncio.sleep(1)
     host.heal()
-    ends_at = time.monotonic() + 20
-    seen = False
-    while time.monotonic() < ends_at and not seen:
-        seen = running(host)
-        await asyncio.sleep(0.2)
-    assert seen is (safe == "no")
+    assert await starts_within(host, 20) is (safe == "no")
 
 
 # -- stuck guests and long calls ---------------------------------------------------------------------

@@ -78,6 +78,7 @@ ERRORS = [
     (1, FROM_RPC, "list", "connection closed due to keepalive timeout", Unreachable, Outcome.AMBIGUOUS),
     (38, FROM_RPC, "create", "End of file while reading data", Unreachable, Outcome.AMBIGUOUS),
     (39, FROM_RPC, "create", "cannot decode", Unreachable, Outcome.AMBIGUOUS),
+    (6, 20, "create", "invalid connection pointer", Unreachable, Outcome.AMBIGUOUS),
     (38, STORAGE, "create", "Cannot access storage file", HostFailed, Outcome.FAILED),
     (1, QEMU, "create", "process exited while connecting to monitor", HostFailed, Outcome.FAILED),
     (1, QEMU, "create", '... Failed to get "write" lock', DiskLocked, Outcome.FAILED),
