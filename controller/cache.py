@@ -17,19 +17,18 @@ import msgspec
 from msgspec import UnsetType
 
 from controller import keys
+from controller.attempts import Attempts
+from controller.capacity import Capacity
+from controller.expectations import Expectations
 from controller.limits import Timing
 from controller.model import Assignment, Decision, Identity, Quarantine
 from controller.plan.place import capacity_group
 from controller.plan.snapshot import (
-    Backoff,
     Held,
-    Ladder,
     NodeView,
     Policy,
-    Restarts,
     Sighting,
     Snapshot,
-    Stall,
     StoredDomain,
     StoredNode,
     Term,
@@ -68,32 +67,31 @@ class Cache:
     setting: Setting
     on_dirty: Callable[[str], None]
     hold: str = ""
+    expectations: Expectations = field(default_factory=Expectations)
+    attempts: Attempts = field(init=False)
+    capacity: Capacity = field(init=False)
     nodes: dict[str, StoredNode] = field(default_factory=dict)
     views: dict[str, NodeView] = field(default_factory=dict)
     domains: dict[str, StoredDomain] = field(default_factory=dict)
     assignments: dict[str, Held] = field(default_factory=dict)
     sightings: dict[str, dict[str, Sighting]] = field(default_factory=dict)
     names: dict[str, dict[str, str]] = field(default_factory=dict)
-    usage: dict[str, Usage] = field(default_factory=dict)
     macs: dict[str, str] = field(default_factory=dict)
     dead: dict[str, Decision] = field(default_factory=dict)
     quarantine: dict[str, Quarantine] = field(default_factory=dict)
     identities: dict[str, Identity] = field(default_factory=dict)
     resolutions: dict[str, Decision] = field(default_factory=dict)
     store_ack: Decision | None = None
-    awaiting: dict[tuple[str, str], float] = field(default_factory=dict)
     ends: dict[tuple[str, str], WitnessedEnd] = field(default_factory=dict)
     signs: dict[str, float] = field(default_factory=dict)
     migrated: set[str] = field(default_factory=set)
-    ladders: dict[str, Ladder] = field(default_factory=dict)
-    backoffs: dict[str, Backoff] = field(default_factory=dict)
-    stalls: dict[str, Stall] = field(default_factory=dict)
-    restarts: dict[str, Restarts] = field(default_factory=dict)
     corrupt: dict[str, str] = field(default_factory=dict)
-    foreign: dict[str, Usage] = field(default_factory=dict)
-    _reserved: dict[str, tuple[str, Usage]] = field(default_factory=dict)
     _by_key: dict[str, str] = field(default_factory=dict)
     _revisions: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.attempts = Attempts(self.setting.timing)
+        self.capacity = Capacity(lambda node: capacity_group(self.view(node), node))
 
     # --- reading -----------------------------------------------------------------------------------
 
@@ -115,19 +113,19 @@ class Cache:
             assignments=self.assignments,
             sightings=self.sightings,
             names=self.names,
-            usage=self.usage,
+            usage=self.capacity.used,
             macs=self.macs,
             dead=self.dead,
             quarantine=self.quarantine,
             resolutions=self.resolutions,
-            awaiting=self.awaiting,
+            awaiting=self.expectations.pending,
             ends=self.ends,
             signs=self.signs,
             migrated=self.migrated,
-            ladders=self.ladders,
-            backoffs=self.backoffs,
-            stalls=self.stalls,
-            restarts=self.restarts,
+            ladders=self.attempts.ladders,
+            backoffs=self.attempts.backoffs,
+            stalls=self.attempts.stalls,
+            restarts=self.attempts.restarts,
         )
 
     def view(self, node: str) -> NodeView:
@@ -242,8 +240,7 @@ class Cache:
         self.domains[uid] = StoredDomain(domain, kv.mod_revision)
         if old is not None and old.domain.spec == domain.spec and old.domain.metadata == domain.metadata:
             return  # only the status moved, and that is ours
-        self.stalls.pop(uid, None)
-        self.backoffs.pop(uid, None)
+        self.attempts.spec_changed(uid)
         self.on_dirty(DOMAIN_KEY + uid)
 
     def _on_assignment(self, key: str, kv: KeyValue | None) -> None:
@@ -272,7 +269,7 @@ class Cache:
 
     def _count(self, assignment: Assignment, sign: int) -> None:
         for node in assignment.candidates:
-            self._take(node, Usage(sign * assignment.vcpus, sign * assignment.memory_bytes))
+            self.capacity.take(node, Usage(assignment.vcpus, assignment.memory_bytes), sign)
 
     def _count_foreign(self, node: str) -> None:
         """Active domains that are not assigned take capacity too, as they are."""
@@ -281,26 +278,7 @@ class Cache:
             sighting = self.sightings[uuid].get(node)
             if sighting is not None and sighting.record.active and uuid not in self.assignments:
                 taken = taken.plus(sighting.detail.vcpus, sighting.detail.memory_bytes)
-        before = self.foreign.get(node, Usage())
-        if taken != before:
-            self._take(node, Usage(taken.vcpus - before.vcpus, taken.memory_bytes - before.memory_bytes))
-            self.foreign[node] = taken
-
-    def _take(self, node: str, cost: Usage) -> None:
-        group = capacity_group(self.view(node), node)
-        self.usage[group] = self.usage.get(group, Usage()).plus(cost.vcpus, cost.memory_bytes)
-
-    def reserve(self, uuid: str, node: str, cost: Usage) -> None:
-        """A placement that was planned and is not recorded yet takes its capacity now."""
-        self._reserved[uuid] = (node, cost)
-        self._take(node, cost)
-
-    def unreserve(self, uuid: str) -> None:
-        """It is recorded, and counted as an assignment, or it came to nothing."""
-        reserved = self._reserved.pop(uuid, None)
-        if reserved is not None:
-            node, cost = reserved
-            self._take(node, Usage(-cost.vcpus, -cost.memory_bytes))
+        self.capacity.foreign(node, taken)
 
     def _on_dead(self, key: str, kv: KeyValue | None) -> None:
         self._record(self.dead, key, kv, Decision)
@@ -350,8 +328,7 @@ class Cache:
         """Replace what is known of a node's connection. A change of what may be believed concerns all of
         its domains, and everything that could not be placed."""
         before = self.view(node)
-        if capacity_group(before, node) != capacity_group(view, node):
-            self._regroup(node, view)
+        self.capacity.regroup(node, capacity_group(before, node), capacity_group(view, node))
         self.views[node] = view
         if before.answers != view.answers or before.link != view.link:
             self._dirty_node(node)
@@ -362,16 +339,7 @@ class Cache:
             self.on_dirty(NODE_KEY + node)
         if view.answers and not before.answers:
             for uuid in self.uuids_of(node):
-                self.backoffs.pop(uuid, None)
-
-    def _regroup(self, node: str, view: NodeView) -> None:
-        old, new = capacity_group(self.view(node), node), capacity_group(view, node)
-        here = [h.assignment for h in self.assignments.values() if node in h.assignment.candidates]
-        foreign = self.foreign.get(node, Usage())
-        vcpus = foreign.vcpus + sum(a.vcpus for a in here)
-        memory_bytes = foreign.memory_bytes + sum(a.memory_bytes for a in here)
-        self.usage[old] = self.usage.get(old, Usage()).plus(-vcpus, -memory_bytes)
-        self.usage[new] = self.usage.get(new, Usage()).plus(vcpus, memory_bytes)
+                self.attempts.backoffs.pop(uuid, None)
 
     def forget_node(self, node: str) -> None:
         """The Node object is gone: what was seen there counts no more."""
@@ -379,6 +347,7 @@ class Cache:
             self._unsee(uuid, node)
         self.names.pop(node, None)
         self.views.pop(node, None)
+        self.expectations.forget_node(node)
 
     def observed(self, node: str, listing: Listing, details: Mapping[str, Detail]) -> int:
         """One complete listing, with fresh details where they were read. Returns how many domains changed.
@@ -411,7 +380,8 @@ class Cache:
                 first_read_at=view.first_read_at if view.first_read_at is not None else listing.ended_at,
             ),
         )
-        self._settle_awaited(node, listing.sent_at)
+        for uuid in self.expectations.settle(node, listing.sent_at):
+            self.on_dirty(DOMAIN_KEY + uuid)
         return changed
 
     def _see(self, node: str, after: Sighting, before: Sighting | None) -> None:
@@ -423,11 +393,10 @@ class Cache:
         home = self.assignments[uuid].assignment.node if uuid in self.assignments else ""
         if after.record.active:
             self.ends.pop((uuid, node), None)
-            self.ladders_done(uuid, running=True)
             if node == home and not after.in_migration:
                 self.migrated.discard(uuid)
         else:
-            self.ladders_done(uuid, running=False)
+            self.attempts.inactive(uuid)
         if node != home or after.record.active:
             self.signs[uuid] = max(self.signs.get(uuid, 0.0), after.seen_at)
         if after.record.reason == "migrated" and not after.record.active:
@@ -435,31 +404,20 @@ class Cache:
         self.on_dirty(DOMAIN_KEY + uuid)
         self.on_dirty(NODE_KEY + node)
 
-    def ladders_done(self, uuid: str, *, running: bool) -> None:
-        """A domain that is inactive has no shutdown under way any more."""
-        if not running:
-            self.ladders.pop(uuid, None)
-
     def _unsee(self, uuid: str, node: str) -> None:
         seen = self.sightings.get(uuid, {})
         gone = seen.pop(node, None)
         if not seen:
             self.sightings.pop(uuid, None)
-            self.ladders.pop(uuid, None)
+            self.attempts.inactive(uuid)
         if gone is not None and self.names.get(node, {}).get(gone.record.name) == uuid:
             self.names[node].pop(gone.record.name)
         self.on_dirty(DOMAIN_KEY + uuid)
         self.on_dirty(NODE_KEY + node)
 
-    def _settle_awaited(self, node: str, sent_at: float) -> None:
-        for (uuid, where), at in list(self.awaiting.items()):
-            if where == node and at < sent_at:
-                del self.awaiting[(uuid, where)]
-                self.on_dirty(DOMAIN_KEY + uuid)
-
     def await_observation(self, uuid: str, node: str) -> None:
         """Something was done, or may have been done, to a domain: Unknown until a listing sent after now."""
-        self.awaiting[(uuid, node)] = self.setting.now()
+        self.expectations.expect(uuid, node, self.setting.now())
 
     def event(self, node: str, session: int, event: HostEvent) -> None:
         """A wake-up. Only ends are kept from it, as what was witnessed on an unbroken connection (I22a)."""
@@ -471,26 +429,6 @@ class Cache:
             self.ends.pop((uuid, node), None)
         if event.detail == "migrated":
             self.migrated.add(uuid)
-
-    # --- attempts ----------------------------------------------------------------------------------
-
-    def failed(self, uuid: str, message: str) -> None:
-        """Another attempt in vain: pauses double from 1 s to the limit."""
-        before = self.backoffs.get(uuid)
-        count = 1 if before is None else before.count + 1
-        pause_s = min(2.0 ** (count - 1), self.setting.timing.retry_max_s)
-        self.backoffs[uuid] = Backoff(count, self.setting.now() + pause_s, message)
-
-    def succeeded(self, uuid: str) -> None:
-        self.backoffs.pop(uuid, None)
-        self.stalls.pop(uuid, None)
-
-    def started(self, uuid: str) -> None:
-        """Count starts that follow each other without a stable run between them."""
-        now = self.setting.now()
-        before = self.restarts.get(uuid)
-        stable = before is None or now - before.last_at > self.setting.timing.stable_after_s
-        self.restarts[uuid] = Restarts(1 if stable or before is None else before.count + 1, now)
 
 
 def _decode_object(kv: KeyValue, kind: type[R]) -> R:

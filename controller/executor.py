@@ -110,7 +110,7 @@ class Executor:
         except StoreError as error:
             return Report(Ending.FAILED, error.message)
         finally:
-            self.hands.cache.unreserve(action.uuid)
+            self.hands.cache.capacity.unreserve(action.uuid)
         return Report(Ending.DONE)
 
     def _stamped(self, action: Action) -> Action:
@@ -130,7 +130,7 @@ class Executor:
         compares += [Compare(keys.mac(m), 0) for m in action.reserve]
         quarantine = self._quarantine(action) if action.quarantine else {}
         await self._commit(progress, after, compares, [*macs, *quarantine.values()])
-        self.hands.cache.unreserve(action.uuid)
+        self.hands.cache.capacity.unreserve(action.uuid)
         self._audit(action)
 
     async def _freed_macs(self, action: Action, owner: bytes) -> tuple[list[Compare], list[Write]]:
@@ -262,14 +262,14 @@ class Executor:
 
     async def create(self, progress: Progress) -> None:
         uuid = progress.action.uuid
-        self.hands.cache.started(uuid)
+        self.hands.cache.attempts.started(uuid, self.hands.world.now())
         await self._mutate(progress, "create", lambda s, permit: s.create(uuid, permit))
 
     async def ask(self, progress: Progress) -> None:
         action = progress.action
         method = action.method
         assert method is not None
-        self.hands.cache.ladders[action.uuid] = Ladder(action.step, self.hands.world.now())
+        self.hands.cache.attempts.ladders[action.uuid] = Ladder(action.step, self.hands.world.now())
         await self._mutate(progress, "shutdown", lambda s, permit: s.shutdown(action.uuid, method, permit))
 
     async def destroy(self, progress: Progress) -> None:
@@ -345,7 +345,7 @@ class Executor:
         stalled = error is not None and error.advice is Advice.STALL and result.outcome is Outcome.REJECTED
         log.warning("libvirt refused", extra={"domain": action.key, "why": message})
         if stalled and action.mark is not None and call in ("define", "create"):
-            self.hands.cache.stalls[action.uuid] = Stall(action.node, action.mark.digest, message)
+            self.hands.cache.attempts.stalls[action.uuid] = Stall(action.node, action.mark.digest, message)
         raise Halt(Report(Ending.REJECTED if stalled else Ending.FAILED, message))
 
     def _audit(self, action: Action) -> None:

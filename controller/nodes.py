@@ -183,7 +183,7 @@ def node_status(cache: Cache, stored: StoredNode, view: NodeView) -> NodeStatus:
     if facts is None:
         return base
     total = allocatable(stored.node.spec, facts.cpus, facts.memory_bytes)
-    used = cache.usage.get(capacity_group(view, name), Usage())
+    used = cache.capacity.used.get(capacity_group(view, name), Usage())
     here = cache.names.get(name, {})
     ours = [u for u in here.values() if u in cache.assignments]
     orphans = sorted(n for n, u in here.items() if u not in cache.assignments and _is_orphan(cache, u, name))

@@ -93,7 +93,7 @@ class Reconciler:
         held = self.parts.cache.assignments.get(action.uuid)
         if action.after is not None and (held is None or not held.assignment.candidates):
             cost = Usage(action.after.vcpus, action.after.memory_bytes)
-            self.parts.cache.reserve(action.uuid, action.node, cost)
+            self.parts.cache.capacity.reserve(action.uuid, action.node, cost)
 
     async def _act(self, action: Action) -> None:
         parts = self.parts
@@ -104,7 +104,7 @@ class Reconciler:
         ENDINGS[report.ending](self, action, report)
 
     def _done(self, action: Action, _report: Report) -> None:
-        self.parts.cache.succeeded(action.uuid)
+        self.parts.cache.attempts.succeeded(action.uuid)
         self.parts.queue.forget(DOMAIN_KEY + action.uuid)
         self.parts.queue.add(DOMAIN_KEY + action.uuid)
 
@@ -114,14 +114,14 @@ class Reconciler:
 
     def _failed(self, action: Action, report: Report) -> None:
         cache = self.parts.cache
-        cache.failed(action.uuid, report.message)
+        cache.attempts.failed(action.uuid, report.message, self.parts.world.now())
         log.info("failed", extra={"domain": action.key, "what": action.kind.value, "why": report.message})
         self.parts.queue.add(DOMAIN_KEY + action.uuid)
 
     def _rejected(self, action: Action, report: Report) -> None:
         """The stall stands in the cache for definitions; anything else that libvirt rejects backs off."""
-        if action.uuid not in self.parts.cache.stalls:
-            self.parts.cache.failed(action.uuid, report.message)
+        if action.uuid not in self.parts.cache.attempts.stalls:
+            self.parts.cache.attempts.failed(action.uuid, report.message, self.parts.world.now())
         self.parts.queue.add(DOMAIN_KEY + action.uuid)
 
     async def _node(self, key: str) -> None:

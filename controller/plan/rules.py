@@ -145,7 +145,8 @@ def _stuck_start(case: Case, failed: Backoff) -> Deferred:
 
 def migrating(case: Case) -> Answer:
     for node, seen in sorted(case.all_sightings.items()):
-        if seen.in_migration:
+        view = case.snap.views.get(node)
+        if seen.in_migration and view is not None and view.answers:
             return Deferred(
                 Reason.MIGRATION_IN_PROGRESS,
                 f"paused by a migration on {node} that domctl did not start; it is left alone",

@@ -105,10 +105,11 @@ def free_what_libvirt_lost(cluster: Cluster, host: LabHost, names: list[str]) ->
     stuck = [name for name in names if reason(cluster.domain(name)) == "StuckStart"]
     if not stuck:
         return
+    files = {name: f"/run/libvirt/qemu/{name}.xml" for name in stuck}
+    for name, file in files.items():
+        until(lambda: file in cluster.message(name), 60, f"the hold of {name} does not name its cure")  # noqa: B023
     host.kill_libvirtd()
-    for name in stuck:
-        file = f"/run/libvirt/qemu/{name}.xml"
-        assert file in cluster.message(name), "the hold names the file that its cure removes"
+    for file in files.values():
         status = host.path(file)
         assert "pid='0'" in status.read_text(), "libvirt knows of a process: this is not that fault"
         status.unlink()

@@ -340,6 +340,11 @@ def test_a_running_migration_is_not_disturbed() -> None:
     expect_hold(running_on_a().seen("b", "paused", "migration"), Reason.MIGRATION_IN_PROGRESS)
 
 
+def test_a_node_that_does_not_answer_is_the_reason_even_if_a_migration_was_seen_there() -> None:
+    cluster = two_nodes().domain().assigned("a").seen("a", "paused", "starting-up").silent("a")
+    expect_hold(cluster, Reason.NODE_UNREACHABLE)
+
+
 def interrupted(since: float, epoch: int = 3) -> Cluster:
     cluster = two_nodes().domain().assigned("a").intends(IntentKind.START, "a", epoch)
     return cluster.seen("a", "paused", "starting-up", active=True, since=since)
