@@ -17,14 +17,15 @@ from tests.etcdserver import EtcdServer, require_etcd
 from tests.labhost import LabHost
 
 # As in production but for the waits, which would make each test minutes long.
+# A dead leader is followed after the lease; what it may still have sent is waited for from then on.
 QUICK: dict[str, Any] = {
     "apiVersion": "config.domctl.io/v1",
     "kind": "ControllerConfig",
     "timing": {
-        "leaseTtlS": 5,
-        "renewEveryS": 1,
-        "actWithinS": 3,
-        "quietS": 2,
+        "leaseTtlS": 3,
+        "renewEveryS": 0.5,
+        "actWithinS": 2,
+        "quietS": 1,
         "stuckS": 8,
         "suspectAfterS": 5,
         "probeMaxS": 1,
@@ -42,22 +43,22 @@ def place() -> Iterator[Path]:
 
 
 @pytest.fixture
-def controller(place: Path) -> Iterator[Controller]:
-    """Running, with a private etcd."""
+def dark_cluster(hosts: tuple[LabHost, ...], place: Path) -> Iterator[Cluster]:
+    """Three empty hosts, and a controller with a private etcd that was not started yet."""
     require_etcd()
-    made = Controller(place, QUICK)
+    controller = Controller(place, QUICK)
     try:
-        yield made.start()
+        yield Cluster(controller, hosts)
     finally:
-        made.stop()
+        controller.stop()
 
 
 @pytest.fixture
-def cluster(hosts: tuple[LabHost, ...], controller: Controller) -> Cluster:
+def cluster(dark_cluster: Cluster) -> Cluster:
     """Three empty hosts, all of them Ready."""
-    made = Cluster(controller, hosts)
-    made.join()
-    return made
+    dark_cluster.controller.start()
+    dark_cluster.join()
+    return dark_cluster
 
 
 @pytest.fixture

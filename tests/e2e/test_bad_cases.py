@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import base64
 import re
+import signal
 import time
 import uuid
+from contextlib import suppress
 
 import pytest
 import yaml
@@ -16,7 +18,7 @@ import yaml
 from controller.executor import FAULT_POINTS
 from tests.e2e.client import DOMAINS, NODES, ApiError, condition, is_ready, reason
 from tests.e2e.cluster import Cluster, Copy, copies, domain, node, with_tick_images
-from tests.e2e.serve import Controller, until
+from tests.e2e.serve import until
 from tests.etcdserver import EtcdServer
 from tests.labhost import LabHost
 from tests.oracle import watching
@@ -37,11 +39,10 @@ def define(host: LabHost, xml: str) -> None:
     host.run("virsh", "-q", "define", "/run/defined.xml")
 
 
-def test_an_unreachable_node_at_start_up_holds_only_its_own_domains(
-    hosts: tuple[LabHost, ...], controller: Controller
-) -> None:
+def test_an_unreachable_node_at_start_up_holds_only_its_own_domains(dark_cluster: Cluster) -> None:
+    cluster, hosts = dark_cluster, dark_cluster.hosts
     hosts[2].poweroff()
-    cluster = Cluster(controller, hosts)
+    cluster.controller.start()
     cluster.join(ready=("n1", "n2"))
     cluster.apply("here", "there")
     cluster.apply("stuck", placement={"node": "n3"})
@@ -322,16 +323,18 @@ DELETE_POINTS = [p for p in FAULT_POINTS if p.split(".")[0] in ("destroy", "revo
 
 @pytest.mark.parametrize("point", START_POINTS)
 def test_killed_at_any_point_of_a_start_a_restart_converges_and_nothing_runs_twice(
-    cluster: Cluster, point: str
+    dark_cluster: Cluster, point: str
 ) -> None:
-    controller = cluster.controller
+    cluster, controller = dark_cluster, dark_cluster.controller
     ticks = with_tick_images(cluster.hosts)
     with watching(ticks, controller.directory / "oracle") as oracle:
-        controller.stop()
         controller.start(DOMCTL_FAULT_POINT=point)
-        cluster.apply("a", ticking=True)
-        assert controller.wait_end(20) != 0
+        cluster.join()
+        with suppress(AssertionError):  # it may die before it has answered
+            cluster.apply("a", ticking=True)
+        assert controller.wait_end(20) == -signal.SIGKILL
         controller.start()
+        cluster.apply("a", ticking=True)
         cluster.wait_ready("a", timeout_s=60)
         copy = cluster.verify("a")
         until(lambda: (ticks[copy.host.name] / "a").stat().st_size > 0, 10, "the guest is silent")
@@ -341,18 +344,17 @@ def test_killed_at_any_point_of_a_start_a_restart_converges_and_nothing_runs_twi
 
 @pytest.mark.parametrize("point", DELETE_POINTS)
 def test_killed_at_any_point_of_a_delete_a_restart_ends_it_and_touches_nothing_else(
-    cluster: Cluster, point: str
+    dark_cluster: Cluster, point: str
 ) -> None:
-    controller = cluster.controller
+    cluster, controller = dark_cluster, dark_cluster.controller
     ticks = with_tick_images(cluster.hosts)
     with watching(ticks, controller.directory / "oracle") as oracle:
+        controller.start(DOMCTL_FAULT_POINT=point)
+        cluster.join()
         cluster.run("a", "b", ticking=True)
         kept = cluster.verify("b")
-        controller.stop()
-        controller.start(DOMCTL_FAULT_POINT=point)
-        cluster.wait_ready("a", "b")
         cluster.delete("a")
-        assert controller.wait_end(20) != 0
+        assert controller.wait_end(20) == -signal.SIGKILL
         controller.start()
         cluster.wait_gone("a", timeout_s=60)
         assert not cluster.copies("a")
