@@ -110,7 +110,7 @@ def check_txn(compares: Sequence[Compare], writes: Sequence[Write]) -> None:
     for op in (*compares, *writes):
         if not op.key:
             raise StoreRefused("the key is empty")
-        size += len(op.key.encode(errors="surrogateescape"))
+        size += 2 * len(op.key.encode(errors="surrogateescape"))  # a compared key is sent twice
     for write in writes:
         if write.key in seen:
             raise StoreRefused(f"{write.key}: written twice in one transaction")

@@ -80,7 +80,9 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
                 await self._open.wait()
-                if writer not in self._stranded and not (is_reply and self._is_mute):
+                if is_reply and self._is_mute:
+                    self._stranded.add(writer)
+                if writer not in self._stranded:
                     writer.write(data)
                     await writer.drain()
         writer.transport.abort()

@@ -117,7 +117,12 @@ class PrivateEtcd:
             stderr=asyncio.subprocess.STDOUT,
             env=_environment(),
         )
-        output, _ = await asyncio.wait_for(process.communicate(), _STOP_S)
+        try:
+            output, _ = await asyncio.wait_for(process.communicate(), _STOP_S)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            raise StoreRefused(f"{path} --version does not end") from None
         found = re.search(rb"etcd Version: (\d+)\.(\d+)", output)
         if found is None:
             raise StoreRefused(f"{path} is no etcd: {output[:200].decode(errors='replace')!r}")
