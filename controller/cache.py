@@ -38,13 +38,13 @@ from controller.plan.snapshot import (
 from drivers.hypervisor import Detail, EventKind, HostEvent, Listing
 from drivers.hypervisor import Record as DomainRecord
 from drivers.store import Change, ChangeSet, KeyValue
-from specs.domain import Domain
+from specs.domain import Domain, effective_state
 from specs.mark import Mark
 from specs.node import Node
 
 log = logging.getLogger(__name__)
 
-MAX_READS_KEPT = 8
+MAX_READS_KEPT = 64
 NODE_KEY, DOMAIN_KEY = "node/", "domain/"
 R = TypeVar("R", bound=msgspec.Struct)
 
@@ -67,6 +67,7 @@ class Cache:
     setting: Setting
     on_dirty: Callable[[str], None]
     hold: str = ""
+    synced: bool = False
     expectations: Expectations = field(default_factory=Expectations)
     attempts: Attempts = field(init=False)
     capacity: Capacity = field(init=False)
@@ -78,6 +79,7 @@ class Cache:
     names: dict[str, dict[str, str]] = field(default_factory=dict)
     macs: dict[str, str] = field(default_factory=dict)
     dead: dict[str, Decision] = field(default_factory=dict)
+    dead_since: dict[str, float] = field(default_factory=dict)
     quarantine: dict[str, Quarantine] = field(default_factory=dict)
     identities: dict[str, Identity] = field(default_factory=dict)
     resolutions: dict[str, Decision] = field(default_factory=dict)
@@ -160,6 +162,7 @@ class Cache:
             self._drop(key, revision)
         for kv in items:
             self._put(kv)
+        self.synced = True
 
     def apply(self, changes: ChangeSet) -> None:
         for change in changes.changes:
@@ -226,6 +229,7 @@ class Cache:
             if before is not None:
                 self.domains.pop(before, None)
                 self._by_key.pop(key, None)
+                self._forget(before)
                 self.on_dirty(DOMAIN_KEY + before)
             return
         domain = _decode_object(kv, Domain)
@@ -241,6 +245,8 @@ class Cache:
         if old is not None and old.domain.spec == domain.spec and old.domain.metadata == domain.metadata:
             return  # only the status moved, and that is ours
         self.attempts.spec_changed(uid)
+        if old is not None and _aim(old) != _aim(self.domains[uid]):
+            self.attempts.inactive(uid)  # another shutdown begins at its first rung
         self.on_dirty(DOMAIN_KEY + uid)
 
     def _on_assignment(self, key: str, kv: KeyValue | None) -> None:
@@ -259,6 +265,8 @@ class Cache:
             self.macs.update(dict.fromkeys(held.assignment.macs.values(), uuid))
         for node in self.sightings.get(uuid, {}):
             self._count_foreign(node)
+            self._at_home(uuid, node)
+        self._forget(uuid)
         self.on_dirty(DOMAIN_KEY + uuid)
         for node in {*(before.assignment.candidates if before else ()), *self._nodes_of(uuid)}:
             self.on_dirty(NODE_KEY + node)
@@ -281,16 +289,22 @@ class Cache:
         self.capacity.foreign(node, taken)
 
     def _on_dead(self, key: str, kv: KeyValue | None) -> None:
+        node = key.rpartition("/")[2]
         self._record(self.dead, key, kv, Decision)
-        self._dirty_node(key.rpartition("/")[2])
+        self.dead_since[node] = self.setting.now()
+        for uuid in self.uuids_of(node):
+            self.attempts.backoffs.pop(uuid, None)
+        self._dirty_node(node)
 
     def _on_quarantine(self, key: str, kv: KeyValue | None) -> None:
         self._record(self.quarantine, key, kv, Quarantine)
         self._dirty_node(key.rpartition("/")[2])
 
     def _on_resolution(self, key: str, kv: KeyValue | None) -> None:
+        uuid = key.rpartition("/")[2]
         self._record(self.resolutions, key, kv, Decision)
-        self.on_dirty(DOMAIN_KEY + key.rpartition("/")[2])
+        self.attempts.backoffs.pop(uuid, None)
+        self.on_dirty(DOMAIN_KEY + uuid)
 
     def _on_identity(self, key: str, kv: KeyValue | None) -> None:
         name = key.removeprefix(keys.IDENTITIES)
@@ -343,11 +357,14 @@ class Cache:
 
     def forget_node(self, node: str) -> None:
         """The Node object is gone: what was seen there counts no more."""
+        self.capacity.foreign(node, Usage())
         for uuid in list(self.names.get(node, {}).values()):
             self._unsee(uuid, node)
         self.names.pop(node, None)
         self.views.pop(node, None)
         self.expectations.forget_node(node)
+        for key in [key for key in self.ends if key[1] == node]:
+            del self.ends[key]
 
     def observed(self, node: str, listing: Listing, details: Mapping[str, Detail]) -> int:
         """One complete listing, with fresh details where they were read. Returns how many domains changed.
@@ -369,6 +386,7 @@ class Cache:
                 self._see(node, after, before)
             else:
                 self.sightings[record.uuid][node] = after
+            self._at_home(record.uuid, node)
         if changed:
             self._count_foreign(node)
         view = self.view(node)
@@ -388,17 +406,17 @@ class Cache:
         uuid = after.record.uuid
         self.sightings.setdefault(uuid, {})[node] = after
         if before is not None and before.record.name != after.record.name:
-            self.names.get(node, {}).pop(before.record.name, None)
+            self._free_name(node, before.record.name, uuid)
         self.names.setdefault(node, {})[after.record.name] = uuid
         home = self.assignments[uuid].assignment.node if uuid in self.assignments else ""
+        if before is not None and before.record.active:
+            self._sign(uuid, before.seen_at)
+        if node != home or after.record.active:
+            self._sign(uuid, after.seen_at)
         if after.record.active:
             self.ends.pop((uuid, node), None)
-            if node == home and not after.in_migration:
-                self.migrated.discard(uuid)
         else:
             self.attempts.inactive(uuid)
-        if node != home or after.record.active:
-            self.signs[uuid] = max(self.signs.get(uuid, 0.0), after.seen_at)
         if after.record.reason == "migrated" and not after.record.active:
             self.migrated.add(uuid)
         self.on_dirty(DOMAIN_KEY + uuid)
@@ -410,10 +428,43 @@ class Cache:
         if not seen:
             self.sightings.pop(uuid, None)
             self.attempts.inactive(uuid)
-        if gone is not None and self.names.get(node, {}).get(gone.record.name) == uuid:
-            self.names[node].pop(gone.record.name)
+        if gone is not None:
+            # Absence can only be shown by listings sent after the last one that showed it (I22c).
+            self._sign(uuid, gone.seen_at)
+            self._free_name(node, gone.record.name, uuid)
         self.on_dirty(DOMAIN_KEY + uuid)
         self.on_dirty(NODE_KEY + node)
+
+    def _free_name(self, node: str, name: str, uuid: str) -> None:
+        """Another domain may have the name by now."""
+        if self.names.get(node, {}).get(name) == uuid:
+            self.names[node].pop(name)
+
+    def _sign(self, uuid: str, at: float) -> None:
+        """Something was heard or seen of a domain that an absence must outlast."""
+        if uuid in self.assignments or uuid in self.domains:
+            self.signs[uuid] = max(self.signs.get(uuid, 0.0), at)
+
+    def _at_home(self, uuid: str, node: str) -> None:
+        """It is active where it belongs: no migration that was seen before matters any more."""
+        if uuid in self.migrated and node in self._homes(uuid):
+            sighting = self.sightings[uuid][node]
+            if sighting.active:
+                self.migrated.discard(uuid)
+
+    def _homes(self, uuid: str) -> tuple[str, ...]:
+        held = self.assignments.get(uuid)
+        return (held.assignment.node,) if held is not None else ()
+
+    def _forget(self, uuid: str) -> None:
+        """Neither an object nor an assignment speaks of it any more."""
+        if uuid in self.domains or uuid in self.assignments:
+            return
+        self.attempts.forget(uuid)
+        self.signs.pop(uuid, None)
+        self.migrated.discard(uuid)
+        for key in [key for key in self.ends if key[0] == uuid]:
+            del self.ends[key]
 
     def await_observation(self, uuid: str, node: str) -> None:
         """Something was done, or may have been done, to a domain: Unknown until a listing sent after now."""
@@ -422,7 +473,9 @@ class Cache:
     def event(self, node: str, session: int, event: HostEvent) -> None:
         """A wake-up. Only ends are kept from it, as what was witnessed on an unbroken connection (I22a)."""
         uuid = event.uuid
-        self.signs[uuid] = max(self.signs.get(uuid, 0.0), event.at)
+        if uuid not in self.assignments and uuid not in self.domains:
+            return
+        self._sign(uuid, event.at)
         if event.kind is EventKind.STOPPED:
             self.ends[(uuid, node)] = WitnessedEnd(session, event.detail, event.at)
         elif event.kind in (EventKind.STARTED, EventKind.RESUMED):
@@ -440,6 +493,11 @@ def _since(before: Sighting | None, record: DomainRecord, now: float) -> float:
     if before is None or (before.record.state, before.record.reason) != (record.state, record.reason):
         return now
     return before.since
+
+
+def _aim(stored: StoredDomain) -> tuple[str, bool]:
+    deleted = not isinstance(stored.domain.metadata.deletion_timestamp, UnsetType)
+    return effective_state(stored.domain.spec), deleted
 
 
 def _matters(before: StoredNode, after: StoredNode) -> bool:

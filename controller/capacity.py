@@ -47,6 +47,10 @@ class Capacity:
         if reserved is not None:
             self.take(*reserved, sign=-1)
 
+    def is_reserved(self, node: str) -> bool:
+        """Whether a placement there is on its way to being recorded."""
+        return any(where == node for where, _ in self._reserved.values())
+
     def regroup(self, node: str, old: str, new: str) -> None:
         """A node turned out to be (part of) another host."""
         here = self._by_node.get(node, Usage())

@@ -60,6 +60,10 @@ class Leadership:
     outstanding: int = 0
     unknown: int = 0
     resigning: bool = False
+    quiet_over: bool = False  # no late command of a former leader can arrive any more
+
+    def __post_init__(self) -> None:
+        self.quiet_over = self.predecessor_resigned
 
     @property
     def is_valid(self) -> bool:
@@ -95,7 +99,7 @@ class Leadership:
         self.resigning = True
         if self.lost.is_set() or self.outstanding or self.unknown:
             return False
-        farewell = msgspec.structs.replace(self.record, resigned=True, at=self.world.wall())
+        farewell = msgspec.structs.replace(self.record, resigned=self.quiet_over, at=self.world.wall())
         try:
             result = await self.store.txn(
                 [Compare(keys.LEADER, self.token, on="create")],

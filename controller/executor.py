@@ -25,6 +25,7 @@ from controller.limits import Bounds
 from controller.model import Assignment, Quarantine, Rule
 from controller.objects import Objects, StoredObject, owner_of, parse
 from controller.observer import Observer
+from controller.plan.case import Case
 from controller.plan.evidence import Known, Unknown, observe
 from controller.plan.snapshot import Ladder, Stall
 from controller.plan.types import Action, ActionKind
@@ -128,8 +129,14 @@ class Executor:
         compares, macs = await self._freed_macs(action, owner)
         macs += [Put(keys.mac(m), owner) for m in action.reserve]
         compares += [Compare(keys.mac(m), 0) for m in action.reserve]
-        quarantine = self._quarantine(action) if action.quarantine else {}
-        await self._commit(progress, after, compares, [*macs, *quarantine.values()])
+        extra = [*macs]
+        if action.quarantine:
+            extra.append(self._quarantine(action))
+        if action.consumes:
+            held, resolution = self._consumed(action)
+            compares.append(held)
+            extra.append(resolution)
+        await self._commit(progress, after, compares, extra)
         self.hands.cache.capacity.unreserve(action.uuid)
         self._audit(action)
 
@@ -148,7 +155,12 @@ class Executor:
             compares.append(Compare(keys.object_key("domains", namespace, name), action.object_revision))
         return compares, writes
 
-    def _quarantine(self, action: Action) -> dict[str, Write]:
+    def _consumed(self, action: Action) -> tuple[Compare, Write]:
+        key = keys.resolution(action.uuid)
+        compare = Compare(key, self.hands.cache.revision_of(key))
+        return compare, Delete(key) if action.left is None else Put(key, msgspec.json.encode(action.left))
+
+    def _quarantine(self, action: Action) -> Write:
         """The node that was taken for dead gets nothing new until it was compared (I15)."""
         known = self.hands.cache.quarantine.get(action.node)
         uuids = {action.uuid, *(known.uuids if known is not None else ())}
@@ -158,8 +170,7 @@ class Executor:
             at=self.hands.world.wall(),
             uuids=tuple(sorted(uuids)),
         )
-        key = keys.quarantine(action.node)
-        return {key: Put(key, msgspec.json.encode(record))}
+        return Put(keys.quarantine(action.node), msgspec.json.encode(record))
 
     async def settle(self, progress: Progress) -> None:
         """The intent's aim was reached: it is closed, so that it is no evidence later (I22b)."""
@@ -196,6 +207,10 @@ class Executor:
         kv = await self.hands.objects.store.get(key)
         if kv is None or not self._still_wanted(kv, action):
             raise Halt(Report(Ending.STALE, "the object changed while it was being started"))
+        seen = Case(self.hands.cache.snapshot(), action.uuid).all_sightings
+        elsewhere = [n for n in seen if n != action.node]
+        if elsewhere:
+            raise Halt(Report(Ending.STALE, f"it was seen on {', '.join(elsewhere)} meanwhile"))
         for node in action.dead_proofs:
             if self.hands.cache.view(node).answers:
                 raise Halt(Report(Ending.STALE, f"node {node}, taken for dead, answers"))
@@ -223,9 +238,9 @@ class Executor:
             held, freed = await self.hands.objects.release_macs(stored, action.release_macs)
             compares += [c for c in held if c.key not in known]
             writes += [w for w in freed if w.key not in known]
+        key = keys.assignment(action.uuid)
+        compares.append(Compare(key, progress.revision))
         if progress.revision:
-            key = keys.assignment(action.uuid)
-            compares.append(Compare(key, progress.revision))
             writes.append(
                 Put(key, msgspec.json.encode(action.after))
                 if action.kind is ActionKind.FINISH and action.after is not None
@@ -262,8 +277,8 @@ class Executor:
 
     async def create(self, progress: Progress) -> None:
         uuid = progress.action.uuid
-        self.hands.cache.attempts.started(uuid, self.hands.world.now())
         await self._mutate(progress, "create", lambda s, permit: s.create(uuid, permit))
+        self.hands.cache.attempts.started(uuid, self.hands.world.now())
 
     async def ask(self, progress: Progress) -> None:
         action = progress.action
@@ -335,7 +350,7 @@ class Executor:
         finally:
             hands.end(known)
             hands.cache.await_observation(action.uuid, action.node)
-            hands.observer.look([action.node])
+            hands.observer.look([action.node], action.uuid)
         if result.outcome is not Outcome.DONE:
             self._refused(action, call, result)
 

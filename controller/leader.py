@@ -26,6 +26,7 @@ from controller.metrics import Metrics
 from controller.nodes import NodeKeeper
 from controller.objects import Objects
 from controller.observer import Eyes, Observer
+from controller.plan.evidence import quiet_over
 from controller.plan.snapshot import Policy, Term
 from controller.reconciler import Parts, Reconciler
 from controller.storewatch import StoreWatch
@@ -33,6 +34,7 @@ from controller.trust import TrustKeeper
 from controller.workqueue import Backoff, WorkQueue
 from controller.world import World
 from controller.writer import StatusWriter
+from drivers.errors import StoreError
 from drivers.hypervisor import Hypervisor
 from drivers.store import ChangeSet, KeyValue, Store
 
@@ -118,7 +120,10 @@ class Reign:
 
     async def _watch_trust(self) -> None:
         while True:
-            await self.trust.refresh()
+            try:
+                await self.trust.refresh()
+            except StoreError as error:
+                log.warning("the store refused", extra={"why": error.message})
             await asyncio.sleep(TRUST_CYCLE_S)
 
     async def _cycle(self) -> None:
@@ -137,6 +142,12 @@ class Reign:
             elif not changed and not self.queue.depth:
                 self.office.metrics.noop_pass(self.office.world.now() - began)
             self._measure()
+            self._note_quiet()
+
+    def _note_quiet(self) -> None:
+        """A successor may skip the quiet time only if this term has outlived its own (safety §4)."""
+        if not self.leadership.quiet_over:
+            self.leadership.quiet_over = quiet_over(self.cache.snapshot())
 
     def _measure(self) -> None:
         self.office.metrics.store_trusted(not self.cache.hold)

@@ -98,7 +98,8 @@ class NodeKeeper:
     async def _welcome(self, name: str) -> None:
         """It answers: nobody's word that it is dead stands any longer, and once nothing of ours that has
         moved on is left there, it may take domains again."""
-        if name in self.cache.dead:
+        decided_at = self.cache.dead_since.get(name, 0.0)
+        if name in self.cache.dead and self.cache.view(name).reads[-1][0] > decided_at:
             await self._delete(keys.confirmed_dead(name))
         if name in self.cache.quarantine and not self._leftovers(name):
             log.info("node compared and found clean", extra={"node": name})
@@ -114,14 +115,14 @@ class NodeKeeper:
         return found
 
     async def _delete(self, key: str) -> None:
-        commit = await self.ledger.commit([], [Delete(key)])
+        commit = await self.ledger.commit([Compare(key, self.cache.revision_of(key))], [Delete(key)])
         if commit.ok:
             self.cache.wrote({key: None}, commit.revision)
 
     async def _remove(self, stored: StoredNode) -> None:
         """A deleted Node goes once no assignment names it among its candidates."""
         name = stored.node.metadata.name
-        if any(name in held.assignment.candidates for held in self.cache.assignments.values()):
+        if self._is_held(name):
             await self._write_status(stored, self.cache.view(name))
             return
         kv = await self.objects.store.get(keys.object_key("nodes", "", name))
@@ -135,12 +136,19 @@ class NodeKeeper:
             for identity, pinned in self.cache.identities.items()
             if pinned.node == name
         ]
+        if self._is_held(name):
+            return  # placed there while this was being read
         all_writes = [*writes, *(w for w in extra if w.key not in known)]
         commit = await self.ledger.commit(compares, all_writes)
         if commit.ok:
             self.cache.wrote(
                 {w.key: w.value if isinstance(w, Put) else None for w in all_writes}, commit.revision
             )
+
+    def _is_held(self, name: str) -> bool:
+        if self.cache.capacity.is_reserved(name):
+            return True
+        return any(name in held.assignment.candidates for held in self.cache.assignments.values())
 
     async def _write_status(self, stored: StoredNode, view: NodeView) -> None:
         status = node_status(self.cache, stored, view)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -64,6 +65,7 @@ class NodeWatcher:
     eyes: Eyes
     node: str
     target: Target
+    serials: Iterator[int]
     session: Session | None = None
     deep: bool = True
     _serial: int = 0
@@ -73,8 +75,10 @@ class NodeWatcher:
     _read: asyncio.Condition = field(default_factory=asyncio.Condition)
     changed: int = 0
 
-    def look(self) -> None:
-        """Read again, soon."""
+    def look(self, uuid: str = "") -> None:
+        """Read again, soon; `uuid` in all its detail, for not every change is told by an event."""
+        if uuid:
+            self._stale.add(uuid)
         self._wake.set()
 
     async def fresh(self, asked_at: float) -> bool:
@@ -117,13 +121,17 @@ class NodeWatcher:
             return error.message, Link.REFUSED
         except HypervisorError as error:
             return error.message, Link.BACKING_OFF
+        except Exception as error:
+            # A bug met on one node: that node counts as unread, and is tried again; it never looks alive.
+            log.exception("observing failed", extra={"node": self.node})
+            return f"domctl cannot read it, which is a bug: {type(error).__name__}: {error}", Link.BACKING_OFF
         finally:
             await self._close()
         return "the connection was lost", Link.SUSPECT
 
     async def _open(self) -> None:
         self._closed = False
-        self._serial += 1
+        self._serial = next(self.serials)
         self.deep = True
         self.session = await self.eyes.hypervisor.open(self.target, self._on_events)
 
@@ -155,12 +163,12 @@ class NodeWatcher:
         """List, read what needs reading, and hand both to the cache as one."""
         stale, self._stale = self._stale, set()
         deep, self.deep = self.deep, False
+        details: dict[str, Detail] = {}
         for _ in range(MAX_RELISTS):
-            listing, details = await self._read_once(stale, deep)
+            listing = await self._read_once(stale, deep, details)
             if listing is not None:
                 break
         else:
-            self._stale |= stale
             raise Unreachable(f"domains of {self.node} came and went in {MAX_RELISTS} listings in a row")
         cache = self.eyes.cache
         if cache.view(self.node).link is not Link.READY:
@@ -170,22 +178,28 @@ class NodeWatcher:
         )
         self.changed = cache.observed(self.node, listing, details)
 
-    async def _read_once(self, stale: set[str], deep: bool) -> tuple[Listing | None, dict[str, Detail]]:
+    async def _read_once(self, stale: set[str], deep: bool, details: dict[str, Detail]) -> Listing | None:
+        """A list, with `details` filled for all that needs reading; None when a domain went in between.
+        What an earlier attempt read is kept, so that a busy host is read to the end."""
         assert self.session is not None
         listing = await self.session.list()
         records = listing.records
-        wanted = [r.uuid for r in records if deep or r.uuid in stale or self._unread(r.uuid, r.active)]
-        details: dict[str, Detail] = {}
+        wanted = [
+            r.uuid
+            for r in records
+            if not (r.uuid in details and details[r.uuid].record.active == r.active)
+            and (deep or r.uuid in stale or self._unread(r.uuid, r.active))
+        ]
         try:
             for start in range(0, len(wanted), DETAILS_AT_ONCE):
                 chunk = wanted[start : start + DETAILS_AT_ONCE]
                 for detail in await asyncio.gather(*(self.session.detail(u) for u in chunk)):
                     details[detail.record.uuid] = detail
         except NoDomain:
-            return None, {}  # it went between list and read: only a new list is complete
+            return None  # it went between list and read: only a new list is complete
         # A detail was read after the list, so its record is the newer one.
         newest = tuple(details[r.uuid].record if r.uuid in details else r for r in records)
-        return replace(listing, records=newest), details
+        return replace(listing, records=newest)
 
     def _unread(self, uuid: str, active: bool) -> bool:
         before = self.eyes.cache.sightings.get(uuid, {}).get(self.node)
@@ -231,13 +245,14 @@ class Observer:
 
     eyes: Eyes
     watchers: dict[str, NodeWatcher] = field(default_factory=dict)
+    serials: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     async def sync(self) -> None:
         cache = self.eyes.cache
         wanted = {name: target_of(stored) for name, stored in cache.nodes.items()}
         for name in list(self.watchers):
-            if wanted.get(name) != self.watchers[name].target:
+            if wanted.get(name) != self.watchers[name].target or _refusal(cache.nodes[name]):
                 await self._stop(name)
                 if name not in wanted:
                     cache.forget_node(name)
@@ -246,7 +261,7 @@ class Observer:
             if problem:
                 cache.set_view(name, NodeView(link=Link.REFUSED, why=problem))
             elif name not in self.watchers:
-                watcher = NodeWatcher(self.eyes, name, target)
+                watcher = NodeWatcher(self.eyes, name, target, self.serials)
                 self.watchers[name] = watcher
                 self._tasks[name] = asyncio.create_task(watcher.run(), name=f"watch {name}")
 
@@ -255,10 +270,10 @@ class Observer:
         session = watcher.session if watcher is not None else None
         return session if session is not None and session.is_open else None
 
-    def look(self, nodes: Iterable[str]) -> None:
+    def look(self, nodes: Iterable[str], uuid: str = "") -> None:
         for node in nodes:
             if node in self.watchers:
-                self.watchers[node].look()
+                self.watchers[node].look(uuid)
 
     async def fresh(self, node: str) -> bool:
         """Read one node now; True once a listing sent after this call was taken over."""
@@ -284,6 +299,9 @@ class Observer:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            # Nobody reads it any more: what was read last must not be believed as if it were read now.
+            view = self.eyes.cache.view(name)
+            self.eyes.cache.set_view(name, replace(view, link=Link.CONNECTING, why="", session=0))
 
 
 def target_of(stored: StoredNode) -> Target:

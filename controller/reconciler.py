@@ -20,7 +20,7 @@ from controller.nodes import NodeKeeper
 from controller.observer import Observer
 from controller.plan import plan
 from controller.plan.snapshot import Usage
-from controller.plan.types import Action, Deferred, Verdict
+from controller.plan.types import Action, ActionKind, Deferred, Reason, Verdict
 from controller.workqueue import WorkQueue
 from controller.world import World
 from controller.writer import StatusWriter
@@ -76,6 +76,8 @@ class Reconciler:
         parts.writer.want(uuid, verdict)
         parts.metrics.verdict(uuid, verdict)
         if verdict.action is None:
+            if verdict.deferred is not None and verdict.deferred.reason is Reason.INTERNAL:
+                log.error("cannot plan", extra={"uuid": uuid, "why": verdict.deferred.message})
             if verdict.deferred is not None:
                 self._defer(key, verdict.deferred)
             parts.queue.done(key)
@@ -120,7 +122,8 @@ class Reconciler:
 
     def _rejected(self, action: Action, report: Report) -> None:
         """The stall stands in the cache for definitions; anything else that libvirt rejects backs off."""
-        if action.uuid not in self.parts.cache.attempts.stalls:
+        defines = action.kind in (ActionKind.START, ActionKind.DEFINE)
+        if not defines or action.uuid not in self.parts.cache.attempts.stalls:
             self.parts.cache.attempts.failed(action.uuid, report.message, self.parts.world.now())
         self.parts.queue.add(DOMAIN_KEY + action.uuid)
 

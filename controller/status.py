@@ -67,7 +67,7 @@ def domain_status(snap: Snapshot, uuid: str, verdict: Verdict) -> DomainStatus:
         digest=held.assignment.digest if held is not None and held.assignment.digest else UNSET,
         macs=held.assignment.macs if held is not None and held.assignment.macs else UNSET,
         restarts=max(restarts.count - 1, 0) if restarts is not None else UNSET,
-        pending=[PendingField(field=f, live=a, desired=d) for f, a, d in verdict.pending] or UNSET,
+        pending=_pending(verdict) or UNSET,
         conditions=[
             _condition("Ready", ready, reason, message, generation),
             _condition("Reconciling", _reconciling(verdict), reason, message, generation),
@@ -79,6 +79,12 @@ def domain_status(snap: Snapshot, uuid: str, verdict: Verdict) -> DomainStatus:
             ),
         ],
     )
+
+
+def _pending(verdict: Verdict) -> list[PendingField]:
+    """Bounded: the values come from a host's XML."""
+    shown = verdict.pending[:64]
+    return [PendingField(field=f[:256], live=a[:256], desired=d[:256]) for f, a, d in shown]
 
 
 def _reason(verdict: Verdict, wanted: str) -> tuple[str, str]:

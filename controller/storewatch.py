@@ -178,12 +178,17 @@ class StoreWatch:
         """A mark on a node carries epoch `seen`, above its assignment's `known`."""
         self.note_restored(f"domain {uuid} carries epoch {seen} on its node, its assignment has {known}")
 
+    def would_count(self, revision: int) -> bool:
+        """Whether an acknowledgement written at `revision` speaks of the doubt that stands now."""
+        memory = self._memory
+        return memory is not None and 0 < memory.doubt_revision < revision
+
     def acknowledge(self, decision: Decision, revision: int) -> bool:
         """An operator acknowledged the store, by a key of mod revision `revision`. False: nothing changed by
         it, for it was heard before, or is older than the doubt (it may come out of the very backup). Call it
         after all epochs were raised; then nothing is created until `settle`."""
         memory = self._memory
-        if memory is None or not 0 < memory.doubt_revision < revision:
+        if memory is None or not self.would_count(revision):
             return False
         excused = tuple(sorted({*memory.excused, *decision.nodes}))
         if memory.doubt == StoreTrust.RESTORED.value:

@@ -28,11 +28,13 @@ class TrustKeeper:
 
     async def refresh(self) -> None:
         """Bring the cache's hold in line with what is known now. Raises Fenced."""
+        if not self.cache.synced:
+            return  # an empty cache would make an empty cluster of it
         for uuid, seen, known in self._regressions():
             self.storewatch.note_epoch_regression(uuid, seen, known)
         await self._acknowledge()
         read = [n for n in self.cache.nodes if self.cache.view(n).first_read_at is not None]
-        self.storewatch.settle(self.cache.nodes, read)
+        self.storewatch.settle(self._registered(), read)
         self._hold(self._sentence(read))
 
     def _regressions(self) -> list[tuple[str, int, int]]:
@@ -55,23 +57,32 @@ class TrustKeeper:
 
     async def _acknowledge(self) -> None:
         decision = self.cache.store_ack
-        if decision is None or self.storewatch.may_create:
+        revision = self.cache.revision_of(keys.STORE_ACK)
+        if decision is None or not self.storewatch.would_count(revision):
             return
         for uuid, seen, _ in self._regressions():
-            held = self.cache.assignments[uuid]
+            held = self.cache.assignments.get(uuid)
+            if held is None:
+                continue
             raised = msgspec.structs.replace(held.assignment, epoch=seen + 1)
             key = keys.assignment(uuid)
             commit = await self.ledger.put_record(key, raised, held.revision)
             if not commit.ok:
                 return  # tried again at the next refresh
             self.cache.wrote({key: msgspec.json.encode(raised)}, commit.revision)
-        if self.storewatch.acknowledge(decision, self.cache.revision_of(keys.STORE_ACK)):
+        if self.storewatch.acknowledge(decision, revision):
             log.warning("store acknowledged", extra={"by": decision.by, "why": decision.reason})
+
+    def _registered(self) -> set[str]:
+        """All Nodes, those that cannot be read from etcd included."""
+        prefix = keys.object_prefix("nodes")
+        unreadable = {k.removeprefix(prefix) for k in self.cache.corrupt if k.startswith(prefix)}
+        return unreadable.union(self.cache.nodes)
 
     def _sentence(self, read: list[str]) -> str:
         if self.storewatch.may_create:
             return ""
-        unread = self.storewatch.unread(self.cache.nodes, read)
+        unread = self.storewatch.unread(self._registered(), read)
         waiting = f"; not read yet: {', '.join(unread)}" if unread else ""
         if self.storewatch.trust is StoreTrust.UNKNOWN_STORE:
             return f"{self.storewatch.sentence}{waiting}"

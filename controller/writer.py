@@ -24,6 +24,7 @@ from controller.plan.snapshot import StoredDomain
 from controller.plan.types import STALLING, ActionKind, Reason, Verdict
 from controller.status import domain_status, with_times
 from controller.world import World
+from drivers.errors import StoreError
 from drivers.store import Compare, Put
 from specs.domain import DomainStatus
 
@@ -80,7 +81,11 @@ class StatusWriter:
             return True
         key = keys.object_key("domains", namespace_of(stored), stored.domain.metadata.name)
         value = msgspec.json.encode(msgspec.structs.replace(stored.domain, status=new))
-        commit = await self.ledger.commit([Compare(key, stored.revision)], [Put(key, value)])
+        try:
+            commit = await self.ledger.commit([Compare(key, stored.revision)], [Put(key, value)])
+        except StoreError as error:  # this one object is too large, or denied: all others go on
+            log.error("status cannot be written", extra={"domain": key, "why": error.message})
+            return True
         if commit.outcome is not CommitOutcome.DONE:
             self._wanted.setdefault(uuid, verdict)
             self._wake.set()

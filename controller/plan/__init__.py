@@ -14,7 +14,7 @@ from controller.plan.case import Case
 from controller.plan.place import capacity_group
 from controller.plan.rules import judge
 from controller.plan.snapshot import NodeView, Snapshot, Usage
-from controller.plan.types import Verdict
+from controller.plan.types import Deferred, Reason, Situation, Verdict
 
 
 def plan(snap: Snapshot, dirty: Iterable[str]) -> Mapping[str, Verdict]:
@@ -25,10 +25,19 @@ def plan(snap: Snapshot, dirty: Iterable[str]) -> Mapping[str, Verdict]:
     working = dataclasses.replace(snap, usage=usage, macs=macs)
     verdicts: dict[str, Verdict] = {}
     for uuid in sorted(set(dirty)):
-        verdict = judge(Case(working, uuid))
+        verdict = _judged(working, uuid)
         verdicts[uuid] = verdict
         _admit(working, usage, macs, verdict)
     return verdicts
+
+
+def _judged(snap: Snapshot, uuid: str) -> Verdict:
+    """One domain that cannot be judged, for whatever reason, must not keep all others from it."""
+    try:
+        return judge(Case(snap, uuid))
+    except Exception as error:  # noqa: BLE001 - nothing is done for it, and that is said
+        message = f"domctl cannot plan for it, which is a bug: {type(error).__name__}: {error}"
+        return Verdict(Situation.HELD, deferred=Deferred(Reason.INTERNAL, message, retry_after_s=60.0))
 
 
 def _admit(snap: Snapshot, usage: dict[str, Usage], macs: dict[str, str], verdict: Verdict) -> None:

@@ -10,7 +10,7 @@ import dataclasses
 
 import msgspec
 
-from controller.model import Assignment, Intent, IntentKind, Proof, Rule
+from controller.model import Assignment, Decision, Intent, IntentKind, Proof, Rule
 from controller.plan.case import Case, namespace_of
 from controller.plan.evidence import PROVING_REASONS
 from controller.plan.place import Demand
@@ -92,12 +92,23 @@ def _give(case: Case, kind: IntentKind, node: str, why: str, *, raise_epoch: boo
     action = _action(case, ActionKind.START if starting else ActionKind.DEFINE, node, why, after)
     return dataclasses.replace(
         action,
-        settled=msgspec.structs.replace(after, intent=None),
+        settled=msgspec.structs.replace(
+            after, intent=None, proofs=_lasting(after.proofs) if starting else after.proofs
+        ),
         xml=wanted.rendered.xml,
         mark=Mark(case.snap.cluster, case.uuid, epoch, wanted.rendered.digest),
         reserve=tuple(sorted(chosen - held_macs)),
         release_macs=tuple(sorted(dropped)) if free_now else (),
         dead_proofs=tuple(p.node for p in base.proofs if p.rule is Rule.CONFIRMED_DEAD),
+    )
+
+
+def _lasting(proofs: tuple[Proof, ...]) -> tuple[Proof, ...]:
+    """Once it runs, what led there is history, but for nodes that may come back with a copy."""
+    return tuple(
+        msgspec.structs.replace(p, vanished=False)
+        for p in proofs
+        if p.rule in (Rule.CONFIRMED_DEAD, Rule.RESOLVED)
     )
 
 
@@ -174,7 +185,28 @@ def release(case: Case, node: str, rule: Rule, why: str, *, vanished: bool) -> A
         Proof(node=node, rule=rule, epoch=epoch, at=_LATER, vanished=vanished),
     )
     action = _action(case, ActionKind.RELEASE, node, why, after)
+    if rule is Rule.RESOLVED:
+        decision = case.snap.resolutions[case.uuid]
+        left = tuple(n for n in decision.not_on if n != node)
+        action = consuming(action, msgspec.structs.replace(decision, not_on=left) if left else None)
     return dataclasses.replace(action, quarantine=rule is Rule.CONFIRMED_DEAD)
+
+
+def consuming(action: Action, left: Decision | None) -> Action:
+    """An operator's word holds for the incident that it was given for, and no longer."""
+    return dataclasses.replace(action, consumes=True, left=left)
+
+
+def used_up(case: Case, why: str) -> Action:
+    return consuming(_action(case, ActionKind.RECORD, case.node, why, case.assignment), None)
+
+
+def drop_proof(case: Case, node: str, why: str) -> Action:
+    """A node that was taken for dead answers and was found clean: the proof is not needed any more."""
+    proofs = tuple(p for p in case.assignment.proofs if p.node != node)
+    return _action(
+        case, ActionKind.RECORD, node, why, msgspec.structs.replace(case.assignment, proofs=proofs)
+    )
 
 
 def reclaim(case: Case, node: str, why: str) -> Action:

@@ -12,7 +12,7 @@ from functools import cached_property
 
 from msgspec import UNSET, UnsetType
 
-from controller.model import Assignment
+from controller.model import Assignment, Rule
 from controller.plan.evidence import Known, Observation, observe
 from controller.plan.snapshot import Held, Sighting, Snapshot, StoredDomain
 from specs.domain import Interface, effective_state
@@ -65,7 +65,21 @@ class Case:
 
     @cached_property
     def all_sightings(self) -> Mapping[str, Sighting]:
-        return self.snap.sightings.get(self.uuid, {})
+        """Sightings, but for what was last seen on a node that was taken for dead and does not answer: the
+        proof says that it is not there any more."""
+        seen = self.snap.sightings.get(self.uuid, {})
+        gone = {n for n in seen if self._taken_for_dead(n)}
+        return {n: s for n, s in seen.items() if n not in gone} if gone else seen
+
+    def _taken_for_dead(self, node: str) -> bool:
+        if self.held is None or node in self.held.assignment.candidates:
+            return False
+        vouched = any(
+            p.node == node and p.rule in (Rule.CONFIRMED_DEAD, Rule.RESOLVED)
+            for p in self.held.assignment.proofs
+        )
+        view = self.snap.views.get(node)
+        return vouched and (view is None or not view.answers)
 
     @cached_property
     def others(self) -> tuple[tuple[str, Sighting], ...]:

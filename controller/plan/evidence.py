@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from controller.model import IntentKind
+from controller.model import Assignment, IntentKind
 from controller.plan.snapshot import Held, Link, Sighting, Snapshot
 from controller.plan.types import Deferred, Reason
 from specs.domain import effective_type
@@ -98,6 +98,12 @@ def quiet(snap: Snapshot, nodes: tuple[str, ...]) -> Deferred | None:
     )
 
 
+def quiet_over(snap: Snapshot) -> bool:
+    """Every registered node was read for longer than the quiet time: nothing of former leaders is left."""
+    unread = any(n not in snap.views or snap.views[n].first_read_at is None for n in snap.nodes)
+    return snap.term.predecessor_resigned or (not unread and quiet(snap, tuple(snap.nodes)) is None)
+
+
 @dataclass(frozen=True, slots=True)
 class AbsentEverywhere:
     """Two complete listings of every node concerned, with no sign of the domain between them. `unread`:
@@ -175,9 +181,10 @@ def _not_read_twice(snap: Snapshot, uuid: str, nodes: tuple[str, ...]) -> tuple[
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Leave to start, with the evidence for it in words."""
+    """Leave to start, with the evidence for it in words. `vouched`: an operator's word was part of it."""
 
     basis: str
+    vouched: bool = False
 
 
 def may_start(snap: Snapshot, held: Held | None, node: str, seen: Known | Absent) -> Leave | Deferred:
@@ -187,6 +194,36 @@ def may_start(snap: Snapshot, held: Held | None, node: str, seen: Known | Absent
     assignment = held.assignment
     if any(c != node for c in assignment.candidates):
         raise AssertionError(f"I2: {assignment.uuid} has other candidates than {node}")
+    if assignment.uuid in snap.migrated:
+        return _after_migration(snap, assignment, node)
+    # A node that was left by a proof from a state that proves nothing is governed by the full read, too.
+    at_home = None if any(p.vanished for p in assignment.proofs) else _ended_at_home(snap, held, node, seen)
+    if at_home is not None:
+        return at_home
+    absent = absent_everywhere(snap, held, node)
+    if isinstance(absent, Deferred):
+        return absent
+    unread = f"; not read: {', '.join(absent.unread)}" if absent.unread else ""
+    basis = f"read as absent everywhere, twice: {', '.join(absent.read)}{unread}"
+    return Leave(basis, vouched=bool(_vouched(snap, assignment.uuid)))
+
+
+def _after_migration(snap: Snapshot, assignment: Assignment, node: str) -> Leave | Deferred:
+    """Somebody moved it: whatever its old home says, it may run where it went."""
+    decision = snap.resolutions.get(assignment.uuid)
+    if decision is not None and decision.keep == node:
+        return Leave(f"{decision.by} resolved: it belongs on {node}", vouched=True)
+    return Deferred(
+        Reason.RUNS_ELSEWHERE,
+        "a migration of this domain was seen and its end was not: it may run on another host",
+        command=f"domctl resolve {assignment.name} -n {assignment.namespace} --keep {node}, "
+        "once it is clear that it runs nowhere else",
+    )
+
+
+def _ended_at_home(snap: Snapshot, held: Held, node: str, seen: Known | Absent) -> Leave | None:
+    """I22 a and b: its end here was witnessed, or the definition still here says how it ended."""
+    assignment = held.assignment
     if isinstance(seen, Known):
         record, detail = seen.sighting.record, seen.sighting.detail
         if record.reason in PROVING_REASONS:
@@ -194,7 +231,6 @@ def may_start(snap: Snapshot, held: Held | None, node: str, seen: Known | Absent
         intent, mark = assignment.intent, detail.config_mark
         if (
             record.reason == "unknown"  # not MIGRATED: then somebody else has it
-            and assignment.uuid not in snap.migrated
             and intent is not None
             and intent.kind is IntentKind.START
             and mark is not None
@@ -206,14 +242,4 @@ def may_start(snap: Snapshot, held: Held | None, node: str, seen: Known | Absent
     view = snap.views.get(node)
     if end is not None and view is not None and end.session == view.session and end.detail != "migrated":
         return Leave(f"its end on {node} was witnessed ({end.detail})")
-    if assignment.uuid in snap.migrated:
-        return Deferred(
-            Reason.RUNS_ELSEWHERE,
-            "a migration of this domain was seen and its end was not: it may run on another host",
-            command=f"domctl resolve {assignment.name} -n {assignment.namespace} --keep NODE",
-        )
-    absent = absent_everywhere(snap, held, node)
-    if isinstance(absent, Deferred):
-        return absent
-    unread = f"; not read: {', '.join(absent.unread)}" if absent.unread else ""
-    return Leave(f"read as absent everywhere, twice: {', '.join(absent.read)}{unread}")
+    return None

@@ -83,6 +83,7 @@ def _unfit(snap: Snapshot, demand: Demand, stored: StoredNode, view: NodeView) -
     taken_by = snap.names.get(name, {}).get(demand.name, demand.uuid)
     free = _free(snap, spec, view, name)
     filters = (
+        (stored.node.metadata.deletion_timestamp is not UNSET, "is being deleted"),
         (spec.observe_only is True, "is observeOnly"),
         (spec.unschedulable is True, "is unschedulable"),
         (not isinstance(spec.taints, UnsetType) and bool(spec.taints), "has a NoSchedule taint"),

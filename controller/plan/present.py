@@ -11,7 +11,7 @@ from msgspec import UnsetType
 from controller.model import Rule
 from controller.plan import actions
 from controller.plan.case import Case
-from controller.plan.evidence import Absent, Known, Leave, Unknown, may_start, quiet
+from controller.plan.evidence import Absent, Known, Unknown, may_start, quiet
 from controller.plan.place import allows
 from controller.plan.snapshot import Ladder, Sighting
 from controller.plan.types import Action, Deferred, Reason, Situation, Verdict
@@ -56,8 +56,8 @@ def take_down(case: Case, node: str, seen: Sighting, why: str) -> Answer:
         )
     rung = rungs[step]
     if rung.method == "destroy" or seen.record.state == "crashed":
-        return _after_backoff(case) or actions.destroy(case, node, step, why)
-    return _after_backoff(case) or actions.shutdown(case, node, StopMethod(rung.method), step, why)
+        return actions.destroy(case, node, step, why)
+    return actions.shutdown(case, node, StopMethod(rung.method), step, why)
 
 
 def _rung_timeout_s(timeout: int | UnsetType) -> float:
@@ -70,14 +70,6 @@ def _waiting(ladder: Ladder, method: str, left_s: float) -> Deferred:
         f"asked to stop by {method}, step {ladder.step + 1}; the next step in {left_s:.0f} s",
         retry_after_s=left_s,
     )
-
-
-def _after_backoff(case: Case) -> Deferred | None:
-    failed = case.snap.backoffs.get(case.uuid)
-    if failed is None or failed.until <= case.snap.now:
-        return None
-    left_s = failed.until - case.snap.now
-    return Deferred(Reason.BACKING_OFF, f"{failed.message}; tried {failed.count} times", retry_after_s=left_s)
 
 
 def _stalled(case: Case) -> Deferred | None:
@@ -109,7 +101,7 @@ def active(case: Case, seen: Sighting) -> Answer:
         return repair
     live = seen.detail.live_mark
     if live is None or live.epoch != case.assignment.epoch or live.uuid != case.uuid:
-        return _after_backoff(case) or actions.mark(case, "its running copy lacks the current mark")
+        return actions.mark(case, "its running copy lacks the current mark")
     misplaced = _misplaced(case)
     if misplaced:
         return Deferred(
@@ -125,13 +117,11 @@ def active(case: Case, seen: Sighting) -> Answer:
 def _repair_definition(case: Case, seen: Sighting) -> Action | Deferred | None:
     """Bring the persistent definition, its mark and its autostart flag in line."""
     if seen.detail.autostart:
-        return _after_backoff(case) or actions.clear_autostart(
-            case, "autostart would start it behind domctl's back"
-        )
+        return actions.clear_autostart(case, "autostart would start it behind domctl's back")
     why = _definition_lacks(case, seen)
     if not why:
         return None
-    return _stalled(case) or _after_backoff(case) or actions.define(case, case.node, why)
+    return _stalled(case) or actions.define(case, case.node, why)
 
 
 def _definition_lacks(case: Case, seen: Sighting) -> str:
@@ -182,7 +172,7 @@ def _move_away(case: Case, why: str) -> Answer:
             f"{case.node} does not fit any more ({why}), but {', '.join(disks)} are on its own storage",
             command="set source.shared of these disks to true if every node reaches them",
         )
-    hold = quiet(case.snap, (case.node,)) or _after_backoff(case)
+    hold = quiet(case.snap, (case.node,))
     return hold or actions.revoke(case, case.node, f"moves: {why}")
 
 
@@ -195,17 +185,20 @@ def missing_at_home(case: Case) -> Answer:
         return late or actions.release(case, case.node, Rule.ABSENT, why, vanished=True)
     if case.wanted == "shutoff":
         why = "its definition vanished"
-        return _stalled(case) or _after_backoff(case) or actions.define(case, case.node, why)
+        return _stalled(case) or actions.define(case, case.node, why)
     return _start(case, Absent(), None)
 
 
 def _start(case: Case, home: Known | Absent | Unknown, seen: Sighting | None) -> Answer:
     assert not isinstance(home, Unknown)
-    hold = _stalled(case) or _policy(case, seen) or _after_backoff(case) or _crash_loop(case)
+    hold = _stalled(case) or _policy(case, seen) or _crash_loop(case)
     if hold is not None:
         return hold
     leave = may_start(case.snap, case.held, case.node, home)
-    return actions.start(case, case.node, leave.basis) if isinstance(leave, Leave) else leave
+    if isinstance(leave, Deferred):
+        return leave
+    action = actions.start(case, case.node, leave.basis)
+    return actions.consuming(action, None) if leave.vouched else action
 
 
 def _policy(case: Case, seen: Sighting | None) -> Deferred | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from controller.model import IntentKind, Rule
 from controller.plan import actions
 from controller.plan.case import Case
-from controller.plan.evidence import Absent, Known, Unknown, absent_everywhere, observe, quiet, unreachable
+from controller.plan.evidence import Absent, Known, Unknown, absent_everywhere, observe, quiet
 from controller.plan.place import Demand, place
 from controller.plan.present import active, inactive, missing_at_home, take_down
 from controller.plan.snapshot import Backoff
@@ -74,22 +74,48 @@ def epoch_ahead(case: Case) -> Answer:
     return None
 
 
+def postcopy(case: Case) -> Answer:
+    """Memory is on both sides: neither copy is whole, and resuming or ending either may lose the guest."""
+    for node, seen in sorted(case.all_sightings.items()):
+        if seen.record.reason.startswith("postcopy"):
+            return Deferred(
+                Reason.POSTCOPY,
+                f"a post-copy migration that domctl did not start is under way or failed on {node}",
+                command="end it by hand; neither side is touched",
+                relist=tuple(case.all_sightings),
+                retry_after_s=10.0,
+            )
+    return None
+
+
 def keep_one(case: Case) -> Answer:
-    """`domctl resolve --keep NODE`: the operator names the copy that stays."""
+    """`domctl resolve --keep NODE`: the operator names the copy that stays. Acted on only while both sides
+    are read, the kept one later than the other was seen; used up once no other copy is active."""
     decision = case.snap.resolutions.get(case.uuid)
     if decision is None or not decision.keep or case.held is None:
         return None
-    kept = case.all_sightings.get(decision.keep)
-    if kept is None or not kept.active:
+    kept = observe(case.snap, case.uuid, decision.keep)
+    if not isinstance(kept, Known) or not kept.sighting.active:
         return None
     if case.node != decision.keep:
         return actions.reassign(case, decision.keep, f"{decision.by} resolved: keep it on {decision.keep}")
-    for node in case.active_on:
-        if node != decision.keep:
-            late = quiet(case.snap, (node,))
-            why = f"{decision.by} resolved: keep the one on {case.node}"
-            return late or actions.destroy(case, node, 0, why)
-    return None
+    others = [n for n in case.active_on if n != decision.keep]
+    for node in others:
+        seen = observe(case.snap, case.uuid, node)
+        if isinstance(seen, Unknown):
+            return seen.deferred
+        if case.snap.nodes[node].node.spec.observe_only is True:
+            return _observe_only(node)
+        if kept.sighting.seen_at <= case.all_sightings[node].since:
+            return Deferred(
+                Reason.READING_ALL_NODES,
+                f"reading {decision.keep} once more before {node} is cleared",
+                relist=(decision.keep, node),
+                retry_after_s=1.0,
+            )
+        why = f"{decision.by} resolved: keep the one on {case.node}"
+        return quiet(case.snap, (node,)) or actions.destroy(case, node, 0, why)
+    return actions.used_up(case, f"only the copy on {decision.keep} is active")
 
 
 def duplicate(case: Case) -> Answer:
@@ -188,9 +214,11 @@ def returned(case: Case) -> Answer:
         if proof.rule not in (Rule.CONFIRMED_DEAD, Rule.RESOLVED) or proof.node in case.assignment.candidates:
             continue
         seen = observe(case.snap, case.uuid, proof.node)
-        unused = not case.assignment.candidates
-        if isinstance(seen, Known) or (unused and isinstance(seen, Absent)):
+        used = bool(case.assignment.candidates)
+        if isinstance(seen, Known) or (not used and isinstance(seen, Absent)):
             return actions.reclaim(case, proof.node, f"node {proof.node} answers again")
+        if isinstance(seen, Absent):
+            return actions.drop_proof(case, proof.node, f"node {proof.node} answers, and does not have it")
     return None
 
 
@@ -199,14 +227,10 @@ def deleting(case: Case) -> Answer:
         return None
     if case.held is None:
         return actions.finish(case, "deleted before it was placed")
-    stored = case.stored
-    if (
-        stored is not None
-        and effective_deletion_policy(stored.domain.spec) == "Orphan"
-        and isinstance(case.own, Known)
-        and not case.others
-    ):
-        return actions.hand_back(case, "deletionPolicy is Orphan")
+    if case.stored is not None and effective_deletion_policy(case.stored.domain.spec) == "Orphan":
+        orphaned = _orphan(case)
+        if orphaned is not None:
+            return orphaned
     for node in sorted(case.all_sightings):
         seen = observe(case.snap, case.uuid, node)
         if isinstance(seen, Unknown):
@@ -214,6 +238,22 @@ def deleting(case: Case) -> Answer:
         if isinstance(seen, Known):
             return _remove(case, node)
     return _remove_unseen(case)
+
+
+def _orphan(case: Case) -> Answer:
+    """Hand it back as it is. With a copy anywhere else nothing is taken away: the user asked to keep it."""
+    if not case.all_sightings:
+        return None
+    if case.others:
+        nodes = ", ".join(sorted(case.all_sightings))
+        return Deferred(
+            Reason.ORPHAN_COPIES,
+            f"deletionPolicy is Orphan, and it is on {nodes}: domctl does not choose which one to hand back",
+            command="undefine the copies that should go, or set deletionPolicy to Delete",
+        )
+    if isinstance(case.own, Unknown):
+        return _dead_or(case, case.node, case.own.deferred)
+    return actions.hand_back(case, "deletionPolicy is Orphan")
 
 
 def _remove(case: Case, node: str) -> Answer:
@@ -250,7 +290,16 @@ def _remove_unseen(case: Case) -> Answer:
 
 def _dead_or(case: Case, node: str, deferred: Deferred) -> Answer:
     """A node that cannot be read: an operator's word releases it, else the case is held."""
+    if deferred.reason is Reason.NODES_CONNECTING:
+        return deferred  # nobody has tried it yet
     if node in case.snap.dead:
+        last = case.snap.sightings.get(case.uuid, {}).get(node)
+        if last is not None and last.detail.autostart:
+            return Deferred(
+                Reason.AUTOSTART_ON_DEAD_NODE,
+                f"its definition on {node} had autostart set: it would start by itself if the host came back",
+                command=f"make sure that {node} never boots again, or clear its autostart links",
+            )
         return quiet(case.snap, ()) or actions.release(
             case, node, Rule.CONFIRMED_DEAD, f"node {node} was confirmed dead", vanished=False
         )
@@ -282,15 +331,14 @@ def unplaced(case: Case) -> Answer:
     if case.held is not None and case.assignment.candidates:
         return None
     assert case.stored is not None
+    if case.held is not None and case.node in case.all_sightings:
+        return actions.reclaim(case, case.node, f"it is on {case.node} again")
     if case.others:
         return None
     if case.held is not None and case.assignment.started and any(p.vanished for p in case.assignment.proofs):
         absent = absent_everywhere(case.snap, case.held, case.node)
         if isinstance(absent, Deferred):
             return absent
-    stalled = case.snap.backoffs.get(case.uuid)
-    if stalled is not None and stalled.until > case.snap.now:
-        return Deferred(Reason.BACKING_OFF, stalled.message, retry_after_s=stalled.until - case.snap.now)
     pinned = _storage_pin(case)
     if pinned is not None:
         return pinned
@@ -339,9 +387,7 @@ def elsewhere(case: Case) -> Answer:
 def home_unknown(case: Case) -> Answer:
     if not isinstance(case.own, Unknown) or case.node not in case.assignment.candidates:
         return None
-    if case.node in case.snap.dead:
-        return _dead_or(case, case.node, unreachable(case.snap, case.node))
-    return case.own.deferred
+    return _dead_or(case, case.node, case.own.deferred)
 
 
 def home_observe_only(case: Case) -> Answer:
@@ -406,6 +452,7 @@ RULES: tuple[PlanRule, ...] = (
     PlanRule(Situation.FOREIGN, "two clusters managing one host must not fight over a domain", foreign_mark),
     PlanRule(Situation.HELD, "a mark from the future says that etcd was restored", epoch_ahead),
     PlanRule(Situation.UNKNOWN, "acting twice on one observation repeats the action", own_change_pending),
+    PlanRule(Situation.MIGRATING, "after post-copy no side is whole", postcopy),
     PlanRule(Situation.DUPLICATE, "an operator said which copy stays", keep_one),
     PlanRule(Situation.DUPLICATE, "two guests on one disk: destroying the wrong one loses data", duplicate),
     PlanRule(Situation.STOPPED, "a daemon that dies within create() leaves it paused", interrupted_start),
@@ -440,6 +487,18 @@ NEED_ASSIGNMENT = frozenset(
 )
 
 
+def _paused(case: Case) -> Deferred | None:
+    """After a failure nothing is tried for this domain, whatever it is, before its pause is over."""
+    failed = case.snap.backoffs.get(case.uuid)
+    if failed is None or failed.until <= case.snap.now:
+        return None
+    return Deferred(
+        Reason.BACKING_OFF,
+        f"{failed.message}; tried {failed.count} times",
+        retry_after_s=failed.until - case.snap.now,
+    )
+
+
 def judge(case: Case) -> Verdict:
     """Apply the table. The last rules cover everything that is left, so every case ends in a verdict (L4)."""
     if case.held is None and case.stored is None and case.uuid not in case.snap.unreadable:
@@ -450,6 +509,8 @@ def judge(case: Case) -> Verdict:
         answer = rule.apply(case)
         if isinstance(answer, Verdict):
             return answer
+        if isinstance(answer, Action):
+            answer = _paused(case) or answer
         if isinstance(answer, Action):
             return Verdict(rule.situation, action=answer)
         if isinstance(answer, Deferred):

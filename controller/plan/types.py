@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-from controller.model import Assignment
+from controller.model import Assignment, Decision
 from drivers.hypervisor import Mark, StopMethod
 
 
@@ -69,6 +69,10 @@ class Reason(enum.StrEnum):
     SUSPENDED = "Suspended"
     STARTING_UP = "StartingUp"
     STUCK_START = "StuckStart"
+    POSTCOPY = "PostCopy"
+    ORPHAN_COPIES = "OrphanCopies"
+    AUTOSTART_ON_DEAD_NODE = "AutostartOnDeadNode"
+    INTERNAL = "InternalError"
     SHUTTING_DOWN = "ShuttingDown"
     SHUTDOWN_IGNORED = "ShutdownIgnored"
     MUST_STOP_TO_MOVE = "MustStopToMove"
@@ -95,6 +99,10 @@ STALLING = frozenset(
         Reason.CRASHED_PRESERVED,
         Reason.SHUTDOWN_IGNORED,
         Reason.STUCK_START,
+        Reason.POSTCOPY,
+        Reason.ORPHAN_COPIES,
+        Reason.AUTOSTART_ON_DEAD_NODE,
+        Reason.INTERNAL,
         Reason.MUST_STOP_TO_MOVE,
         Reason.PINNED_BY_STORAGE,
     }
@@ -135,7 +143,8 @@ class Action:
     """One mutation, fully determined. `before_revision` is the assignment's (0: there is none), and
     `object_revision` the object's (0: none): the first transaction holds only if both still stand.
     `after`: the assignment as it is recorded before anything is sent (None: it is removed). `proved`: the
-    assignment once the last step has proved what it should (revoke). `reserve`: MACs to be taken."""
+    assignment once the last step has proved what it should (revoke). `reserve`: MACs to be taken.
+    `consumes`: it acts on an operator's resolution, of which only `left` stands afterwards."""
 
     kind: ActionKind
     uuid: str
@@ -155,6 +164,8 @@ class Action:
     release_macs: tuple[str, ...] = ()
     quarantine: bool = False
     dead_proofs: tuple[str, ...] = ()
+    consumes: bool = False
+    left: Decision | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
+import msgspec
 import pytest
 
 from controller.model import IntentKind, Proof, Rule
 from controller.plan import plan
-from controller.plan.snapshot import Backoff, Ladder, Policy, Restarts, Stall
+from controller.plan.snapshot import Backoff, Ladder, NodeView, Policy, Restarts, Stall, StoredNode
 from controller.plan.types import ActionKind, Reason, Situation
 from specs.mark import Mark
 from tests.unit.plancase import CLUSTER, NOW, UUID, Cluster
@@ -22,14 +23,6 @@ def two_nodes() -> Cluster:
 
 def running_on_a(**spec: object) -> Cluster:
     return two_nodes().domain(**spec).assigned("a").seen("a")
-
-
-def settled(cluster: Cluster, node: str = "a") -> Cluster:
-    """The assignment's digest is the spec's, as after a start."""
-    held = cluster.assignments[UUID]
-    return cluster.assigned(
-        node, **{f: getattr(held.assignment, f) for f in ("epoch", "candidates", "stopped")}
-    )
 
 
 def expect_action(cluster: Cluster, kind: ActionKind, node: str = "a", uuid: str = UUID) -> None:
@@ -554,3 +547,94 @@ def test_the_full_read_waits_for_the_quiet_time() -> None:
     cluster = two_nodes().domain().assigned("a")
     cluster.resigned = False
     expect_hold(cluster, Reason.QUIET_TIME)
+
+
+# --- what a hostile review found
+
+
+def test_a_domain_that_is_back_on_its_last_node_is_not_placed_elsewhere() -> None:
+    """R1 was proved, nothing fitted, and an admin defined it again where it was."""
+    proof = Proof(node="a", rule=Rule.REVOKED, epoch=4, at="now")
+    for state, why in (("running", "booted"), ("shutoff", "unknown")):
+        cluster = two_nodes().domain(placement={"node": "b"}).assigned("a", candidates=(), proofs=(proof,))
+        action = cluster.seen("a", state, why).verdict().action
+        assert action is not None and action.after is not None
+        assert (action.kind, action.after.candidates) == (ActionKind.RECORD, ("a",))
+
+
+def test_what_was_last_seen_on_a_dead_node_is_no_duplicate() -> None:
+    proof = Proof(node="a", rule=Rule.CONFIRMED_DEAD, epoch=3, at="now")
+    cluster = two_nodes().domain().assigned("b", proofs=(proof,)).seen("a").seen("b").silent("a")
+    assert cluster.verdict().situation is Situation.CONVERGED
+
+
+def test_keeping_a_copy_needs_both_sides_to_be_read() -> None:
+    cluster = running_on_a().seen("b").silent("a").resolved(keep="a")
+    assert cluster.verdict().action is None
+
+
+def test_a_resolution_is_used_up_once_only_the_kept_copy_is_active() -> None:
+    action = running_on_a().resolved(keep="a").verdict().action
+    assert action is not None and action.consumes and action.left is None
+
+
+def test_a_word_that_a_domain_is_not_on_a_node_is_used_once() -> None:
+    cluster = two_nodes().domain().assigned("a", candidates=("a", "b")).seen("a").silent("b")
+    action = cluster.resolved(not_on=("b",)).verdict().action
+    assert action is not None and action.kind is ActionKind.RELEASE and action.consumes
+
+
+def test_after_a_failure_nothing_at_all_is_tried_before_its_pause_is_over() -> None:
+    cluster = two_nodes().domain(meta=DELETED).assigned("a").seen("a", "shutoff", "saved")
+    expect_hold(cluster.given(backoffs={UUID: Backoff(2, NOW + 2, "managed save")}), Reason.BACKING_OFF)
+
+
+def test_a_proof_of_death_ends_when_the_node_answers_without_the_domain() -> None:
+    proof = Proof(node="a", rule=Rule.CONFIRMED_DEAD, epoch=3, at="now")
+    action = two_nodes().domain().assigned("b", proofs=(proof,)).seen("b").verdict().action
+    assert action is not None and action.after is not None and action.after.proofs == ()
+
+
+def test_orphaning_never_stops_a_domain_that_has_copies() -> None:
+    cluster = two_nodes().domain(meta=DELETED, deletionPolicy="Orphan").assigned("a")
+    expect_hold(cluster.seen("a").seen("b", "shutoff", "unknown"), Reason.ORPHAN_COPIES)
+
+
+def test_a_migration_that_was_seen_outranks_how_the_domain_ended_at_home() -> None:
+    cluster = two_nodes().domain().assigned("a").seen("a", "shutoff", "failed").given(migrated={UUID})
+    expect_hold(cluster, Reason.RUNS_ELSEWHERE)
+    expect_action(cluster.resolved(keep="a"), ActionKind.START)
+
+
+def test_a_proof_that_proved_nothing_is_not_mended_by_a_new_home() -> None:
+    """Safety §3: I22 governs starts elsewhere, too."""
+    proof = Proof(node="b", rule=Rule.REVOKED, epoch=3, at="now", vanished=True)
+    cluster = two_nodes().domain().assigned("a", proofs=(proof,)).seen("a", "shutoff", "failed")
+    expect_hold(cluster.given(signs={UUID: 994.0}), Reason.READING_ALL_NODES)
+
+
+def test_a_terminating_node_gets_nothing_new() -> None:
+    cluster = Cluster().node("a").node("b").domain()
+    node = cluster.nodes["a"].node
+    meta = msgspec.structs.replace(node.metadata, deletion_timestamp="2026-01-01T00:00:00Z")
+    cluster.nodes["a"] = StoredNode(msgspec.structs.replace(node, metadata=meta), 1)
+    expect_action(cluster, ActionKind.START, "b")
+
+
+@pytest.mark.parametrize("reason", ["postcopy", "postcopy-failed"])
+def test_neither_side_of_a_post_copy_is_touched(reason: str) -> None:
+    cluster = two_nodes().domain(state="shutoff").assigned("a").seen("a", "paused", reason, active=True)
+    expect_hold(cluster, Reason.POSTCOPY)
+
+
+def test_a_node_that_was_not_tried_yet_is_not_dead_by_an_old_word() -> None:
+    cluster = running_on_a().dead("a")
+    cluster.views["a"] = NodeView()
+    expect_hold(cluster, Reason.NODES_CONNECTING)
+
+
+def test_a_domain_that_cannot_be_planned_keeps_no_other_from_it() -> None:
+    cluster = two_nodes().domain(memory="lots").domain(OTHER, "other")
+    verdicts = plan(cluster.snapshot(), [UUID, OTHER])
+    assert verdicts[UUID].deferred is not None and verdicts[UUID].deferred.reason is Reason.INTERNAL
+    assert verdicts[OTHER].action is not None
