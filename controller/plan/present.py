@@ -183,10 +183,27 @@ def missing_at_home(case: Case) -> Answer:
         why = f"it vanished, and its place does not fit: {misplaced}"
         late = quiet(case.snap, (case.node,))
         return late or actions.release(case, case.node, Rule.ABSENT, why, vanished=True)
+    taken = _name_taken(case)
+    if taken is not None:
+        return taken
     if case.wanted == "shutoff":
         why = "its definition vanished"
         return _stalled(case) or actions.define(case, case.node, why)
     return _start(case, Absent(), None)
+
+
+def _name_taken(case: Case) -> Deferred | None:
+    """libvirt has one domain of a name: a foreign one in the place of ours is left alone."""
+    name = case.assignment.libvirt_name
+    holder = case.snap.names.get(case.node, {}).get(name, case.uuid)
+    if holder == case.uuid:
+        return None
+    return Deferred(
+        Reason.NAME_TAKEN,
+        f"{case.node} has another domain named {name}, {holder}, which is not domctl's and is left alone",
+        command=f"rename or undefine {holder} on {case.node}",
+        retry_after_s=5.0,
+    )
 
 
 def _start(case: Case, home: Known | Absent | Unknown, seen: Sighting | None) -> Answer:

@@ -98,6 +98,14 @@ def test_a_foreign_domain_of_the_same_name_keeps_its_node_out() -> None:
     assert verdict.deferred is not None and "another domain named web" in verdict.deferred.message
 
 
+def test_a_foreign_domain_in_the_place_of_ours_is_left_alone() -> None:
+    cluster = two_nodes().domain().assigned("a").witnessed("a", "destroyed").seen("a")
+    cluster.sightings = {OTHER: cluster.sightings[UUID]}
+    verdict = cluster.verdict()
+    assert verdict.deferred is not None and verdict.deferred.reason is Reason.NAME_TAKEN
+    assert OTHER in verdict.deferred.message
+
+
 def test_a_uuid_that_is_in_use_already_is_not_taken_over() -> None:
     expect_hold(two_nodes().domain().seen("a"), Reason.UUID_IN_USE)
 
