@@ -18,8 +18,8 @@ reconnects or decides: that is the controller's.
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
-import threading
 import time
 import weakref
 from collections.abc import Callable
@@ -29,6 +29,7 @@ from drivers.errors import HostFailed, HypervisorError, SpecRejected, Unreachabl
 from drivers.hypervisor import EventSink, Target
 from drivers.libvirt.capabilities import DRIVERS
 from drivers.libvirt.events import Feed
+from drivers.libvirt.lane import start_thread
 from drivers.libvirt.loop import SWITCH_INTERVAL_S, native_loop
 from drivers.libvirt.opening import Opened, Opening
 from drivers.libvirt.session import CallMeter, Deadlines, LibvirtSession, Surroundings
@@ -37,17 +38,19 @@ from specs.uri import ParsedUri, UriNotAllowed, parse_uri
 
 __all__ = ["CallMeter", "Deadlines", "LibvirtHypervisor", "LibvirtSession"]
 
+_CLOSED = "the driver is closed"
 _FREE_EVERY_S = 0.25
 _FREE_ATTEMPTS = 20
 
 
 @dataclass(slots=True, eq=False)
 class _Attempt:
-    """An opening under way. `ended`: its thread is gone."""
+    """An opening under way. `ended`: its thread is gone; `abandoned`: nobody waits for it."""
 
     opening: Opening
     future: asyncio.Future[Opened | HypervisorError]
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    abandoned: bool = False
 
 
 def _no_meter(_node: str, _call: str, _result: str, _seconds: float) -> None:
@@ -69,6 +72,7 @@ class LibvirtHypervisor:
         self._clock = clock
         self._deadlines = deadlines or Deadlines()
         self._meter = meter
+        self._closed = False
         self._sockets = Sockets()
         self._attempts: dict[object, _Attempt] = {}
         self._sessions: weakref.WeakSet[LibvirtSession] = weakref.WeakSet()
@@ -77,7 +81,7 @@ class LibvirtHypervisor:
     @property
     def lost_threads(self) -> int:
         """Threads that libvirt has not let go of though nobody waits for them any more."""
-        openings = sum(attempt.future.cancelled() for attempt in self._attempts.values())
+        openings = sum(attempt.abandoned for attempt in self._attempts.values())
         return openings + sum(session.overdue_calls for session in self._sessions)
 
     @property
@@ -92,15 +96,17 @@ class LibvirtHypervisor:
         opening = Opening(target, uri, feed, self._sockets)
         attempt = _Attempt(opening, loop.create_future())
         started_at = self._clock()
+        answer: Opened | HypervisorError | None = None
         try:
             async with asyncio.timeout(self._deadlines.open_s):
                 answer = await self._run(_address(uri), attempt)
         except TimeoutError:
             limit = f"{self._deadlines.open_s:g} s"
             answer = Unreachable(f"{uri.text}: no connection within {limit}, {opening.phase}")
+            self._discard(attempt)
         finally:
-            if not attempt.future.done() or attempt.future.cancelled():
-                self._give_up(attempt)
+            if answer is None:  # cancelled
+                self._discard(attempt)
         result = type(answer).__name__ if isinstance(answer, HypervisorError) else "done"
         self._meter(target.node, "open", result, self._clock() - started_at)
         if isinstance(answer, HypervisorError):
@@ -113,9 +119,11 @@ class LibvirtHypervisor:
 
     async def close(self) -> None:
         """Close every session and give up every opening. Bounded."""
-        for attempt in self._attempts.values():
-            attempt.future.cancel()
-            attempt.opening.abandon()
+        self._closed = True
+        for attempt in list(self._attempts.values()):
+            if not attempt.future.done():
+                attempt.future.set_result(Unreachable(_CLOSED))
+            self._abandon(attempt)
         await asyncio.gather(*(session.close() for session in list(self._sessions)))
         for task in self._freeing:
             task.cancel()
@@ -124,6 +132,8 @@ class LibvirtHypervisor:
     async def _run(self, address: object, attempt: _Attempt) -> Opened | HypervisorError:
         while (other := self._attempts.get(address)) is not None:
             await other.ended.wait()
+        if self._closed:
+            return Unreachable(_CLOSED)
         self._attempts[address] = attempt
         loop = asyncio.get_running_loop()
 
@@ -137,7 +147,8 @@ class LibvirtHypervisor:
                 except RuntimeError:  # the loop is closed
                     _dismantle(answer)
 
-        threading.Thread(target=thread, name="libvirt-open", daemon=True).start()
+        if not start_thread("libvirt-open", thread):
+            self._ended(address, attempt, Unreachable("the system has no thread to open it in"))
         return await attempt.future
 
     def _ended(self, address: object, attempt: _Attempt, answer: Opened | HypervisorError) -> None:
@@ -146,14 +157,23 @@ class LibvirtHypervisor:
         if not attempt.future.done():
             attempt.future.set_result(answer)
         else:  # too late: nobody waits
-            threading.Thread(target=_dismantle, args=(answer,), name="libvirt-close", daemon=True).start()
+            start_thread("libvirt-close", functools.partial(_dismantle, answer))
 
-    def _give_up(self, attempt: _Attempt) -> None:
+    def _discard(self, attempt: _Attempt) -> None:
+        """Nobody wants what comes, or came a moment too late, of this attempt."""
         attempt.future.cancel()
-        if attempt in self._attempts.values():  # else it never began
-            task = asyncio.create_task(_free(attempt))
-            self._freeing.add(task)
-            task.add_done_callback(self._freeing.discard)
+        if attempt.future.cancelled():
+            self._abandon(attempt)
+        else:
+            start_thread("libvirt-close", functools.partial(_dismantle, attempt.future.result()))
+
+    def _abandon(self, attempt: _Attempt) -> None:
+        if attempt.abandoned or attempt not in self._attempts.values():  # or it never began
+            return
+        attempt.abandoned = True
+        task = asyncio.create_task(_free(attempt))
+        self._freeing.add(task)
+        task.add_done_callback(self._freeing.discard)
 
 
 async def _free(attempt: _Attempt) -> None:

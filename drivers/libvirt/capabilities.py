@@ -25,7 +25,9 @@ GUEST_AGENT = 2
 @dataclass(frozen=True, slots=True)
 class Driver:
     """One row. `one_world`: the state of the host lives in the connection itself, so that a session has
-    only one. `shutdown_flags`: how each method is asked for; a method that is missing is unsupported."""
+    only one. `memory_is_usage`: virDomainGetInfo's current memory is what a running domain uses at the
+    moment, not what it is given. `shutdown_flags`: how each method is asked for; a method that is missing
+    is unsupported."""
 
     bulk_stats: bool
     managed_save: bool
@@ -34,6 +36,7 @@ class Driver:
     undefine: frozenset[str]
     raced_create_undefine: bool
     one_world: bool = False
+    memory_is_usage: bool = False
     shutdown_flags: dict[StopMethod, int] = field(default_factory=dict)
 
 
@@ -54,6 +57,7 @@ DRIVERS = {
         snapshots=False,
         undefine=frozenset(),
         raced_create_undefine=True,
+        memory_is_usage=True,
         shutdown_flags={StopMethod.ACPI: DEFAULT},  # asks the container's init, by initctl or a signal
     ),
     "test": Driver(

@@ -48,7 +48,8 @@ class Gate:
 
 
 class DeadlinePassed(Exception):
-    """No answer in time. `started` tells whether the call had a thread at all."""
+    """No answer in time. `started` tells whether the call had a thread at all (there is none when the
+    slots stay taken, nor when the system has no more of them)."""
 
     def __init__(self, *, started: bool) -> None:
         super().__init__()
@@ -61,6 +62,15 @@ class _Job(Generic[T]):
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[T]
     overdue: bool = False
+
+
+def start_thread(name: str, work: Callable[[], None]) -> bool:
+    """A daemon thread; False when the system has none to give."""
+    try:
+        threading.Thread(target=work, name=name, daemon=True).start()
+    except RuntimeError:
+        return False
+    return True
 
 
 class Lane:
@@ -101,8 +111,10 @@ class Lane:
             await self._free.acquire()  # returns without waiting
         loop = asyncio.get_running_loop()
         job: _Job[T] = _Job(work, loop, loop.create_future())
+        if not self._submit(job):
+            self._free.release()
+            raise DeadlinePassed(started=False)
         self._in_flight += 1
-        self._submit(job)
         try:
             async with asyncio.timeout(deadline_s):
                 return await job.future
@@ -118,14 +130,15 @@ class Lane:
         except TimeoutError:
             raise DeadlinePassed(started=False) from None
 
-    def _submit(self, job: _Job[T]) -> None:
+    def _submit(self, job: _Job[T]) -> bool:
         with self._lock:
-            spawn = self._idle == 0
-            if not spawn:
+            waiting = self._idle > 0
+            if waiting:
                 self._idle -= 1
+        if not waiting and not start_thread(self._name, self._work):
+            return False
         self._jobs.put(job)  # type: ignore[arg-type]
-        if spawn:
-            threading.Thread(target=self._work, name=self._name, daemon=True).start()
+        return True
 
     def _work(self) -> None:
         while True:

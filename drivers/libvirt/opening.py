@@ -66,7 +66,7 @@ class Opening:
         self._abandoned = False
         self._links: list[Link] = []
         self._start: int | None = None  # while libvirt is opening a socket: where to look for it
-        self.phase = "starting"
+        self.phase = "waiting for an earlier attempt to end"
 
     def run(self) -> Opened | HypervisorError:
         """Blocking. What was opened is closed again unless it is handed over."""

@@ -84,7 +84,7 @@ def _read_once(raw: Any, driver: Driver, clock: Clock, uuid: str) -> Detail:
     persistent = bool(domain.isPersistent())
     config_xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE) if persistent else None
     live_xml = domain.XMLDesc(0) if record.active else None
-    _, _, memory_kib, vcpus, _ = domain.info()
+    _, most_kib, now_kib, vcpus, _ = domain.info()
     return Detail(
         record=record,
         sent_at=sent_at,
@@ -96,6 +96,6 @@ def _read_once(raw: Any, driver: Driver, clock: Clock, uuid: str) -> Detail:
         config_mark=None if config_xml is None else find(config_xml),
         live_mark=None if live_xml is None else find(live_xml),
         vcpus=vcpus,
-        memory_bytes=memory_kib * _KIB,
+        memory_bytes=(most_kib if driver.memory_is_usage else now_kib) * _KIB,
         snapshots=domain.snapshotNum() if driver.snapshots else 0,
     )

@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -53,7 +52,7 @@ from drivers.libvirt import capabilities as table
 from drivers.libvirt.errors import outcome
 from drivers.libvirt.events import Feed
 from drivers.libvirt.facts import read_facts
-from drivers.libvirt.lane import DeadlinePassed, Gate
+from drivers.libvirt.lane import DeadlinePassed, Gate, start_thread
 from drivers.libvirt.link import Link, attempt
 from drivers.libvirt.opening import Opened
 from drivers.libvirt.reads import Clock, read_detail, read_listing
@@ -331,9 +330,10 @@ class LibvirtSession:
             loop.call_later(self._given.deadlines.close_s, self._sever)
         else:
             self._sever()
-        threading.Thread(
-            target=_dismantle, args=(self._links, loop, self._dismantled), name="libvirt-close", daemon=True
-        ).start()
+        dismantle = functools.partial(_dismantle, self._links, loop, self._dismantled)
+        if not start_thread("libvirt-close", dismantle):
+            self._sever()  # after which it does not block
+            dismantle()
 
     def _sever(self) -> None:
         for link in self._links:

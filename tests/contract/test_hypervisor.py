@@ -318,6 +318,7 @@ async def test_the_detail_of_a_running_domain_has_both_documents(session: Sessio
     await started(session, world)
     detail = await session.detail(UUID)
     assert detail.record == Record(UUID, "one", State.RUNNING, "booted", active=True)
+    assert (detail.vcpus, detail.memory_bytes) == (1, MEMORY_BYTES)
     assert detail.config_xml is not None
     assert detail.live_xml is not None
     assert "id='" in detail.live_xml.splitlines()[0]
