@@ -1,7 +1,8 @@
 """The command line of the demo: options, leave to run, and an end that leaves nothing behind.
 
 The last line is for scripts: `demo: ok: …` with exit code 0 only when the hosts confirmed everything,
-else `demo: failed: …`. Exit codes: 0 verified; 1 not; 2 it cannot run here; 128 + n ended by signal n.
+else `demo: failed: …`. Exit codes: 0 verified; 1 not; 2 something is not installed;
+128 + n ended by signal n.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from types import FrameType
 
 from . import story
 from .screen import Screen
-from .stage import CHECKOUT, DOMCTL, DemoError, Interrupted, Stage, is_up, kubeconfig, recall
+from .stage import CHECKOUT, DOMCTL, DemoError, Interrupted, Stage, is_up, kubeconfig, recall, rootless
 
 BOOTSTRAP = CHECKOUT / "deploy" / "bootstrap"
 
@@ -25,7 +27,7 @@ def main(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     if args.env:
         return _print_environment()
-    if (code := _become_root(argv)) is not None:
+    if (code := _prepare(argv)) is not None:
         return code
     screen = Screen()
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -67,7 +69,7 @@ def _farewell(stage: Stage, screen: Screen, keep: bool) -> None:
     if not keep:
         screen.say("Everything it started is gone again; with --keep it stays, to play with.")
         return
-    screen.say("It stays up. To go on, as root:")
+    screen.say(f"It stays up. To go on{'' if rootless() else ', as root'}:")
     for line in stage.ways_on():
         screen.say(f"    {line}")
     screen.say("To end it:\n    ./deploy/demo --down")
@@ -94,20 +96,18 @@ def _down(screen: Screen) -> int:
     return 0
 
 
-def _become_root(argv: list[str]) -> int | None:
-    """None: go on, as root and with everything installed. The lab's namespaces need root."""
+def _prepare(argv: list[str]) -> int | None:
+    """None: go on, with everything installed; as root if that can be had, since hosts are more then."""
     done = subprocess.run([str(BOOTSTRAP)], stdin=subprocess.DEVNULL, check=False)
     if done.returncode != 0:
         print("demo: failed: deploy/bootstrap could not install what is needed")
         return 2
-    if os.geteuid() == 0:
-        return None
-    sudo = ["sudo", "-n", "--"]
-    if subprocess.run([*sudo, "true"], capture_output=True, check=False).returncode == 0:
-        os.execvp("sudo", [*sudo, str(CHECKOUT / "deploy" / "demo"), *argv])  # noqa: S606 - no shell is wanted
-    print("demo: failed: needs root, for hosts that are network and mount namespaces of their own.")
-    print("Run: sudo ./deploy/demo")
-    return 2
+    sudo = shutil.which("sudo")
+    if rootless() and sudo is not None:
+        command = [sudo, "-n", "--"]
+        if subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0:
+            os.execv(sudo, [*command, str(CHECKOUT / "deploy" / "demo"), *argv])  # noqa: S606
+    return None
 
 
 def _interrupt(signum: int, _frame: FrameType | None) -> None:

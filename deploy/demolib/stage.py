@@ -1,7 +1,8 @@
 """What the demo starts (a lab of hosts, `domctl serve` with its private etcd), and how all of it ends.
 
-A stage is a directory below /run; `.cache/demo` in the checkout names it as long as anything may be up, so
-`--down` finds it after a crash too. Processes are known by pid and start time, since pids come again.
+A stage is a directory below /run (without root: below /tmp). `.cache/demo` in the checkout names it as long
+as anything may be up, so `--down` finds it after a crash too. Processes are known by pid and start time,
+since pids come again.
 `down` may be called at any moment and more than once, and leaves nothing.
 """
 
@@ -57,19 +58,24 @@ class Stage:
 
     def __init__(self, screen: Screen, hosts: int, directory: Path | None = None) -> None:
         self._screen = screen
-        self._host_count = hosts
+        self.host_count = hosts
         self.hosts: tuple[Host, ...] = ()
         self.address = ""
         if directory is None:
-            directory = Path(tempfile.mkdtemp(prefix="domctl-demo-", dir="/run"))
+            base = "/tmp" if rootless() else "/run"  # noqa: S108 - short, for the paths of sockets
+            directory = Path(tempfile.mkdtemp(prefix="domctl-", dir=base))
             NOTE.parent.mkdir(exist_ok=True)
             NOTE.write_text(f"{directory}\n")
         self.directory = directory
-        self.lab_name = "demo-" + "".join(c if c.isalnum() else "x" for c in directory.name[12:].lower())
 
     @property
     def data_dir(self) -> Path:
         return self.directory / "data"
+
+    @property
+    def images(self) -> Path:
+        """Where disks of domains stand, as hosts see it. Hosts without root share this machine's files."""
+        return self.directory / "images" if rootless() else Path("/var/lib/libvirt/images")
 
     @property
     def log(self) -> Path:
@@ -78,13 +84,17 @@ class Stage:
     # --- up ---------------------------------------------------------------------------------------------
 
     def start_lab(self) -> None:
-        self.run([str(LAB), "up", "--name", self.lab_name, "--hosts", str(self._host_count)])
+        self.run(self.lab("up", "--hosts", str(self.host_count)))
         self.hosts = tuple(
             Host(f"lab-{host['number']}", host["name"], host["uri"]) for host in self.lab_status()
         )
 
+    def lab(self, verb: str, *args: str) -> list[str]:
+        """A command of the lab, whose hosts are called as their Nodes are: lab-1, lab-2, …"""
+        return [str(LAB), verb, "--dir", str(self.directory), "--name", "lab", *args]
+
     def lab_status(self) -> list[dict[str, Any]]:
-        text = self.run([str(LAB), "status", "--name", self.lab_name, "-o", "json"])
+        text = self.run(self.lab("status", "-o", "json"))
         return list(json.loads(text)["hosts"])
 
     def copy_guests(self) -> None:
@@ -92,8 +102,10 @@ class Stage:
         guests = self.directory / "guests"
         self.run([str(LAB), "guest", "--out", str(guests)])
         image = (guests / "tick.img").read_bytes()
+        if rootless():
+            self.images.mkdir()
         for host in self.hosts:
-            self.run_on(host, ["sh", "-c", "cat > /var/lib/libvirt/images/tick.img"], stdin=image)
+            self.run_on(host, ["sh", "-c", f"cat > {self.images}/tick.img"], stdin=image)
 
     def start_controller(self) -> None:
         self.address = f"127.0.0.1:{_free_port()}"
@@ -129,7 +141,7 @@ class Stage:
         return self.run([str(DOMCTL), *args], stdin=stdin.encode())
 
     def run_on(self, host: Host, command: list[str], stdin: bytes = b"") -> str:
-        return self.run([str(LAB), "exec", "--name", self.lab_name, host.name, "--", *command], stdin=stdin)
+        return self.run(self.lab("exec", host.name, "--", *command), stdin=stdin)
 
     def run(self, command: list[str], stdin: bytes = b"") -> str:
         """Stdout of a command. In a session of its own: a Ctrl-C is for the demo, which then ends it."""
@@ -170,7 +182,7 @@ class Stage:
         if pid is not None:
             _end_session(pid)
         subprocess.run(
-            [str(LAB), "down", "--name", self.lab_name],
+            self.lab("down"),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
@@ -179,6 +191,11 @@ class Stage:
         with suppress(FileNotFoundError):
             if NOTE.read_text().strip() == str(self.directory):
                 NOTE.unlink()
+
+
+def rootless() -> bool:
+    """Hosts are then session-mode libvirtd processes, without networks and namespaces of their own."""
+    return os.geteuid() != 0
 
 
 def recall() -> Path | None:

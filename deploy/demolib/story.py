@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from . import cluster, drift, witness
 from .cluster import Domain
 from .screen import Screen
-from .stage import CHECKOUT, DemoError, Stage
+from .stage import CHECKOUT, DemoError, Stage, rootless
 
 EXAMPLES = CHECKOUT / "specs" / "examples"
 CONVERGE_TIMEOUT_S = 120.0
@@ -25,7 +26,8 @@ class Shown:
 
 
 def tell(stage: Stage, screen: Screen) -> Shown:
-    screen.step("starting three libvirt hosts: namespaces with a libvirtd each, on a bridge of their own")
+    kind = "in session mode" if rootless() else "namespaces of their own on a bridge of their own"
+    screen.step(f"starting {stage.host_count} libvirt hosts: a libvirtd each, {kind}")
     stage.start_lab()
     for host in stage.hosts:
         screen.step(f"  {host.node}: {host.uri}")
@@ -36,7 +38,7 @@ def tell(stage: Stage, screen: Screen) -> Shown:
     stage.domctl("apply", "-f", "-", stdin=nodes(stage))
     cluster.wait_nodes(stage, CONVERGE_TIMEOUT_S)
     screen.step("domctl apply -f specs/examples/")
-    stage.domctl("apply", "-f", str(EXAMPLES))
+    stage.domctl("apply", "-f", str(examples(stage)))
     domains = cluster.wait_ready(stage, screen, CONVERGE_TIMEOUT_S)
     seen = witness.verify(stage, domains)
     ticking = witness.verify_ticking(stage, seen)
@@ -44,6 +46,18 @@ def tell(stage: Stage, screen: Screen) -> Shown:
         f"converged; the hosts say so too: {len(seen)} domains, each on one host, {ticking} heard to tick"
     )
     return _break_and_repair(stage, screen, domains, seen)
+
+
+def examples(stage: Stage) -> Path:
+    """The examples; hosts without root have their images elsewhere, so there it is a copy that says so."""
+    if not rootless():
+        return EXAMPLES
+    copy = stage.directory / "examples"
+    copy.mkdir()
+    for path in EXAMPLES.glob("*.yaml"):
+        text = path.read_text().replace("/var/lib/libvirt/images", str(stage.images))
+        (copy / path.name).write_text(text)
+    return copy
 
 
 def nodes(stage: Stage) -> str:
@@ -56,7 +70,7 @@ def nodes(stage: Stage) -> str:
                 "name": host.node,
                 "labels": {"domctl.io/lab": "true", "zone": ZONES[index % len(ZONES)]},
             },
-            "spec": {"uri": host.uri, "insecure": True, "allowedPaths": ["/var/lib/libvirt/images"]},
+            "spec": {"uri": host.uri, "insecure": True, "allowedPaths": [str(stage.images)]},
         }
         for index, host in enumerate(stage.hosts)
     ]

@@ -86,5 +86,6 @@ def alone() -> None:
     """The demo may be run: as root, and there is one of this checkout at a time."""
     if os.geteuid() != 0:
         pytest.skip("demo: needs root")
-    if (CHECKOUT / ".cache" / "demo").exists():
+    note = CHECKOUT / ".cache" / "demo"
+    if note.exists() and Path(note.read_text().strip()).exists():
         pytest.fail("a demo of this checkout is up; end it with ./deploy/demo --down")
