@@ -52,6 +52,10 @@ class EtcdConfig:
             raise StoreRefused("store: certificates are configured, but no endpoint is https://")
         if bool(self.user) != bool(self.password):
             raise StoreRefused("store: a user and a password are needed together")
+        if not 0 < self.attempt_s <= self.write_s < self.deadline_s:
+            raise StoreRefused(
+                "store: of the deadlines, attempt_s must be the shortest, deadline_s the longest"
+            )
         for path in (self.ca_file, self.cert_file, self.key_file):
             if path and not Path(path).is_file():
                 raise StoreRefused(f"store: {path}: no such file")

@@ -210,8 +210,9 @@ async def test_as_many_compares_as_writes_fit_in_one_transaction(bench: Bench) -
 
 async def test_a_key_written_twice_in_a_transaction_is_refused(bench: Bench) -> None:
     key = bench.key("a")
-    cases: list[list[Write]] = [[Put(key, b"1"), Put(key, b"2")], [Put(key, b"1"), Delete(key)]]
-    for writes in (*cases, [Delete(key), Delete(key)]):
+    put, delete = Put(key, b"1"), Delete(key)
+    cases: list[list[Write]] = [[put, Put(key, b"2")], [put, delete], [delete, delete]]
+    for writes in cases:
         with pytest.raises(StoreRefused):
             await bench.store.txn([], writes)
     assert await bench.names() == []
