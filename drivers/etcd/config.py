@@ -53,9 +53,7 @@ class EtcdConfig:
         if bool(self.user) != bool(self.password):
             raise StoreRefused("store: a user and a password are needed together")
         if not 0 < self.attempt_s <= self.write_s < self.deadline_s:
-            raise StoreRefused(
-                "store: of the deadlines, attempt_s must be the shortest, deadline_s the longest"
-            )
+            raise StoreRefused("store: attempt_s must be the shortest deadline, deadline_s the longest")
         for path in (self.ca_file, self.cert_file, self.key_file):
             if path and not Path(path).is_file():
                 raise StoreRefused(f"store: {path}: no such file")
