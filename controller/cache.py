@@ -414,7 +414,9 @@ class Cache:
         if node != home or after.record.active:
             self._sign(uuid, after.seen_at)
         if after.record.active:
-            self.ends.pop((uuid, node), None)
+            end = self.ends.get((uuid, node))
+            if end is not None and end.at < after.seen_at:  # else the list was on its way when it ended
+                del self.ends[(uuid, node)]
         else:
             self.attempts.inactive(uuid)
         if after.record.reason == "migrated" and not after.record.active:
