@@ -1,0 +1,17 @@
+"""controller: what to do about it. Modules in the order of the data's way; read their first lines in turn.
+
+    limits, world, keys, model      bounds; time and ids; where things stand in etcd; the records kept there
+    objects, birth                  the users' objects in the store
+    storewatch, election, ledger    may the store be believed; who leads; every write, fenced
+    informer → cache                etcd to memory, with expectations, attempts, capacity
+    observer → cache                hosts to memory
+    plan/                           pure: snapshot → verdicts (actions, or reasons for doing nothing)
+    workqueue, reconciler           keys in, one pass out
+    executor, faults                one action, step by step, with a fault point at each
+    status, writer, events, metrics what users and Prometheus see
+    nodes, trust                    what is due for Nodes, and while the store is in doubt
+    leader, app, config, logs, pki  one term put together; the process; its configuration and certificates
+    api/, cli/                      the server, and the client (which imports no server)
+
+Deliberately empty of imports: the client must start in milliseconds.
+"""

@@ -1,0 +1,8 @@
+"""drivers: how the world is touched. Ports first, then one package per technology.
+
+    errors                  everything that can go wrong, and what to do next
+    store                   the Store port: etcd (real), memory (simulation)
+    hypervisor              the Hypervisor port: libvirt
+
+The controller knows the ports only; the composition root alone names packages.
+"""
