@@ -186,6 +186,11 @@ class EtcdServer:
         """SIGSTOP: connections stay open and nothing answers, until `thaw`."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
+        tasks = Path(f"/proc/{self.process.pid}/task")  # each thread stops when it is next looked at
+        while any(
+            (task / "stat").read_text().rpartition(")")[2].split()[0] != "T" for task in tasks.iterdir()
+        ):
+            time.sleep(0.001)
 
     def thaw(self) -> None:
         assert self.process is not None
