@@ -306,7 +306,7 @@ async def test_a_hundred_openings_of_a_frozen_host_leave_no_threads_behind(host:
     host.freeze()
     descriptors = len(os.listdir("/proc/self/fd"))
     for _ in range(100):
-        with pytest.raises(Unreachable, match="waiting for libvirt to answer|connecting to its port"):
+        with pytest.raises(Unreachable, match=r"waiting for libvirt to answer|connecting to its port"):
             await hypervisor.open(Target("n", host.uri), Heard().sink)
     await until(lambda: threads_of_openings() == hypervisor.lost_threads == 0, 8)
     assert len(os.listdir("/proc/self/fd")) <= descriptors + 1
