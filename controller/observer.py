@@ -21,7 +21,17 @@ from msgspec import UnsetType
 from controller.cache import Cache
 from controller.limits import Timing
 from controller.plan.snapshot import Link, NodeView, StoredNode
-from drivers.errors import AuthFailed, HypervisorError, NoDomain, SpecRejected, Unreachable, Unsupported
+from drivers.errors import (
+    AuthFailed,
+    DomainBusy,
+    HostFailed,
+    HypervisorError,
+    NoDomain,
+    SpecRejected,
+    Unreachable,
+    Unsupported,
+    WrongState,
+)
 from drivers.hypervisor import (
     Detail,
     EventKind,
@@ -29,6 +39,7 @@ from drivers.hypervisor import (
     HostFacts,
     Hypervisor,
     Listing,
+    Record,
     Session,
     SessionClosed,
     Target,
@@ -40,6 +51,7 @@ log = logging.getLogger(__name__)
 MAX_RELISTS = 5
 DETAILS_AT_ONCE = 4
 FIRST_PAUSE_S = 0.25
+ILLEGIBLE = (HostFailed, SpecRejected, DomainBusy, WrongState)  # said of one domain, not of its host
 CONFIG_EVENTS = frozenset({EventKind.DEFINED, EventKind.UNDEFINED, EventKind.OTHER})
 
 PinIdentity = Callable[[str, HostFacts], Awaitable[str]]
@@ -70,6 +82,7 @@ class NodeWatcher:
     deep: bool = True
     _serial: int = 0
     _stale: set[str] = field(default_factory=set)
+    _illegible: set[str] = field(default_factory=set)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _closed: bool = False
     _read: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -176,6 +189,7 @@ class NodeWatcher:
         cache.set_view(
             self.node, replace(cache.view(self.node), link=Link.READY, why="", since=self.eyes.now())
         )
+        self._doubt_illegible(listing)
         self.changed = cache.observed(self.node, listing, details)
 
     async def _read_once(self, stale: set[str], deep: bool, details: dict[str, Detail]) -> Listing | None:
@@ -185,7 +199,7 @@ class NodeWatcher:
         listing = await self.session.list()
         records = listing.records
         wanted = [
-            r.uuid
+            r
             for r in records
             if not (r.uuid in details and details[r.uuid].record.active == r.active)
             and (deep or r.uuid in stale or self._unread(r.uuid, r.active))
@@ -193,13 +207,40 @@ class NodeWatcher:
         try:
             for start in range(0, len(wanted), DETAILS_AT_ONCE):
                 chunk = wanted[start : start + DETAILS_AT_ONCE]
-                for detail in await asyncio.gather(*(self.session.detail(u) for u in chunk)):
+                for detail in await asyncio.gather(*(self._detail(self.session, r) for r in chunk)):
                     details[detail.record.uuid] = detail
         except NoDomain:
             return None  # it went between list and read: only a new list is complete
         # A detail was read after the list, so its record is the newer one.
         newest = tuple(details[r.uuid].record if r.uuid in details else r for r in records)
         return replace(listing, records=newest)
+
+    async def _detail(self, session: Session, record: Record) -> Detail:
+        """One domain in all its detail. One that libvirt lists but cannot show must neither look absent nor
+        take its node with it: it stands with what was last read of it, or with nothing but its record (so it
+        is no domain of ours unless it is assigned), and counts as Unknown until it was read."""
+        uuid = record.uuid
+        try:
+            detail = await session.detail(uuid)
+        except ILLEGIBLE as error:
+            if uuid not in self._illegible:
+                extra = {"node": self.node, "uuid": uuid, "why": error.message}
+                log.warning("domain is listed but cannot be read", extra=extra)
+            self._illegible.add(uuid)
+            before = self.eyes.cache.sightings.get(uuid, {}).get(self.node)
+            return _bare(record) if before is None else replace(before.detail, record=record)
+        self._illegible.discard(uuid)
+        return detail
+
+    def _doubt_illegible(self, listing: Listing) -> None:
+        """Decide nothing about domains of the cluster that could not be read, and read them again: the last
+        word on them is to be a listing that was sent after this one."""
+        self._illegible &= {record.uuid for record in listing.records}
+        self._stale |= self._illegible
+        cache = self.eyes.cache
+        for uuid in self._illegible:
+            if uuid in cache.assignments or uuid in cache.domains:
+                cache.await_observation(uuid, self.node)
 
     def _unread(self, uuid: str, active: bool) -> bool:
         before = self.eyes.cache.sightings.get(uuid, {}).get(self.node)
@@ -302,6 +343,23 @@ class Observer:
             # Nobody reads it any more: what was read last must not be believed as if it were read now.
             view = self.eyes.cache.view(name)
             self.eyes.cache.set_view(name, replace(view, link=Link.CONNECTING, why="", session=0))
+
+
+def _bare(record: Record) -> Detail:
+    """What a record alone says of a domain: it is there. No XML, no marks, no size."""
+    return Detail(
+        record=record,
+        sent_at=0.0,
+        persistent=True,
+        autostart=False,
+        managed_save=False,
+        config_xml=None,
+        live_xml=None,
+        config_mark=None,
+        live_mark=None,
+        vcpus=0,
+        memory_bytes=0,
+    )
 
 
 def target_of(stored: StoredNode) -> Target:
