@@ -21,7 +21,7 @@ from controller.plan.types import ActionKind, Reason
 from controller.storewatch import StoreTrust
 from drivers.errors import StoreUnavailable
 from drivers.hypervisor import Detail, EventKind, Listing, Record, State
-from drivers.store import Compare, TxnResult, Write
+from drivers.store import Compare, Page, TxnResult, Write
 from tests.unit.plancase import UUID, facts
 from tests.unit.spine import DELETED, FOREIGN_XML, HostDomain, Leader, Spine, now, run, spine, until
 
@@ -148,7 +148,12 @@ def test_an_unknown_store_is_not_trusted_before_its_nodes_were_read() -> None:
             s.hosts["a"].reachable = False
             s.hosts["a"].domains[UUID] = HostDomain(UUID, "web", live=FOREIGN_XML)
             leader = s.leader()
-            leader.store.before_page = _slowly
+
+            async def slowly(prefix: str) -> Page:
+                await asyncio.sleep(0.02)
+                return await s.store.list(prefix)
+
+            leader.store.list = slowly  # type: ignore[method-assign]
             await leader.storewatch.examine(s.store)
             await leader.start()
             await asyncio.sleep(30)
@@ -159,10 +164,6 @@ def test_an_unknown_store_is_not_trusted_before_its_nodes_were_read() -> None:
             await until(lambda: leader.storewatch.may_create)
 
     run(main)
-
-
-async def _slowly() -> None:
-    await asyncio.sleep(0.02)
 
 
 def test_a_store_that_refuses_writes_is_asked_ever_more_slowly() -> None:
