@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from controller.limits import Timing
 from controller.plan.snapshot import Backoff, Ladder, Restarts, Stall
 
+REPEATS, REPEAT_WITHIN_S = 3, 10.0
+
 
 @dataclass(slots=True)
 class Attempts:
@@ -19,6 +21,7 @@ class Attempts:
     backoffs: dict[str, Backoff] = field(default_factory=dict)
     stalls: dict[str, Stall] = field(default_factory=dict)
     restarts: dict[str, Restarts] = field(default_factory=dict)
+    done: dict[str, tuple[str, int, float]] = field(default_factory=dict)
 
     def failed(self, uuid: str, message: str, now: float) -> None:
         """Another attempt in vain: pauses double from 1 s to the limit."""
@@ -37,6 +40,14 @@ class Attempts:
         stable = before is None or now - before.last_at > self.timing.stable_after_s
         self.restarts[uuid] = Restarts(1 if stable or before is None else before.count + 1, now)
 
+    def in_vain(self, uuid: str, what: str, now: float) -> bool:
+        """Whether `what` was done for the domain REPEATS times running, each soon after the last: libvirt
+        says that it is done, and it is not (L3)."""
+        last, count, at = self.done.get(uuid, ("", 0, 0.0))
+        count = count + 1 if last == what and now - at < REPEAT_WITHIN_S else 1
+        self.done[uuid] = (what, count, now)
+        return count >= REPEATS
+
     def inactive(self, uuid: str) -> None:
         """It does not run any more: no shutdown is under way."""
         self.ladders.pop(uuid, None)
@@ -46,5 +57,6 @@ class Attempts:
         self.succeeded(uuid)
 
     def forget(self, uuid: str) -> None:
+        self.done.pop(uuid, None)
         for table in (self.ladders, self.backoffs, self.stalls, self.restarts):
             table.pop(uuid, None)

@@ -106,7 +106,12 @@ class Reconciler:
         ENDINGS[report.ending](self, action, report)
 
     def _done(self, action: Action, _report: Report) -> None:
-        self.parts.cache.attempts.succeeded(action.uuid)
+        attempts, now = self.parts.cache.attempts, self.parts.world.now()
+        repeated = attempts.in_vain(action.uuid, f"{action.kind}: {action.why}", now)
+        if repeated and action.kind is not ActionKind.START:  # those have a crash loop's pauses
+            attempts.failed(action.uuid, f"{action.kind} was done, and has no effect ({action.why})", now)
+        else:
+            attempts.succeeded(action.uuid)
         self.parts.queue.forget(DOMAIN_KEY + action.uuid)
         self.parts.queue.add(DOMAIN_KEY + action.uuid)
 

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 WRITES_AT_ONCE = 32
 RETRY_PAUSE_S = 0.2
 PASSING = frozenset({Reason.AWAITING_OBSERVATION, Reason.NODES_CONNECTING})
+PASSING_S = 6.0
 """Over within milliseconds, or within the few seconds that a node has to answer."""
 
 
@@ -47,12 +48,17 @@ class StatusWriter:
     metrics: Metrics
     _wanted: dict[str, Verdict] = field(default_factory=dict)
     _asked: dict[str, tuple[int, float]] = field(default_factory=dict)
+    _passing: dict[str, float] = field(default_factory=dict)
     _measured: dict[str, tuple[str, str]] = field(default_factory=dict)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     def want(self, uuid: str, verdict: Verdict) -> None:
         if verdict.deferred is not None and verdict.deferred.reason in PASSING:
-            return  # what was said before still holds
+            began = self._passing.setdefault(uuid, self.world.now())
+            if self.world.now() - began < PASSING_S:
+                return  # what was said before still holds
+        else:
+            self._passing.pop(uuid, None)
         if verdict.action is not None and verdict.action.kind is ActionKind.FINISH:
             return  # the object goes: a write now would only be in the way
         self._wanted[uuid] = verdict
@@ -115,6 +121,7 @@ class StatusWriter:
 
     def _forget(self, uuid: str) -> None:
         self._asked.pop(uuid, None)
+        self._passing.pop(uuid, None)
         names = self._measured.pop(uuid, None)
         if names is not None:
             self.metrics.forget_domain(uuid, *names)

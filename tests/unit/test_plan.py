@@ -7,6 +7,8 @@ import dataclasses
 import msgspec
 import pytest
 
+from controller.attempts import Attempts
+from controller.limits import Timing
 from controller.model import IntentKind, Proof, Rule
 from controller.plan import plan
 from controller.plan.snapshot import Backoff, Ladder, NodeView, Policy, Restarts, Stall, StoredNode
@@ -646,3 +648,12 @@ def test_a_domain_that_cannot_be_planned_keeps_no_other_from_it() -> None:
     verdicts = plan(cluster.snapshot(), [UUID, OTHER])
     assert verdicts[UUID].deferred is not None and verdicts[UUID].deferred.reason is Reason.INTERNAL
     assert verdicts[OTHER].action is not None
+
+
+def test_what_is_done_again_and_again_without_effect_is_a_failure() -> None:
+    """L3: libvirt says done, and the next look shows that nothing changed."""
+    attempts = Attempts(Timing())
+    told = [attempts.in_vain(UUID, "mark: lacks it", at) for at in (1.0, 2.0, 3.0)]
+    assert told == [False, False, True]
+    assert not attempts.in_vain(UUID, "define: drift", 4.0)
+    assert not attempts.in_vain(UUID, "define: drift", 40.0), "long apart is not a loop"
