@@ -14,7 +14,13 @@ from tests.e2e.serve import CHECKOUT, until
 
 DEMO = CHECKOUT / "deploy" / "demo"
 NOTE = CHECKOUT / ".cache" / "demo"
-pytestmark = [pytest.mark.lab, pytest.mark.etcd, pytest.mark.timeout(300), pytest.mark.usefixtures("alone")]
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.etcd,
+    pytest.mark.timeout(300),
+    pytest.mark.usefixtures("alone"),
+    pytest.mark.xdist_group("demo"),
+]
 
 
 def start(*args: str) -> subprocess.Popen[str]:

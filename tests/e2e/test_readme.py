@@ -12,7 +12,12 @@ from tests.e2e.serve import CHECKOUT
 from tests.e2e.test_demo import DEMO, NOTE, left_behind
 
 README = CHECKOUT / "README.md"
-pytestmark = [pytest.mark.lab, pytest.mark.etcd, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.etcd,
+    pytest.mark.timeout(300),
+    pytest.mark.xdist_group("demo"),
+]
 
 
 def tour() -> list[str]:
