@@ -52,7 +52,6 @@ class Reason(enum.StrEnum):
     NODE_REFUSED = "NodeRefused"
     NODE_GONE = "NodeGone"
     NODE_OBSERVE_ONLY = "NodeObserveOnly"
-    NODE_CONFIRMED_DEAD = "NodeConfirmedDead"
     QUIET_TIME = "QuietTime"
     OBJECT_MISSING = "ObjectMissing"
     UUID_IN_USE = "UuidInUse"
@@ -77,7 +76,6 @@ class Reason(enum.StrEnum):
     SHUTDOWN_IGNORED = "ShutdownIgnored"
     MUST_STOP_TO_MOVE = "MustStopToMove"
     PINNED_BY_STORAGE = "PinnedByStorage"
-    TOO_MANY_DESTROYS = "TooManyDestroys"
 
 
 STALLING = frozenset(
