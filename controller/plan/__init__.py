@@ -1,7 +1,7 @@
 """plan(snapshot, dirty): from what is wanted, promised and seen to actions and deferrals. Pure.
 
 Read in order: `snapshot` (the input), `types` (the output), `evidence` (what may be concluded), `case`
-(one domain's facts), `rules` (the ordered table) with `present`, `place`, `actions`. Nothing here knows
+(one domain's facts), `rules` (the ordered table) with `removal`, `present`, `place`, `actions`. Nothing here knows
 asyncio, time, chance or I/O; the same snapshot gives the same plan on every controller.
 """
 

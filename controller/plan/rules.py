@@ -15,10 +15,11 @@ from controller.plan import actions
 from controller.plan.case import Case
 from controller.plan.evidence import Absent, Known, Unknown, absent_everywhere, observe, quiet
 from controller.plan.place import Demand, place
-from controller.plan.present import active, inactive, missing_at_home, take_down
+from controller.plan.present import active, inactive, missing_at_home
+from controller.plan.removal import dead_or, deleting, observe_only_hold
 from controller.plan.snapshot import Backoff
 from controller.plan.types import Action, Deferred, Reason, Situation, Verdict
-from specs.domain import effective_deletion_policy, effective_state, pinning_disks
+from specs.domain import effective_state, pinning_disks
 
 Answer = Action | Deferred | Verdict | None
 
@@ -105,7 +106,7 @@ def keep_one(case: Case) -> Answer:
         if isinstance(seen, Unknown):
             return seen.deferred
         if case.snap.nodes[node].node.spec.observe_only is True:
-            return _observe_only(node)
+            return observe_only_hold(node)
         if kept.sighting.seen_at <= case.all_sightings[node].since:
             return Deferred(
                 Reason.READING_ALL_NODES,
@@ -222,101 +223,6 @@ def returned(case: Case) -> Answer:
     return None
 
 
-def deleting(case: Case) -> Answer:
-    if not case.deleting:
-        return None
-    if case.held is None:
-        return actions.finish(case, "deleted before it was placed")
-    if case.stored is not None and effective_deletion_policy(case.stored.domain.spec) == "Orphan":
-        orphaned = _orphan(case)
-        if orphaned is not None:
-            return orphaned
-    for node in sorted(case.all_sightings):
-        seen = observe(case.snap, case.uuid, node)
-        if isinstance(seen, Unknown):
-            return _dead_or(case, node, seen.deferred)
-        if isinstance(seen, Known):
-            return _remove(case, node)
-    return _remove_unseen(case)
-
-
-def _orphan(case: Case) -> Answer:
-    """Hand it back as it is. With a copy anywhere else nothing is taken away: the user asked to keep it."""
-    if not case.all_sightings:
-        return None
-    if case.others:
-        nodes = ", ".join(sorted(case.all_sightings))
-        return Deferred(
-            Reason.ORPHAN_COPIES,
-            f"deletionPolicy is Orphan, and it is on {nodes}: domctl does not choose which one to hand back",
-            command="undefine the copies that should go, or set deletionPolicy to Delete",
-        )
-    if isinstance(case.own, Unknown):
-        return _dead_or(case, case.node, case.own.deferred)
-    return actions.hand_back(case, "deletionPolicy is Orphan")
-
-
-def _remove(case: Case, node: str) -> Answer:
-    sighting = case.all_sightings[node]
-    if case.snap.nodes[node].node.spec.observe_only is True:
-        return _observe_only(node)
-    if sighting.record.active:
-        return take_down(case, node, sighting, "deleted")
-    return quiet(case.snap, (node,)) or actions.revoke(case, node, "deleted")
-
-
-def _remove_unseen(case: Case) -> Answer:
-    assignment = case.assignment
-    for node in assignment.candidates:
-        seen = observe(case.snap, case.uuid, node)
-        if isinstance(seen, Unknown):
-            return _dead_or(case, node, seen.deferred)
-    unproved = bool(assignment.candidates) or any(p.vanished for p in assignment.proofs)
-    if unproved and assignment.started:
-        assert case.held is not None
-        absent = absent_everywhere(case.snap, case.held, case.node)
-        if isinstance(absent, Deferred):
-            return absent
-    if assignment.candidates:
-        node = assignment.candidates[0]
-        return quiet(case.snap, (node,)) or actions.release(
-            case, node, Rule.ABSENT, "deleted, and read as absent", vanished=False
-        )
-    if case.stored is None and any(p.rule is Rule.CONFIRMED_DEAD for p in assignment.proofs):
-        names = ", ".join(p.node for p in assignment.proofs if p.rule is Rule.CONFIRMED_DEAD)
-        return Verdict(Situation.CONVERGED, note=f"tombstone kept until {names} answers")
-    return actions.finish(case, "deleted, and proved absent")
-
-
-def _dead_or(case: Case, node: str, deferred: Deferred) -> Answer:
-    """A node that cannot be read: an operator's word releases it, else the case is held."""
-    if deferred.reason is Reason.NODES_CONNECTING:
-        return deferred  # nobody has tried it yet
-    if node in case.snap.dead:
-        last = case.snap.sightings.get(case.uuid, {}).get(node)
-        if last is not None and last.detail.autostart:
-            return Deferred(
-                Reason.AUTOSTART_ON_DEAD_NODE,
-                f"its definition on {node} had autostart set: it would start by itself if the host came back",
-                command=f"make sure that {node} never boots again, or clear its autostart links",
-            )
-        return quiet(case.snap, ()) or actions.release(
-            case, node, Rule.CONFIRMED_DEAD, f"node {node} was confirmed dead", vanished=False
-        )
-    decision = case.snap.resolutions.get(case.uuid)
-    if decision is not None and node in decision.not_on and node != case.node:
-        return actions.release(case, node, Rule.RESOLVED, f"{decision.by}: not on {node}", vanished=True)
-    return deferred
-
-
-def _observe_only(node: str) -> Deferred:
-    return Deferred(
-        Reason.NODE_OBSERVE_ONLY,
-        f"node {node} is observeOnly: nothing is changed there",
-        command=f"set spec.observeOnly of node {node} to false",
-    )
-
-
 def unexpected_copy(case: Case) -> Answer:
     if case.held is not None or not case.all_sightings:
         return None
@@ -387,14 +293,14 @@ def elsewhere(case: Case) -> Answer:
 def home_unknown(case: Case) -> Answer:
     if not isinstance(case.own, Unknown) or case.node not in case.assignment.candidates:
         return None
-    return _dead_or(case, case.node, case.own.deferred)
+    return dead_or(case, case.node, case.own.deferred)
 
 
 def home_observe_only(case: Case) -> Answer:
     stored = case.snap.nodes.get(case.node)
     if stored is None or stored.node.spec.observe_only is not True:
         return None
-    return _observe_only(case.node)
+    return observe_only_hold(case.node)
 
 
 def stray(case: Case) -> Answer:
@@ -402,9 +308,9 @@ def stray(case: Case) -> Answer:
     for node, sighting in case.others:
         seen = observe(case.snap, case.uuid, node)
         if isinstance(seen, Unknown):
-            return _dead_or(case, node, seen.deferred)
+            return dead_or(case, node, seen.deferred)
         if case.snap.nodes[node].node.spec.observe_only is True:
-            return _observe_only(node)
+            return observe_only_hold(node)
         if not sighting.record.active:
             return quiet(case.snap, (node,)) or actions.revoke(case, node, f"its place is {case.node}")
     for node in case.assignment.candidates:
@@ -412,7 +318,7 @@ def stray(case: Case) -> Answer:
             continue
         seen = observe(case.snap, case.uuid, node)
         if isinstance(seen, Unknown):
-            return _dead_or(case, node, seen.deferred)
+            return dead_or(case, node, seen.deferred)
         late = quiet(case.snap, (node,))
         return late or actions.release(case, node, Rule.ABSENT, f"read as absent from {node}", vanished=True)
     return None

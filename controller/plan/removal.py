@@ -1,0 +1,113 @@
+"""What is due for a domain that is being deleted, and for nodes that cannot be read (safety §1, §3, I11).
+
+A deletion is a tombstone first: the object, and its assignment, go only when every node that may hold the
+domain was proved not to. Storage is never touched. An operator's word stands for a node that is dead, or for
+one domain not being on a node; `dead_or` is the one place where such a word is used.
+"""
+
+from __future__ import annotations
+
+from controller.model import Rule
+from controller.plan import actions
+from controller.plan.case import Case
+from controller.plan.evidence import Known, Unknown, absent_everywhere, observe, quiet
+from controller.plan.present import take_down
+from controller.plan.types import Action, Deferred, Reason, Situation, Verdict
+from specs.domain import effective_deletion_policy
+
+Answer = Action | Deferred | Verdict | None
+
+
+def deleting(case: Case) -> Answer:
+    if not case.deleting:
+        return None
+    if case.held is None:
+        return actions.finish(case, "deleted before it was placed")
+    if case.stored is not None and effective_deletion_policy(case.stored.domain.spec) == "Orphan":
+        orphaned = _orphan(case)
+        if orphaned is not None:
+            return orphaned
+    for node in sorted(case.all_sightings):
+        seen = observe(case.snap, case.uuid, node)
+        if isinstance(seen, Unknown):
+            return dead_or(case, node, seen.deferred)
+        if isinstance(seen, Known):
+            return _remove(case, node)
+    return _remove_unseen(case)
+
+
+def _orphan(case: Case) -> Answer:
+    """Hand it back as it is. With a copy anywhere else nothing is taken away: the user asked to keep it."""
+    if not case.all_sightings:
+        return None
+    if case.others:
+        nodes = ", ".join(sorted(case.all_sightings))
+        return Deferred(
+            Reason.ORPHAN_COPIES,
+            f"deletionPolicy is Orphan, and it is on {nodes}: domctl does not choose which one to hand back",
+            command="undefine the copies that should go, or set deletionPolicy to Delete",
+        )
+    if isinstance(case.own, Unknown):
+        return dead_or(case, case.node, case.own.deferred)
+    return actions.hand_back(case, "deletionPolicy is Orphan")
+
+
+def _remove(case: Case, node: str) -> Answer:
+    sighting = case.all_sightings[node]
+    if case.snap.nodes[node].node.spec.observe_only is True:
+        return observe_only_hold(node)
+    if sighting.record.active:
+        return take_down(case, node, sighting, "deleted")
+    return quiet(case.snap, (node,)) or actions.revoke(case, node, "deleted")
+
+
+def _remove_unseen(case: Case) -> Answer:
+    assignment = case.assignment
+    for node in assignment.candidates:
+        seen = observe(case.snap, case.uuid, node)
+        if isinstance(seen, Unknown):
+            return dead_or(case, node, seen.deferred)
+    unproved = bool(assignment.candidates) or any(p.vanished for p in assignment.proofs)
+    if unproved and assignment.started:
+        assert case.held is not None
+        absent = absent_everywhere(case.snap, case.held, case.node)
+        if isinstance(absent, Deferred):
+            return absent
+    if assignment.candidates:
+        node = assignment.candidates[0]
+        return quiet(case.snap, (node,)) or actions.release(
+            case, node, Rule.ABSENT, "deleted, and read as absent", vanished=False
+        )
+    if case.stored is None and any(p.rule is Rule.CONFIRMED_DEAD for p in assignment.proofs):
+        names = ", ".join(p.node for p in assignment.proofs if p.rule is Rule.CONFIRMED_DEAD)
+        return Verdict(Situation.CONVERGED, note=f"tombstone kept until {names} answers")
+    return actions.finish(case, "deleted, and proved absent")
+
+
+def dead_or(case: Case, node: str, deferred: Deferred) -> Answer:
+    """A node that cannot be read: an operator's word releases it, else the case is held."""
+    if deferred.reason is Reason.NODES_CONNECTING:
+        return deferred  # nobody has tried it yet
+    if node in case.snap.dead:
+        last = case.snap.sightings.get(case.uuid, {}).get(node)
+        if last is not None and last.detail.autostart:
+            return Deferred(
+                Reason.AUTOSTART_ON_DEAD_NODE,
+                f"its definition on {node} had autostart set: it would start by itself if the host came back",
+                command=f"make sure that {node} never boots again, or clear its autostart links",
+            )
+        return quiet(case.snap, ()) or actions.release(
+            case, node, Rule.CONFIRMED_DEAD, f"node {node} was confirmed dead", vanished=False
+        )
+    decision = case.snap.resolutions.get(case.uuid)
+    if decision is not None and node in decision.not_on and node != case.node:
+        return actions.release(case, node, Rule.RESOLVED, f"{decision.by}: not on {node}", vanished=True)
+    return deferred
+
+
+def observe_only_hold(node: str) -> Deferred:
+    return Deferred(
+        Reason.NODE_OBSERVE_ONLY,
+        f"node {node} is observeOnly: nothing is changed there",
+        command=f"set spec.observeOnly of node {node} to false",
+    )
