@@ -1,8 +1,8 @@
 """plan(snapshot, dirty): from what is wanted, promised and seen to actions and deferrals. Pure.
 
 Read in order: `snapshot` (the input), `types` (the output), `evidence` (what may be concluded), `case`
-(one domain's facts), `rules` (the ordered table) with `removal`, `present`, `place`, `actions`. Nothing here knows
-asyncio, time, chance or I/O; the same snapshot gives the same plan on every controller.
+(one domain's facts), `rules` (the ordered table) with `removal`, `present`, `place` and `actions`. Nothing
+here knows asyncio, time, chance or I/O; the same snapshot gives the same plan on every controller.
 """
 
 from __future__ import annotations
