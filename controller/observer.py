@@ -85,6 +85,7 @@ class NodeWatcher:
     _illegible: set[str] = field(default_factory=set)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _closed: bool = False
+    _told: bool = False
     _read: asyncio.Condition = field(default_factory=asyncio.Condition)
     changed: int = 0
 
@@ -170,7 +171,9 @@ class NodeWatcher:
             with suppress(TimeoutError):
                 async with asyncio.timeout(timing.resync_s):
                     await self._wake.wait()
-            await asyncio.sleep(timing.event_batch_s)
+            if self._told:  # events that come together cause one list
+                self._told = False
+                await asyncio.sleep(timing.event_batch_s)
 
     async def _take_listing(self) -> None:
         """List, read what needs reading, and hand both to the cache as one."""
@@ -255,6 +258,7 @@ class NodeWatcher:
                 continue
             if event.kind in CONFIG_EVENTS:
                 self._stale.add(event.uuid)
+            self._told = True
             self.eyes.cache.event(self.node, self._serial, event)
         self._wake.set()
 
