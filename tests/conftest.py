@@ -46,16 +46,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    config = session.config
-    narrowed = config.getoption("keyword") or config.getoption("markexpr") or config.getoption("lf", False)
-    if narrowed or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
-        return
-    for kind in sorted(config.stash[_REQUIRED]):
-        if not any(item.get_closest_marker(kind) for item in session.items):
-            raise pytest.UsageError(f"--require {kind}, but no test needs it: none was collected")
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
@@ -64,6 +54,20 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         report.outcome = "failed"
         report.longrepr = f"skipped under --require {','.join(sorted(missing))}: {_reason(report)}"
     return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A whole run without a test of a required kind proves nothing. Reports tell: workers have collected."""
+    config = session.config
+    narrowed = config.getoption("keyword") or config.getoption("markexpr") or config.getoption("collectonly")
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if narrowed or reporter is None or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return
+    reports = [report for found in reporter.stats.values() for report in found if hasattr(report, "keywords")]
+    for kind in sorted(config.stash[_REQUIRED]):
+        if not any(kind in report.keywords for report in reports):
+            reporter.line(f"--require {kind}: there was no such test", red=True)
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
