@@ -66,7 +66,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     reports = [report for found in reporter.stats.values() for report in found if hasattr(report, "keywords")]
     for kind in sorted(config.stash[_REQUIRED]):
         if not any(kind in report.keywords for report in reports):
-            reporter.line(f"--require {kind}: there was no such test", red=True)
+            reporter.write_line(f"--require {kind}: there was no such test", red=True)
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
