@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -82,10 +83,16 @@ def stored_cluster(hosts: tuple[LabHost, ...], etcd: EtcdServer, place: Path) ->
 
 
 @pytest.fixture
-def alone() -> None:
-    """The demo may be run: as root, and there is one of this checkout at a time."""
+def alone() -> Iterator[None]:
+    """The demo may be run: as root, and there is one of this checkout at a time. Another worker's tests of
+    it are waited for."""
     if os.geteuid() != 0:
         pytest.skip("demo: needs root")
-    note = CHECKOUT / ".cache" / "demo"
-    if note.exists() and Path(note.read_text().strip()).exists():
-        pytest.fail("a demo of this checkout is up; end it with ./deploy/demo --down")
+    cache = CHECKOUT / ".cache"
+    cache.mkdir(exist_ok=True)
+    with (cache / "demo.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # let go with the file
+        note = cache / "demo"
+        if note.exists() and Path(note.read_text().strip()).exists():
+            pytest.fail("a demo of this checkout is up; end it with ./deploy/demo --down")
+        yield

@@ -17,9 +17,8 @@ NOTE = CHECKOUT / ".cache" / "demo"
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.etcd,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(900),
     pytest.mark.usefixtures("alone"),
-    pytest.mark.xdist_group("demo"),
 ]
 
 

@@ -15,8 +15,7 @@ README = CHECKOUT / "README.md"
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.etcd,
-    pytest.mark.timeout(300),
-    pytest.mark.xdist_group("demo"),
+    pytest.mark.timeout(900),
 ]
 
 
