@@ -64,7 +64,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if narrowed or reporter is None or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
         return
     reports = [report for found in reporter.stats.values() for report in found if hasattr(report, "keywords")]
-    for kind in sorted(config.stash[_REQUIRED]):
+    required = config.stash[_REQUIRED]
+    for kind in sorted(required):
         if not any(kind in report.keywords for report in reports):
             reporter.write_line(f"--require {kind}: there was no such test", red=True)
             session.exitstatus = pytest.ExitCode.TESTS_FAILED

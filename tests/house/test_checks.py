@@ -29,7 +29,7 @@ def programs(first_line: str) -> list[str]:
     return found
 
 
-CHECKS = {
+CHECKS: dict[str, list[str | Path]] = {
     "ruff finds nothing": [BIN / "ruff", "check", ".", *programs(PYTHON)],
     "the code is formatted": [BIN / "ruff", "format", "--check", ".", *programs(PYTHON)],
     "types hold strictly": [BIN / "mypy"],
