@@ -87,6 +87,7 @@ class Cache:
     ends: dict[tuple[str, str], WitnessedEnd] = field(default_factory=dict)
     signs: dict[str, float] = field(default_factory=dict)
     migrated: set[str] = field(default_factory=set)
+    glances: dict[str, dict[str, float]] = field(default_factory=dict)  # by node: read later than its list
     corrupt: dict[str, str] = field(default_factory=dict)
     _by_key: dict[str, str] = field(default_factory=dict)
     _revisions: dict[str, int] = field(default_factory=dict)
@@ -362,6 +363,7 @@ class Cache:
             self._unsee(uuid, node)
         self.names.pop(node, None)
         self.views.pop(node, None)
+        self.glances.pop(node, None)
         self.expectations.forget_node(node)
         for key in [key for key in self.ends if key[1] == node]:
             del self.ends[key]
@@ -373,10 +375,14 @@ class Cache:
         from before: a domain that is listed but not read must not look absent."""
         changed = 0
         listed = {record.uuid for record in listing.records}
-        for uuid in [u for u in self.names.get(node, {}).values() if u not in listed]:
+        glances = self.glances.setdefault(node, {})
+        younger = {uuid for uuid, at in glances.items() if at > listing.sent_at}
+        for uuid in [u for u in self.names.get(node, {}).values() if u not in listed | younger]:
             self._unsee(uuid, node)
             changed += 1
         for record in listing.records:
+            if record.uuid in younger:
+                continue
             before = self.sightings.get(record.uuid, {}).get(node)
             detail = details.get(record.uuid, before.detail if before is not None else None)
             assert detail is not None, f"{record.uuid} was listed on {node} but never read"
@@ -400,7 +406,28 @@ class Cache:
         )
         for uuid in self.expectations.settle(node, listing.sent_at):
             self.on_dirty(DOMAIN_KEY + uuid)
+        self.glances[node] = {uuid: at for uuid, at in glances.items() if uuid in younger}
         return changed
+
+    def glanced(self, node: str, uuid: str, detail: Detail | None, sent_at: float) -> None:
+        """One domain read by itself, asked for at `sent_at`; None: the node knows no such domain. It says
+        what a list would of this one domain, and a list that was sent before it does not undo it."""
+        before = self.sightings.get(uuid, {}).get(node)
+        if before is not None and before.seen_at > sent_at:
+            return
+        self.glances.setdefault(node, {})[uuid] = sent_at
+        if detail is not None:
+            after = Sighting(detail.record, detail, sent_at, _since(before, detail.record, sent_at))
+            if before is None or before.record != detail.record or not _same_detail(before.detail, detail):
+                self._see(node, after, before)
+            else:
+                self.sightings[uuid][node] = after
+            self._at_home(uuid, node)
+        elif before is not None:
+            self._unsee(uuid, node)
+        self._count_foreign(node)
+        if self.expectations.settle_one(uuid, node, sent_at):
+            self.on_dirty(DOMAIN_KEY + uuid)
 
     def _see(self, node: str, after: Sighting, before: Sighting | None) -> None:
         uuid = after.record.uuid
@@ -472,11 +499,12 @@ class Cache:
         """Something was done, or may have been done, to a domain: Unknown until a listing sent after now."""
         self.expectations.expect(uuid, node, self.setting.now())
 
-    def event(self, node: str, session: int, event: HostEvent) -> None:
-        """A wake-up. Only ends are kept from it, as what was witnessed on an unbroken connection (I22a)."""
+    def event(self, node: str, session: int, event: HostEvent) -> bool:
+        """A wake-up. Only ends are kept from it, as what was witnessed on an unbroken connection (I22a).
+        Whether it is about a domain of ours."""
         uuid = event.uuid
         if uuid not in self.assignments and uuid not in self.domains:
-            return
+            return False
         self._sign(uuid, event.at)
         if event.kind is EventKind.STOPPED:
             self.ends[(uuid, node)] = WitnessedEnd(session, event.detail, event.at)
@@ -484,6 +512,7 @@ class Cache:
             self.ends.pop((uuid, node), None)
         if event.detail == "migrated":
             self.migrated.add(uuid)
+        return True
 
 
 def _decode_object(kv: KeyValue, kind: type[R]) -> R:

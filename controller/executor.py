@@ -30,7 +30,7 @@ from controller.plan.evidence import Known, Unknown, observe
 from controller.plan.snapshot import Ladder, Stall
 from controller.plan.types import Action, ActionKind
 from controller.world import World
-from drivers.errors import Advice, StoreError
+from drivers.errors import Advice, NoDomain, StoreError
 from drivers.hypervisor import Outcome, Permit, Result, Session
 from drivers.store import Compare, Delete, KeyValue, Put, Write
 from specs.domain import Domain, effective_state
@@ -357,6 +357,8 @@ class Executor:
     def _refused(self, action: Action, call: str, result: Result) -> None:
         error = result.error
         message = f"{call} on {action.node}: {error.message if error is not None else result.outcome.value}"
+        if isinstance(error, NoDomain):  # somebody took it away just now: look again, nothing failed
+            raise Halt(Report(Ending.STALE, message))
         stalled = error is not None and error.advice is Advice.STALL and result.outcome is Outcome.REJECTED
         log.warning("libvirt refused", extra={"domain": action.key, "why": message})
         if stalled and action.mark is not None and call in ("define", "create"):

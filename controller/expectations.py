@@ -1,8 +1,9 @@
 """Expectations: what was changed is unknown until it was seen (I6).
 
-After a mutation, whatever its answer, the domain on that node counts as Unknown until a listing that was
-*sent* later was taken over. So nothing is ever done twice on one observation, and a reply that was lost is
-never taken for a refusal. Writes to etcd need no expectation: the cache takes over its own at once.
+After a mutation, whatever its answer, the domain on that node counts as Unknown until a listing, or a read
+of this domain, that was *sent* later was taken over. So nothing is ever done twice on one observation, and a
+reply that was lost is never taken for a refusal. Writes to etcd need no expectation: the cache takes over its
+own at once.
 """
 
 from __future__ import annotations
@@ -25,6 +26,13 @@ class Expectations:
         for key in met:
             del self.pending[key]
         return [uuid for uuid, _ in met]
+
+    def settle_one(self, uuid: str, node: str, sent_at: float) -> bool:
+        """One domain was read by itself, by a request sent at `sent_at`; whether it is known again."""
+        met = self.pending.get((uuid, node), sent_at) < sent_at
+        if met:
+            del self.pending[(uuid, node)]
+        return met
 
     def forget_node(self, node: str) -> None:
         for key in [key for key in self.pending if key[1] == node]:

@@ -1,7 +1,9 @@
 """The observer: from nodes to the cache. One watcher per node keeps a session and reads it again and again.
 
-Events only wake a watcher; a complete list decides what is there. Details (XML, mark, flags) are read where
-an event, a changed record or the slow resync asks for them. A watcher opens, learns who the host is, has that
+Events only wake a watcher; what was read decides. A domain of ours that an event, or a change of ours, tells
+of is read by itself at once (a *glance*), for a list waits behind every change that is under way on its
+host; what else is there, and what is not, is decided by complete lists. Details (XML, mark, flags) are read
+where an event, a changed record or the slow resync asks for them. A watcher opens, learns who the host is, has that
 identity pinned, lists, and then waits; when its session ends it opens a new one, with growing pauses. A node
 that hangs holds up nobody but its own watcher. Nothing here changes anything on a host.
 """
@@ -50,6 +52,8 @@ log = logging.getLogger(__name__)
 
 MAX_RELISTS = 5
 DETAILS_AT_ONCE = 4
+LIST_AFTER_GLANCE_S = 0.5  # a complete list follows the events of our own domains, out of a change's way
+NEVER = float("inf")
 FIRST_PAUSE_S = 0.25
 ILLEGIBLE = (HostFailed, SpecRejected, DomainBusy, WrongState)  # said of one domain, not of its host
 CONFIG_EVENTS = frozenset({EventKind.DEFINED, EventKind.UNDEFINED, EventKind.OTHER})
@@ -84,16 +88,25 @@ class NodeWatcher:
     _stale: set[str] = field(default_factory=set)
     _illegible: set[str] = field(default_factory=set)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _list_at: float = NEVER
     _closed: bool = False
-    _told: bool = False
+    _glances: dict[str, bool] = field(default_factory=dict)  # uuid under way: whether to read it once more
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _read: asyncio.Condition = field(default_factory=asyncio.Condition)
     changed: int = 0
 
     def look(self, uuid: str = "") -> None:
-        """Read again, soon; `uuid` in all its detail, for not every change is told by an event."""
+        """Read again, now: all by a complete list, or one domain by a glance."""
         if uuid:
-            self._stale.add(uuid)
-        self._wake.set()
+            self._glance(uuid)
+        else:
+            self._list_within(0.0)
+
+    def _list_within(self, seconds: float) -> None:
+        at = self.eyes.now() + seconds
+        if at < self._list_at:
+            self._list_at = at
+            self._wake.set()
 
     async def fresh(self, asked_at: float) -> bool:
         """Wait until a listing sent after `asked_at` was taken over; False when the session ended first."""
@@ -116,7 +129,6 @@ class NodeWatcher:
                 failures = 1 if self._was_ready() else failures + 1
                 self._note_lost(link, why, failures)
                 pause_s = min(FIRST_PAUSE_S * 2.0 ** (failures - 1), self.eyes.timing.probe_max_s)
-                self._wake.clear()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause_s * _jitter(self.node, failures)):
                         await asyncio.Event().wait()
@@ -162,18 +174,70 @@ class NodeWatcher:
         return refused
 
     async def _watch(self) -> None:
-        timing = self.eyes.timing
         while not self._closed:
-            self._wake.clear()
+            self._list_at = NEVER
             await self._take_listing()
             async with self._read:
                 self._read.notify_all()
+            self._list_within(self.eyes.timing.resync_s)
+            await self._until_due()
+
+    async def _until_due(self) -> None:
+        """Wait until the next list is due, which is sooner and sooner while its reasons gather."""
+        while not self._closed and (left_s := self._list_at - self.eyes.now()) > 0:
+            self._wake.clear()
             with suppress(TimeoutError):
-                async with asyncio.timeout(timing.resync_s):
+                async with asyncio.timeout(left_s):
                     await self._wake.wait()
-            if self._told:  # events that come together cause one list
-                self._told = False
-                await asyncio.sleep(timing.event_batch_s)
+
+    # --- glances
+
+    def _glance(self, uuid: str) -> None:
+        """Read one domain by itself; once more if it is being read just now, for that may be too early."""
+        if uuid in self._glances:
+            self._glances[uuid] = True
+            return
+        self._glances[uuid] = False
+        task = asyncio.create_task(self._read_alone(uuid), name=f"glance {self.node}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _read_alone(self, uuid: str) -> None:
+        """A glance that fails decides nothing: a list, which reads this domain's detail too, will."""
+        try:
+            again = True
+            while again:
+                self._glances[uuid] = False
+                known = await self._glanced(uuid)
+                # What was done to it in the very instant of the request is not answered yet.
+                awaited = (uuid, self.node) in self.eyes.cache.expectations.pending
+                again = known and (self._glances[uuid] or awaited)
+        finally:
+            del self._glances[uuid]
+        if not known:
+            self._stale.add(uuid)
+            self._list_within(0.0)
+
+    async def _glanced(self, uuid: str) -> bool:
+        """Whether the cache knows the domain now as it stands on this node."""
+        session, serial, cache = self.session, self._serial, self.eyes.cache
+        if session is None or not self._was_ready():
+            return False
+        sent_at = self.eyes.now()
+        detail: Detail | None = None
+        try:
+            detail = await session.detail(uuid)
+        except NoDomain:
+            pass
+        except HypervisorError:
+            return False
+        if self._closed or serial != self._serial or not self._was_ready():
+            return False
+        self._illegible.discard(uuid)
+        cache.glanced(self.node, uuid, detail, sent_at)
+        return True
+
+    # --- lists
 
     async def _take_listing(self) -> None:
         """List, read what needs reading, and hand both to the cache as one."""
@@ -256,11 +320,15 @@ class NodeWatcher:
             if isinstance(event, SessionClosed):
                 self._closed = True
                 continue
+            if self.eyes.cache.event(self.node, self._serial, event):
+                self._glance(event.uuid)
+                self._list_within(LIST_AFTER_GLANCE_S)
+                continue
             if event.kind in CONFIG_EVENTS:
                 self._stale.add(event.uuid)
-            self._told = True
-            self.eyes.cache.event(self.node, self._serial, event)
-        self._wake.set()
+            self._list_within(self.eyes.timing.event_batch_s)  # events that come together cause one list
+        if self._closed:
+            self._wake.set()
 
     def _was_ready(self) -> bool:
         return self.eyes.cache.view(self.node).link is Link.READY
@@ -278,6 +346,8 @@ class NodeWatcher:
 
     async def _close(self) -> None:
         session, self.session = self.session, None
+        for task in self._tasks:
+            task.cancel()
         if session is not None:
             await session.close()
         async with self._read:

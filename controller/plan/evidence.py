@@ -56,7 +56,6 @@ def observe(snap: Snapshot, uuid: str, node: str) -> Observation:
             Deferred(
                 Reason.AWAITING_OBSERVATION,
                 f"waiting for node {node} to be read again after the last change",
-                relist=(node,),
                 retry_after_s=1.0,
             )
         )

@@ -187,7 +187,7 @@ def migrating(case: Case) -> Answer:
 def own_change_pending(case: Case) -> Answer:
     for (uuid, node), _ in case.snap.awaiting.items() if case.held is None else ():
         if uuid == case.uuid:
-            return Deferred(Reason.AWAITING_OBSERVATION, f"waiting for node {node}", relist=(node,))
+            return Deferred(Reason.AWAITING_OBSERVATION, f"waiting for node {node}", retry_after_s=1.0)
     if case.held is None:
         return None
     for node in {*case.assignment.candidates, case.node}:
