@@ -283,8 +283,9 @@ class Election:
             await self.storewatch.examine(self.store)  # judged before its heartbeat is overwritten
             found = await self.store.get(keys.HEARTBEAT)
             pulse.revision = found.mod_revision if found is not None else 0
+            pulse.past = self.storewatch.past
         while True:
-            since = self.storewatch.high_revision
+            since, past = self.storewatch.high_revision, self.storewatch.past
             value = self.world.new_id()
             pulse.tried.add(value.encode())
             result = await self.store.txn(
@@ -295,25 +296,29 @@ class Election:
                 [Put(keys.HEARTBEAT, value.encode())],
             )
             if result.ok:
-                pulse.revision = result.revision
+                pulse.revision, pulse.past = result.revision, self.storewatch.past
                 pulse.tried.clear()
-                self.storewatch.renewed(result.revision, value, since=since)
+                self.storewatch.renewed(result.revision, value, since=since, past=past)
                 return
             leader = result.current.get(keys.LEADER)
             if leader is None or leader.create_revision != leadership.token:
                 leadership.lose("the leader key is not of this term")
                 return
             found = result.current.get(keys.HEARTBEAT)
-            if found is None or found.value not in pulse.tried:
+            known = found is not None and found.value in pulse.tried
+            if not known and pulse.past == self.storewatch.past:
                 self.storewatch.note_restored("the store's heartbeat is not the one that this leader wrote")
             pulse.revision = found.mod_revision if found is not None else 0
+            pulse.past = self.storewatch.past
 
 
 @dataclass(slots=True)
 class _Pulse:
-    """The heartbeat's mod revision as this leader knows it, and values whose replies were lost."""
+    """The heartbeat's mod revision as this leader knows it, of which past of the store (see StoreWatch), and
+    values whose replies were lost."""
 
     revision: int | None = None
+    past: int = 0
     tried: set[bytes] = field(default_factory=set)
 
 

@@ -3,9 +3,9 @@
 Events only wake a watcher; what was read decides. A domain of ours that an event, or a change of ours, tells
 of is read by itself at once (a *glance*), for a list waits behind every change that is under way on its
 host; what else is there, and what is not, is decided by complete lists. Details (XML, mark, flags) are read
-where an event, a changed record or the slow resync asks for them. A watcher opens, learns who the host is, has that
-identity pinned, lists, and then waits; when its session ends it opens a new one, with growing pauses. A node
-that hangs holds up nobody but its own watcher. Nothing here changes anything on a host.
+where an event, a changed record or the slow resync asks for them. A watcher opens, learns who the host is,
+has that identity pinned, lists, and then waits; when its session ends it opens a new one, with growing
+pauses. A node that hangs holds up nobody but its own watcher. Nothing here changes anything on a host.
 """
 
 from __future__ import annotations

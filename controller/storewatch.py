@@ -115,6 +115,7 @@ class StoreWatch:
         self._saved = self._memory
         self._verdict = Verdict(StoreTrust.UNEXAMINED, "the store was not examined yet")
         self._store_revision = 0  # at the last look; after a restore lower than before
+        self.past = 0  # counts acknowledged restores: evidence from before one says nothing after it
 
     @property
     def trust(self) -> StoreTrust:
@@ -156,10 +157,10 @@ class StoreWatch:
                 log.debug("the store cannot be examined", extra={"error": error.message})
             await asyncio.sleep(LOOK_EVERY_S)
 
-    def renewed(self, revision: int, value: str, *, since: int) -> None:
+    def renewed(self, revision: int, value: str, *, since: int, past: int) -> None:
         """This leader's heartbeat was written at `revision`, in a transaction that compared the one before
-        it; `since` is `high_revision` as it was before the transaction was sent."""
-        if revision <= since:
+        it; `since` and `past` are `high_revision` and `past` as they were before the transaction was sent."""
+        if revision <= since and past == self.past:
             self.note_restored(f"the store wrote at revision {revision}, it was at {since} before")
         self._remember(self._memory.cluster if self._memory else "", revision, revision, value)
 
@@ -193,6 +194,7 @@ class StoreWatch:
         excused = tuple(sorted({*memory.excused, *decision.nodes}))
         if memory.doubt == StoreTrust.RESTORED.value:
             # Its past is accepted from here on: forget the one remembered.
+            self.past += 1
             sentence = (
                 "the restored store was acknowledged: nothing is created until every registered node was read"
             )

@@ -13,7 +13,7 @@ import pytest
 from controller import keys
 from controller.election import Election, Leadership
 from controller.limits import Timing
-from controller.model import LeaderRecord, StoreMemory
+from controller.model import Decision, LeaderRecord, StoreMemory
 from controller.storewatch import StoreTrust, StoreWatch
 from controller.world import World
 from drivers.memory import MemoryStore
@@ -390,6 +390,25 @@ def test_a_heartbeat_that_the_leader_did_not_write_takes_the_permits_away_but_no
             await asyncio.sleep(60)
             assert a.term is not None
             assert not a.may_act
+
+    virtualtime.run(main())
+
+
+def test_a_doubt_that_was_ended_before_the_leaders_next_heartbeat_stays_ended() -> None:
+    async def main() -> None:
+        async with cluster() as c:
+            a = c.replica("a")
+            a.start()
+            await until(lambda: a.may_act)
+            watch = a.election.storewatch
+            await c.store.txn([], [Put(keys.HEARTBEAT, b"out of a backup")])
+            watch.note_restored("an administrator's hand")
+            await watch.examine(c.store)
+            word = (await c.store.txn([], [Put(keys.STORE_ACK, b"")])).revision
+            assert watch.acknowledge(Decision(by="op", at="t"), word)
+            await asyncio.sleep(3 * TIMING.renew_every_s)
+            assert watch.trust is StoreTrust.UNKNOWN_STORE
+            assert a.may_act
 
     virtualtime.run(main())
 

@@ -333,8 +333,24 @@ def test_a_leaders_own_heartbeat_at_a_lower_revision_than_known_is_evidence() ->
     async def main(site: Site) -> None:
         watch = await lived(site)
         since = watch.high_revision
-        watch.renewed(since, "mine", since=since)
+        watch.renewed(since, "mine", since=since, past=watch.past)
         assert watch.trust is StoreTrust.RESTORED
+
+    in_a_site(main)
+
+
+def test_a_heartbeat_that_was_under_way_when_the_store_was_acknowledged_is_no_new_evidence() -> None:
+    async def main(site: Site) -> None:
+        watch = await lived(site)
+        await site.back(lambda: restored_early(site))
+        since, past = watch.high_revision, watch.past
+        await watch.examine(site.store)
+        acknowledged = (await site.store.txn([], [Put(keys.STORE_ACK, b"")])).revision
+        assert watch.acknowledge(Decision(by="op", at="t"), acknowledged)
+        written = await site.beat("mine")
+        assert written < since
+        watch.renewed(written, "mine", since=since, past=past)
+        assert watch.trust is StoreTrust.UNKNOWN_STORE
 
     in_a_site(main)
 
@@ -343,7 +359,7 @@ def test_a_leaders_heartbeats_are_remembered_on_disk() -> None:
     async def main(site: Site) -> None:
         watch = await lived(site)
         since = watch.high_revision
-        watch.renewed(await site.beat("mine"), "mine", since=since)
+        watch.renewed(await site.beat("mine"), "mine", since=since, past=watch.past)
         assert (site.disk.memory.value, watch.trust) == ("mine", StoreTrust.TRUSTED)
         assert await watch.examine(site.store) is StoreTrust.TRUSTED
 
@@ -356,7 +372,7 @@ def test_a_look_that_began_before_the_leaders_renewal_is_no_evidence() -> None:
 
         async def renew() -> None:
             since = watch.high_revision
-            watch.renewed(await site.beat("mine"), "mine", since=since)
+            watch.renewed(await site.beat("mine"), "mine", since=since, past=watch.past)
 
         await site.beat("four")
         network = FaultyStore(site.store)
