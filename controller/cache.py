@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import UnsetType
@@ -89,6 +89,7 @@ class Cache:
     migrated: set[str] = field(default_factory=set)
     glances: dict[str, dict[str, float]] = field(default_factory=dict)  # by node: read later than its list
     corrupt: dict[str, str] = field(default_factory=dict)
+    memo: dict[str, dict[str, tuple[Any, Any]]] = field(default_factory=dict)
     _by_key: dict[str, str] = field(default_factory=dict)
     _revisions: dict[str, int] = field(default_factory=dict)
 
@@ -129,6 +130,7 @@ class Cache:
             backoffs=self.attempts.backoffs,
             stalls=self.attempts.stalls,
             restarts=self.attempts.restarts,
+            memo=self.memo,
         )
 
     def view(self, node: str) -> NodeView:
@@ -490,6 +492,7 @@ class Cache:
         if uuid in self.domains or uuid in self.assignments:
             return
         self.attempts.forget(uuid)
+        self.memo.pop(uuid, None)
         self.signs.pop(uuid, None)
         self.migrated.discard(uuid)
         for key in [key for key in self.ends if key[0] == uuid]:

@@ -20,7 +20,7 @@ import msgspec
 
 from controller import faults, keys
 from controller.cache import Cache
-from controller.ledger import Commit, CommitOutcome, Fenced, Ledger
+from controller.ledger import NEVER, Commit, CommitOutcome, Fenced, Ledger
 from controller.limits import Bounds
 from controller.model import Assignment, Quarantine, Rule
 from controller.objects import Objects, StoredObject, owner_of, parse
@@ -32,7 +32,7 @@ from controller.plan.types import Action, ActionKind
 from controller.world import World
 from drivers.errors import Advice, NoDomain, StoreError
 from drivers.hypervisor import Outcome, Permit, Result, Session
-from drivers.store import Compare, Delete, KeyValue, Put, Write
+from drivers.store import Compare, Delete, Put, Write
 from specs.domain import Domain, effective_state
 from specs.kinds import KIND_OF
 
@@ -112,6 +112,8 @@ class Executor:
             return Report(Ending.FAILED, error.message)
         finally:
             self.hands.cache.capacity.unreserve(action.uuid)
+            for node in self.hands.cache.expectations.release(action.uuid):
+                self.hands.observer.look([node], action.uuid)
         return Report(Ending.DONE)
 
     def _stamped(self, action: Action) -> Action:
@@ -200,12 +202,23 @@ class Executor:
     async def recheck(self, progress: Progress) -> None:
         """Safety §2.3: by linearizable reads, nothing that justified this start has changed."""
         action = progress.action
-        same = await self.hands.ledger.commit([Compare(keys.assignment(action.uuid), progress.revision)], [])
-        self._check(same)
         assert action.after is not None
+        own = keys.assignment(action.uuid)
         key = keys.object_key("domains", action.after.namespace, action.after.name)
-        kv = await self.hands.objects.store.get(key)
-        if kv is None or not self._still_wanted(kv, action):
+        known = self.hands.cache.domains.get(action.uuid)
+        commit = await self.hands.ledger.commit(
+            [Compare(own, progress.revision), Compare(key, known.revision if known is not None else NEVER)],
+            [],
+        )
+        if commit.outcome is CommitOutcome.UNKNOWN:
+            self._check(commit)
+        domain = known.domain if known is not None else None
+        if commit.outcome is CommitOutcome.REFUSED:
+            held, kv = commit.current.get(own), commit.current.get(key)
+            if held is None or held.mod_revision != progress.revision:
+                self._check(commit)
+            domain = None if kv is None else msgspec.json.decode(kv.value, type=Domain)
+        if domain is None or not self._still_wanted(domain, action):
             raise Halt(Report(Ending.STALE, "the object changed while it was being started"))
         seen = Case(self.hands.cache.snapshot(), action.uuid).all_sightings
         elsewhere = [n for n in seen if n != action.node]
@@ -216,8 +229,7 @@ class Executor:
                 raise Halt(Report(Ending.STALE, f"node {node}, taken for dead, answers"))
 
     @staticmethod
-    def _still_wanted(kv: KeyValue, action: Action) -> bool:
-        domain = msgspec.json.decode(kv.value, type=Domain)
+    def _still_wanted(domain: Domain, action: Action) -> bool:
         meta = domain.metadata
         return (
             meta.uid == action.uuid
@@ -343,6 +355,7 @@ class Executor:
         if session is None:
             raise Halt(Report(Ending.FAILED, f"the connection to node {action.node} is lost"))
         hands.begin()
+        hands.cache.expectations.hold(action.uuid, action.node)
         known = False
         try:
             result = await send(session, permit)
@@ -350,7 +363,6 @@ class Executor:
         finally:
             hands.end(known)
             hands.cache.await_observation(action.uuid, action.node)
-            hands.observer.look([action.node], action.uuid)
         if result.outcome is not Outcome.DONE:
             self._refused(action, call, result)
 

@@ -13,9 +13,21 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Expectations:
-    """`pending`: (uuid, node) to the monotonic instant before which no listing counts."""
+    """`pending`: (uuid, node) to the monotonic instant before which no listing counts. `held`: the nodes on
+    which an action is changing a domain just now; what it comes to is read when it is over."""
 
     pending: dict[tuple[str, str], float] = field(default_factory=dict)
+    held: dict[str, set[str]] = field(default_factory=dict)
+
+    def hold(self, uuid: str, node: str) -> None:
+        self.held.setdefault(uuid, set()).add(node)
+
+    def release(self, uuid: str) -> list[str]:
+        """The action is over; the nodes to read."""
+        return sorted(self.held.pop(uuid, ()))
+
+    def is_held(self, uuid: str, node: str) -> bool:
+        return node in self.held.get(uuid, ())
 
     def expect(self, uuid: str, node: str, now: float) -> None:
         self.pending[(uuid, node)] = now

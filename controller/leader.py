@@ -44,6 +44,7 @@ LIGHT_CYCLE_S = 10.0  # a list of every node, to prove that no event was missed
 TRUST_CYCLE_S = 1.0
 LAST_CALLS_S = 60.0  # the longest deadline of a call that may still be out
 REPLAN_BASE_S, REPLAN_MAX_S = 0.02, 5.0
+NODE_PAUSE_S = 0.25  # what domains do to a node's figures is written once, not once for each
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,9 @@ def reign(office: Office, leadership: Leadership) -> Reign:
     def on_dirty(key: str) -> None:
         if key.startswith(NODE_KEY):
             nodes_changed.set()
-        queue.add(key)
+            queue.add_after(key, NODE_PAUSE_S)
+        else:
+            queue.add(key)
 
     term = Term(leadership.elected_at, leadership.predecessor_resigned)
     setting = Setting(office.cluster, term, timing, office.policy, world.now)

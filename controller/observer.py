@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 
 MAX_RELISTS = 5
 DETAILS_AT_ONCE = 4
-LIST_AFTER_GLANCE_S = 0.5  # a complete list follows the events of our own domains, out of a change's way
+LIST_AFTER_GLANCE_S = 2.0  # a complete list follows the events of our own domains, out of a change's way
 NEVER = float("inf")
 FIRST_PAUSE_S = 0.25
 ILLEGIBLE = (HostFailed, SpecRejected, DomainBusy, WrongState)  # said of one domain, not of its host
@@ -321,7 +321,8 @@ class NodeWatcher:
                 self._closed = True
                 continue
             if self.eyes.cache.event(self.node, self._serial, event):
-                self._glance(event.uuid)
+                if not self.eyes.cache.expectations.is_held(event.uuid, self.node):
+                    self._glance(event.uuid)
                 self._list_within(LIST_AFTER_GLANCE_S)
                 continue
             if event.kind in CONFIG_EVENTS:
@@ -362,9 +363,13 @@ class Observer:
     watchers: dict[str, NodeWatcher] = field(default_factory=dict)
     serials: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _synced: dict[str, StoredNode] = field(default_factory=dict)
 
     async def sync(self) -> None:
         cache = self.eyes.cache
+        if cache.nodes == self._synced:
+            return
+        self._synced = dict(cache.nodes)
         wanted = {name: target_of(stored) for name, stored in cache.nodes.items()}
         for name in list(self.watchers):
             if wanted.get(name) != self.watchers[name].target or _refusal(cache.nodes[name]):

@@ -13,8 +13,8 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from controller.plan.snapshot import Held, Snapshot
-from controller.plan.types import STALLING, Action, ActionKind, Deferred, Reason, Situation, Verdict
+from controller.plan.snapshot import Held, Snapshot, StoredDomain
+from controller.plan.types import STALLING, ActionKind, Deferred, Reason, Situation, Verdict
 from specs.domain import DomainStatus, PendingField, effective_state
 from specs.meta import Condition
 
@@ -50,8 +50,7 @@ def domain_status(snap: Snapshot, uuid: str, verdict: Verdict) -> DomainStatus:
     meta = stored.domain.metadata
     generation = 0 if isinstance(meta.generation, UnsetType) else meta.generation
     held = snap.assignments.get(uuid)
-    wanted = effective_state(stored.domain.spec)
-    reason, message = _reason(verdict, wanted)
+    reason, message = said(verdict, stored)
     node, state, state_reason = _seen(snap, uuid, held)
     restarts = snap.restarts.get(uuid)
     ready = _ready(verdict)
@@ -87,11 +86,13 @@ def _pending(verdict: Verdict) -> list[PendingField]:
     return [PendingField(field=f[:256], live=a[:256], desired=d[:256]) for f, a, d in shown]
 
 
-def _reason(verdict: Verdict, wanted: str) -> tuple[str, str]:
+def said(verdict: Verdict, stored: StoredDomain) -> tuple[str, str]:
+    """(REASON, message) of a verdict."""
     if verdict.deferred is not None:
         return verdict.deferred.reason.value, sentence(verdict.deferred)
     if verdict.action is not None:
         return DOING[verdict.action.kind], verdict.action.why[:WHY_LIMIT]
+    wanted = effective_state(stored.domain.spec)
     return ("Running" if wanted == "running" else "Shutoff"), verdict.note or "as wanted"
 
 
@@ -153,8 +154,3 @@ def with_times(new: Iterable[Condition], old: Sequence[Condition] | UnsetType, n
         at = was.last_transition_time if same and was is not None else now
         timed.append(msgspec.structs.replace(condition, last_transition_time=now if at is UNSET else at))
     return timed
-
-
-def steady(action: Action | None) -> bool:
-    """Whether an action is too small to be shown as work under way."""
-    return action is not None and action.kind in (ActionKind.RECORD, ActionKind.MARK, ActionKind.AUTOSTART)

@@ -22,7 +22,7 @@ from controller.metrics import Metrics
 from controller.plan.case import namespace_of
 from controller.plan.snapshot import StoredDomain
 from controller.plan.types import STALLING, ActionKind, Reason, Verdict
-from controller.status import domain_status, with_times
+from controller.status import domain_status, said, with_times
 from controller.world import World
 from drivers.errors import StoreError
 from drivers.store import Compare, Put
@@ -35,6 +35,9 @@ RETRY_PAUSE_S = 0.2
 PASSING = frozenset({Reason.AWAITING_OBSERVATION, Reason.NODES_CONNECTING})
 PASSING_S = 6.0
 """Over within milliseconds, or within the few seconds that a node has to answer."""
+ACTING_S = 1.0
+"""An action on a domain that was ready is an event at once, and a status if it takes longer than this: first
+acting, then writing about it."""
 
 
 @dataclass(slots=True)
@@ -49,6 +52,8 @@ class StatusWriter:
     _wanted: dict[str, Verdict] = field(default_factory=dict)
     _asked: dict[str, tuple[int, float]] = field(default_factory=dict)
     _passing: dict[str, float] = field(default_factory=dict)
+    _later: dict[str, asyncio.TimerHandle] = field(default_factory=dict)
+    _told: dict[str, str] = field(default_factory=dict)
     _measured: dict[str, tuple[str, str]] = field(default_factory=dict)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -61,6 +66,20 @@ class StatusWriter:
             self._passing.pop(uuid, None)
         if verdict.action is not None and verdict.action.kind is ActionKind.FINISH:
             return  # the object goes: a write now would only be in the way
+        later = self._later.pop(uuid, None)
+        if later is not None:
+            later.cancel()
+        stored = self.cache.domains.get(uuid)
+        if verdict.action is not None and stored is not None and _was_ready(stored):
+            self._announce(stored, *said(verdict, stored), warning=False)
+            self._later[uuid] = asyncio.get_running_loop().call_later(
+                ACTING_S, self._write_soon, uuid, verdict
+            )
+        else:
+            self._write_soon(uuid, verdict)
+
+    def _write_soon(self, uuid: str, verdict: Verdict) -> None:
+        self._later.pop(uuid, None)
         self._wanted[uuid] = verdict
         self._wake.set()
 
@@ -97,7 +116,8 @@ class StatusWriter:
             self._wake.set()
             return False
         self.cache.wrote({key: value}, commit.revision)
-        self._announce(stored, old, new, verdict)
+        warning = verdict.deferred is not None and verdict.deferred.reason in STALLING
+        self._announce(stored, *said(verdict, stored), warning=warning)
         return True
 
     def _measure(self, uuid: str, stored: StoredDomain, status: DomainStatus) -> None:
@@ -120,8 +140,8 @@ class StatusWriter:
             self._asked[uuid] = (generation, -1.0)
 
     def _forget(self, uuid: str) -> None:
-        self._asked.pop(uuid, None)
-        self._passing.pop(uuid, None)
+        for table in (self._asked, self._passing, self._told):
+            table.pop(uuid, None)
         names = self._measured.pop(uuid, None)
         if names is not None:
             self.metrics.forget_domain(uuid, *names)
@@ -134,28 +154,26 @@ class StatusWriter:
             new, conditions=with_times(conditions, list(before), self.world.wall())
         )
 
-    def _announce(
-        self, stored: StoredDomain, old: DomainStatus | UnsetType, new: DomainStatus, verdict: Verdict
-    ) -> None:
+    def _announce(self, stored: StoredDomain, reason: str, message: str, *, warning: bool) -> None:
         """An event when the reason changed, for whoever asks `describe` why."""
-        was = None if isinstance(old, UnsetType) else old.reason
-        if new.reason == was or isinstance(new.reason, UnsetType):
-            return
-        warning = verdict.deferred is not None and verdict.deferred.reason in STALLING
-        conditions = () if isinstance(new.conditions, UnsetType) else new.conditions
-        message = conditions[0].message if conditions else ""
-        meta = stored.domain.metadata
-        log.info("domain", extra={"domain": meta.name, "reason": new.reason, "why": message})
-        self.recorder.event(
-            "Domain",
-            namespace_of(stored),
-            meta.name,
-            "" if isinstance(meta.uid, UnsetType) else meta.uid,
-            "Warning" if warning else "Normal",
-            new.reason,
-            message,
-            "Reconcile",
+        meta, status = stored.domain.metadata, stored.domain.status
+        uid = "" if isinstance(meta.uid, UnsetType) else meta.uid
+        before = (
+            "" if isinstance(status, UnsetType) or isinstance(status.reason, UnsetType) else status.reason
         )
+        if reason == self._told.get(uid, before):
+            return
+        self._told[uid] = reason
+        log.info("domain", extra={"domain": meta.name, "reason": reason, "why": message})
+        kind = "Warning" if warning else "Normal"
+        self.recorder.event(
+            "Domain", namespace_of(stored), meta.name, uid, kind, reason, message, "Reconcile"
+        )
+
+
+def _was_ready(stored: StoredDomain) -> bool:
+    status = stored.domain.status
+    return not isinstance(status, UnsetType) and _is_ready(status)
 
 
 def _is_ready(status: DomainStatus) -> bool:

@@ -6,9 +6,10 @@ assignment are cases too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 from msgspec import UNSET, UnsetType
 
@@ -20,6 +21,8 @@ from specs.domainxml import Rendered, RenderRefused, render
 from specs.macs import choose_mac
 from specs.mark import Mark
 from specs.xmldiff import Difference, missing
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,20 +163,35 @@ class Case:
     def desired(self, node: str, epoch: int) -> Desired:
         """Render the spec for `node`. `allowedPaths` are that node's."""
         assert self.stored is not None
+        domain, macs = self.stored.domain, self.macs()
         paths = self.snap.nodes[node].node.spec.allowed_paths
-        macs = self.macs()
+        allowed = () if isinstance(paths, UnsetType) else tuple(paths)
+        asked = (domain.spec, domain.metadata, macs, allowed, epoch, self.snap.policy, self.snap.cluster)
+        return self._once("desired", asked, lambda: self._rendered(macs, allowed, epoch))
+
+    def _rendered(self, macs: Mapping[str, str], allowed: tuple[str, ...], epoch: int) -> Desired:
+        assert self.stored is not None
         try:
             rendered = render(
                 self.stored.domain,
                 uuid=self.uuid,
                 mark=Mark(self.snap.cluster, self.uuid, epoch, ""),
                 macs=macs,
-                allowed_paths=() if isinstance(paths, UnsetType) else tuple(paths),
+                allowed_paths=allowed,
                 xml_overlay_allowed=self.snap.policy.xml_overlay,
             )
         except RenderRefused as refused:
             return Desired(None, macs, "; ".join(f"{p.path}: {p.message}" for p in refused.problems))
         return Desired(rendered, macs)
+
+    def _once(self, question: str, asked: object, answer: Callable[[], T]) -> T:
+        """The answer of before if what it was asked of is the same."""
+        answers = self.snap.memo.setdefault(self.uuid, {})
+        before = answers.get(question)
+        if before is None or before[0] != asked:
+            before = answers[question] = (asked, answer())
+        found: T = before[1]
+        return found
 
     @cached_property
     def desired_here(self) -> Desired:
@@ -185,7 +203,7 @@ class Case:
         seen, rendered = self.own_sighting, self.desired_here.rendered
         if seen is None or rendered is None or seen.detail.config_xml is None:
             return ()
-        return missing(rendered.xml, seen.detail.config_xml)
+        return self._compared("config", rendered.xml, seen.detail.config_xml)
 
     @cached_property
     def live_drift(self) -> tuple[Difference, ...]:
@@ -193,7 +211,10 @@ class Case:
         seen, rendered = self.own_sighting, self.desired_here.rendered
         if seen is None or rendered is None or seen.detail.live_xml is None:
             return ()
-        return missing(rendered.xml, seen.detail.live_xml)
+        return self._compared("live", rendered.xml, seen.detail.live_xml)
+
+    def _compared(self, which: str, desired: str, actual: str) -> tuple[Difference, ...]:
+        return self._once(which, (desired, actual), lambda: missing(desired, actual))
 
 
 def namespace_of(stored: StoredDomain) -> str:

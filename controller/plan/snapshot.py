@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from controller.limits import Timing
 from controller.model import Assignment, Decision, Quarantine
@@ -163,7 +164,8 @@ class Snapshot:
     """Maps are by node name or by domain UUID. `hold`: why nothing at all may be changed now ("" if it
     may). `unreadable`: UUIDs whose assignment in etcd cannot be read. `signs`: last event, or sighting where
     it was not expected, of a UUID. `migrated`: UUIDs for which a migration was seen since they were last
-    active at home. `names`: libvirt names on each node."""
+    active at home. `names`: libvirt names on each node. `memo`: by UUID and question, what rendering and
+    comparing definitions came to, with what it was asked of; plans ask the same again and again."""
 
     now: float
     cluster: str
@@ -191,3 +193,4 @@ class Snapshot:
     backoffs: Mapping[str, Backoff] = field(default_factory=dict)
     stalls: Mapping[str, Stall] = field(default_factory=dict)
     restarts: Mapping[str, Restarts] = field(default_factory=dict)
+    memo: dict[str, dict[str, tuple[Any, Any]]] = field(default_factory=dict, compare=False)
