@@ -9,6 +9,6 @@ given, exactly at their TTL; ids are counted, so that a run can be repeated. Not
 members, persistence, permissions, threads.
 """
 
-from drivers.memory.store import MemoryStore
+from drivers.memory.store import EMPTY, Backup, MemoryStore
 
-__all__ = ["MemoryStore"]
+__all__ = ["EMPTY", "Backup", "MemoryStore"]

@@ -3,13 +3,17 @@
 Each key keeps its versions since the last compaction, so that pages can be read at an old revision; the
 history keeps one ChangeSet for each revision, so that a watch may begin in the past. `compact` cuts both.
 Leases are ended by a timer of the running loop and, to be exact, at the beginning of every call.
+
+What stands between the clients and the keys (a wire, a restart, a backup) is built on `peek`,
+`changes_after`, `on_change` and `backup`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import builtins
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from drivers.errors import Compacted, LeaseLost, StoreRefused, StoreUnavailable
@@ -47,26 +51,53 @@ class _Versions:
         return self.values[index] if index >= 0 else None
 
 
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """All that a store has on its disk. A lease is kept with its whole TTL, for that is what it comes back
+    with after a restart (seen with etcd 3.4: 2 s were left, then 9 s)."""
+
+    revision: int = 1
+    compacted: int = 0
+    versions: Mapping[str, tuple[tuple[int, ...], tuple[KeyValue | None, ...]]] = field(default_factory=dict)
+    history: tuple[ChangeSet, ...] = ()
+    leases: Mapping[int, int] = field(default_factory=dict)
+
+
+EMPTY = Backup()
+
+
 class MemoryStore:
     """A Store in memory. `clock` gives seconds on the running loop's scale (usually `loop.time`);
-    `progress_s` is how often a watch without changes yields a progress mark."""
+    `progress_s` is how often a watch without changes yields a progress mark. It begins with what is in
+    `backup`; `first_lease` is the first lease id it gives away, for ids are never used again."""
 
     def __init__(
-        self, clock: Callable[[], float], *, cluster_id: int = 0xD0_0D, progress_s: float = 1.0
+        self,
+        clock: Callable[[], float],
+        *,
+        cluster_id: int = 0xD0_0D,
+        progress_s: float = 1.0,
+        backup: Backup = EMPTY,
+        first_lease: int = 1,
     ) -> None:
         self._clock = clock
         self._cluster_id = cluster_id
         self._progress_s = progress_s
-        self._revision = 1
-        self._compacted = 0  # the oldest revision that can be read; 0: nothing was compacted yet
-        self._versions: dict[str, _Versions] = {}
-        self._order: list[str] = []  # all keys in `_versions`; code points sort as their UTF-8 does
-        self._history: list[ChangeSet] = []
-        self._leases: dict[int, _Lease] = {}
-        self._last_lease = 0
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._revision = backup.revision
+        self._compacted = backup.compacted  # the oldest revision that can be read; 0: never compacted
+        self._versions = {k: _Versions(list(r), list(v)) for k, (r, v) in backup.versions.items()}
+        self._order = sorted(self._versions)  # code points sort as their UTF-8 does
+        self._history = list(backup.history)
+        self._leases = {id_: _Lease(ttl_s, clock() + ttl_s) for id_, ttl_s in backup.leases.items()}
+        self._last_lease = first_lease - 1
+        self._waiting: dict[asyncio.Future[None], None] = {}  # ordered: runs can be repeated
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self.on_change: list[Callable[[ChangeSet], None]] = []
+        for key in self._order:
+            if (kv := self._current(key)) is not None and kv.lease in self._leases:
+                self._leases[kv.lease].keys.add(key)
+        self._arm()
 
     # --- reading
 
@@ -105,6 +136,36 @@ class MemoryStore:
         self._begin()
         return StoreStatus(
             cluster_id=self._cluster_id, revision=self._revision, version="memory", endpoint="memory"
+        )
+
+    @property
+    def revision(self) -> int:
+        return self._revision
+
+    @property
+    def leases(self) -> tuple[int, ...]:
+        """The ids of all leases, the oldest first."""
+        return tuple(sorted(self._leases))
+
+    @property
+    def next_lease(self) -> int:
+        return self._last_lease + 1
+
+    def peek(self, key: str) -> KeyValue | None:
+        """What stands at `key`, for observers of the store itself; no client can ask so, or it is closed."""
+        return self._current(key)
+
+    def peek_all(self, prefix: str) -> tuple[KeyValue, ...]:
+        """As `peek`, all keys under `prefix`."""
+        return tuple(kv for key in self._keys(prefix, "") if (kv := self._current(key)) is not None)
+
+    def backup(self) -> Backup:
+        return Backup(
+            revision=self._revision,
+            compacted=self._compacted,
+            versions={k: (tuple(v.revisions), tuple(v.values)) for k, v in self._versions.items()},
+            history=tuple(self._history),
+            leases={id_: lease.ttl_s for id_, lease in self._leases.items()},
         )
 
     # --- writing
@@ -150,17 +211,11 @@ class MemoryStore:
         mark_at = self._clock() + self._progress_s
         while True:
             self._begin()
-            if position < self._compacted:
-                raise Compacted(
-                    f"the changes after revision {position} have been compacted",
-                    compact_revision=self._compacted,
-                )
-            for change_set in self._history[bisect_right(self._history, position, key=_revision_of) :]:
+            for change_set in self.changes_after(prefix, position, self._revision):
                 position = change_set.revision
-                changes = tuple(c for c in change_set.changes if c.kv.key.startswith(prefix))
-                if changes:
+                if change_set.changes:
                     mark_at = self._clock() + self._progress_s
-                    yield ChangeSet(revision=position, changes=changes)
+                    yield change_set
             if position != self._revision or self._closed:
                 continue  # something happened while the consumer held a change set
             if self._clock() >= mark_at:
@@ -168,6 +223,20 @@ class MemoryStore:
                 yield ChangeSet(revision=position, changes=())
                 continue
             await self._change(mark_at - self._clock())
+
+    def changes_after(self, prefix: str, revision: int, upto: int) -> builtins.list[ChangeSet]:
+        """One change set, perhaps without changes under `prefix`, for each revision after `revision` and up
+        to `upto`. Raises Compacted when one of them is gone."""
+        if revision < self._compacted:
+            raise Compacted(
+                f"the changes after revision {revision} have been compacted", compact_revision=self._compacted
+            )
+        start = bisect_right(self._history, revision, key=_revision_of)
+        end = bisect_right(self._history, upto, key=_revision_of)
+        return [
+            ChangeSet(found.revision, tuple(c for c in found.changes if c.kv.key.startswith(prefix)))
+            for found in self._history[start:end]
+        ]
 
     # --- leases
 
@@ -194,6 +263,10 @@ class MemoryStore:
 
     async def close(self) -> None:
         """Every later call and every watch raises StoreUnavailable."""
+        self.halt()
+
+    def halt(self) -> None:
+        """`close`, at once: no lease ends any more, but all can still be peeked at and backed up."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -235,8 +308,11 @@ class MemoryStore:
             changes.append(Change("delete" if isinstance(write, Delete) else "put", kv, previous))
         if changes:  # deleting what is absent changes nothing and costs no revision
             self._revision = revision
-            self._history.append(ChangeSet(revision=revision, changes=tuple(changes)))
+            change_set = ChangeSet(revision=revision, changes=tuple(changes))
+            self._history.append(change_set)
             self._wake()
+            for tell in self.on_change:
+                tell(change_set)
 
     def _store(self, write: Write, previous: KeyValue | None, revision: int) -> KeyValue:
         versions = self._versions.get(write.key)
@@ -286,18 +362,18 @@ class MemoryStore:
         self._arm()
 
     def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, set()
+        waiting, self._waiting = self._waiting, {}
         for future in waiting:
             if not future.done():
                 future.set_result(None)
 
     async def _change(self, timeout_s: float) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.add(future)
+        self._waiting[future] = None
         try:
             await asyncio.wait((future,), timeout=timeout_s)
         finally:
-            self._waiting.discard(future)
+            self._waiting.pop(future, None)
 
 
 def _revision_of(change_set: ChangeSet) -> int:
