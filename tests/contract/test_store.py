@@ -1,7 +1,7 @@
-"""What every Store does: one suite over the store in memory and over a real etcd.
+"""What every Store does: one suite over the store in memory, the simulated etcd, and a real one.
 
 Tests share one etcd server and keep apart by a prefix of their own; revisions are therefore compared, never
-counted from 1, except where a test says that nobody else writes.
+counted from 1, except where a test says that nobody else writes. The simulated ones live in virtual time.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
+from random import Random
 from typing import cast
 
 import pytest
@@ -32,6 +33,12 @@ from drivers.store import (
     Write,
 )
 from tests.etcdserver import EtcdServer
+from tests.sim.etcd import SimEtcd
+from tests.sim.network import Network
+from tests.virtualtime import VirtualLoop
+
+# Its successor chooses a loop for all tests of a directory, not for one parameter of a module.
+pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy")
 
 
 @dataclass
@@ -92,16 +99,41 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
         yield running
 
 
-@pytest.fixture(params=["memory", pytest.param("etcd", marks=pytest.mark.etcd)])
-async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
-    store: MemoryStore | EtcdStore
-    if request.param == "memory":
-        store = MemoryStore(asyncio.get_running_loop().time, progress_s=0.5)
+@pytest.fixture(params=["memory", "sim", pytest.param("etcd", marks=pytest.mark.etcd)])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def event_loop_policy(kind: str) -> asyncio.AbstractEventLoopPolicy:
+    """What makes the loop that a test runs on."""
+    return asyncio.DefaultEventLoopPolicy() if kind == "etcd" else VirtualPolicy()
+
+
+class VirtualPolicy(asyncio.DefaultEventLoopPolicy):
+    def new_event_loop(self) -> VirtualLoop:
+        return VirtualLoop()
+
+
+@pytest.fixture
+async def bench(kind: str, request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    clock = asyncio.get_running_loop().time
+    prefix = f"/t/{uuid.uuid4()}/"
+    if kind == "memory":
+        memory = MemoryStore(clock, progress_s=0.5)
+        yield Bench(memory, prefix, memory.compact)
+        await memory.close()
+    elif kind == "sim":
+        etcd = SimEtcd(clock, Random(7), Network(Random(8), clock), progress_s=0.5)
+        client = etcd.client("c1")
+        yield Bench(client, prefix, etcd.compact)
+        await client.close()
+        await etcd.close()
     else:
         server: EtcdServer = request.getfixturevalue("server")
         store = EtcdStore(EtcdConfig(endpoints=(server.endpoint,), progress_s=0.5))
-    yield Bench(store=store, prefix=f"/t/{uuid.uuid4()}/", compact=store.compact)
-    await store.close()
+        yield Bench(store, prefix, store.compact)
+        await store.close()
 
 
 # --- single keys
