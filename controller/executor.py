@@ -69,7 +69,8 @@ class Halt(Exception):
 @dataclass(frozen=True, slots=True)
 class Hands:
     """What the executor acts with. `permit` gives leave to mutate, or None past the lease's deadline;
-    `begin`/`end` count calls whose outcome is out, for a leader may not resign over them."""
+    `begin`/`end` count calls whose outcome is out, for a leader may not resign over them; `reacted` is told
+    how long after a domain's witnessed end its create was sent."""
 
     cache: Cache
     ledger: Ledger
@@ -80,6 +81,7 @@ class Hands:
     permit: Callable[[], Permit | None]
     begin: Callable[[], None]
     end: Callable[[bool], None]
+    reacted: Callable[[float], None]
     faults: faults.Faults
 
 
@@ -288,9 +290,14 @@ class Executor:
         await self._mutate(progress, "define", lambda s, permit: s.define(xml, permit))
 
     async def create(self, progress: Progress) -> None:
-        uuid = progress.action.uuid
+        uuid, cache, now = progress.action.uuid, self.hands.cache, self.hands.world.now()
+        end, restarts = cache.ends.get((uuid, progress.action.node)), cache.attempts.restarts.get(uuid)
+        if end is not None and (
+            restarts is None or restarts.count <= 1
+        ):  # later ones have a crash loop's pauses
+            self.hands.reacted(now - end.at)
         await self._mutate(progress, "create", lambda s, permit: s.create(uuid, permit))
-        self.hands.cache.attempts.started(uuid, self.hands.world.now())
+        cache.attempts.started(uuid, self.hands.world.now())
 
     async def ask(self, progress: Progress) -> None:
         action = progress.action

@@ -209,6 +209,7 @@ def reign(office: Office, leadership: Leadership) -> Reign:
         permit=leadership.permit,
         begin=leadership.begin_mutation,
         end=leadership.end_mutation,
+        reacted=office.metrics.reacted,
         faults=office.faults,
     )
     recorder = Recorder(ledger, office.store, world, office.metrics.event)

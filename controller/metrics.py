@@ -249,6 +249,11 @@ class Metrics:
             "From a change of the spec until the domain was ready.",
             LONG_BUCKETS,
         )
+        self._reaction = make.histogram(
+            "domctl_reaction_seconds",
+            "From the event of a domain's first end until its create was sent.",
+            WORK_BUCKETS,
+        )
         self._events = make.counter("domctl_events", "Events by what became of them.", "result")
         self._trust = make.gauge("domctl_store_trusted", "1 if the store is the one remembered.")
         for result in RESULTS:
@@ -311,6 +316,9 @@ class Metrics:
 
     def converged(self, seconds: float) -> None:
         self._convergence.observe(seconds)
+
+    def reacted(self, seconds: float) -> None:
+        self._reaction.observe(seconds)
 
     def leading(self, is_leader: bool) -> None:
         self._leader.labels("domctl").set(is_leader)
