@@ -3,8 +3,10 @@
     network      who reaches whom, and what is in flight
     connection   one TCP connection to libvirtd: slots, keep-alive, and what outlives its sender
     definition   domain XML, as a host reads and rewrites it
+    domain       one domain, as its host has it
     job          the lock that serialises what is done to one domain
     host         one host's ground truth: machine, libvirtd, domains, events
+    desk         how requests reach libvirtd, wait and are answered
     operations   what libvirtd does when it is asked
     migration    a domain on its way from one host to another
     hypervisor   the Hypervisor port above all of it, for one client

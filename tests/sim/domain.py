@@ -1,0 +1,89 @@
+"""A domain as its host has it, and what can be asked of it without waiting.
+
+`config` is the persistent definition, `live` the running one. `gone` says that the guest has ended while
+libvirtd has not noticed: until it does, it shows the domain as before. The record is made anew only when
+something changed, for it is listed far more often than it changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from drivers.hypervisor import Detail, Record, State
+from tests.sim import definition
+
+MIGRATION_REASONS = ("migration", "starting-up")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something changed on a host. `by`: a client, virsh, host (the guest's own end, autostart, power) or
+    migration."""
+
+    at: float
+    host: str
+    uuid: str
+    name: str
+    what: str
+    by: str
+    reason: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class SimDomain:
+    uuid: str
+    name: str
+    config: str | None = None
+    live: str | None = None
+    state: State = State.SHUTOFF
+    reason: str = "unknown"
+    autostart: bool = False
+    saved: str | None = None  # the live document in a managed save
+    snapshots: int = 0
+    gone: str = ""
+    stuck: bool = False
+    deaf: bool = False
+    asked: bool = False  # to shut down
+    boots: int = 0  # tells one life of the guest from the next
+    handed_over: bool = False  # a migration's source after its target took the disks
+    starts_stuck: bool = False  # libvirtd lost the start half-way and answers every change with a time-out
+    record: Record = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.become(self.state, self.reason)
+
+    def become(self, state: State, reason: str) -> None:
+        self.state, self.reason = state, reason
+        self.record = Record(self.uuid, self.name, state, reason, state is not State.SHUTOFF)
+
+    @property
+    def in_migration(self) -> bool:
+        return self.state is State.PAUSED and self.reason in MIGRATION_REASONS
+
+    @property
+    def holds_disks(self) -> bool:
+        """Ground truth of I1."""
+        return self.live is not None and not (self.gone or self.in_migration or self.handed_over)
+
+    def detail(self) -> Detail:
+        shown = self.live or self.config
+        assert shown is not None, "a domain has a definition or a live copy"
+        known = definition.known(shown)
+        return Detail(
+            record=self.record,
+            sent_at=0.0,
+            persistent=self.config is not None,
+            autostart=self.autostart,
+            managed_save=self.saved is not None,
+            config_xml=self.config,
+            live_xml=self.live,
+            config_mark=None if self.config is None else definition.known(self.config).mark,
+            live_mark=None if self.live is None else definition.known(self.live).mark,
+            vcpus=known.vcpus,
+            memory_bytes=known.memory_bytes,
+            snapshots=self.snapshots,
+        )
+
+
+def dated(detail: Detail, sent_at: float) -> Detail:
+    return replace(detail, sent_at=sent_at)

@@ -1,0 +1,302 @@
+"""What libvirtd does when it is asked to change something: the same for every hand that asks.
+
+Each operation takes the domain's job lock, looks again, takes its time, and only then has its effect; what
+is killed in the middle stays as far as it came. Errors carry libvirt's own numbers. `by` says who asked, for
+the record of changes alone. An operation that waits for a stuck guest keeps the lock until the guest goes on
+or is destroyed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from drivers.errors import HypervisorError
+from drivers.hypervisor import EventKind, Mark, State, StopMethod
+from tests.sim import definition
+from tests.sim.definition import refusal
+from tests.sim.desk import no_domain
+from tests.sim.domain import SimDomain
+from tests.sim.job import ARRIVAL, LOCK_S
+
+if TYPE_CHECKING:
+    from tests.sim.host import Range, SimHost
+
+INVALID, TIMEOUT, FAILED, UNSUPPORTED_ARGUMENT, INTERNAL = 55, 68, 9, 74, 1
+NOT_RUNNING = "Requested operation is not valid: domain is not running"
+BUSY = "Timed out during operation: cannot acquire state change lock (held by monitor={})"
+
+
+class Operations:
+    def __init__(self, host: SimHost) -> None:
+        self._host = host
+        self._stuck: dict[SimDomain, list[asyncio.Future[bool]]] = {}
+        self._calls: dict[str, Callable[..., Awaitable[Any]]] = {
+            "define": self.define,
+            "create": self.create,
+            "destroy": self.destroy,
+            "undefine": self.undefine,
+            "shutdown": self.shutdown,
+            "set_mark": self.set_mark,
+            "set_autostart": self.set_autostart,
+            "suspend": self.suspend,
+            "resume": self.resume,
+            "managed_save": self.managed_save,
+        }
+
+    async def do(self, call: str, arguments: tuple[Any, ...], by: str) -> Any:
+        """Raises HypervisorError."""
+        return await self._calls[call](*arguments, by)
+
+    # --- definitions
+
+    async def define(self, xml: str, by: str) -> None:
+        known = definition.read(xml)
+        if isinstance(known, HypervisorError):
+            raise known
+        self._conflicts(known.uuid, known.name)
+        arriving = self._host.lock(known.uuid).held_by == ARRIVAL
+        async with self._job(known.uuid, "define"):
+            self._conflicts(known.uuid, known.name)
+            if arriving and self._host.active(known.uuid):  # it waited for a migration, which has come
+                raise refusal(FAILED, f"operation failed: domain '{known.name}' already exists", "define")
+            await self._work(self._host.temper.define_s)
+            self._conflicts(known.uuid, known.name)
+            self.put(definition.inactive(xml), by)
+
+    def put(self, xml: str, by: str) -> SimDomain:
+        """The definition stands."""
+        host, known = self._host, definition.known(xml)
+        domain = host.domains.get(known.uuid)
+        how = "added" if domain is None or domain.config is None else "updated"
+        if domain is None:
+            domain = host.domains[known.uuid] = SimDomain(known.uuid, known.name)
+        domain.config = xml
+        host.changed(domain, "defined", by, how)
+        host.say(domain, EventKind.DEFINED, how)
+        return domain
+
+    def _conflicts(self, uuid: str, name: str) -> None:
+        host = self._host
+        other = host.named(name)
+        if other is not None and other.uuid != uuid:
+            said = f"operation failed: domain '{name}' already exists with uuid {other.uuid}"
+            raise refusal(FAILED, said, "define")
+        same = host.domains.get(uuid)
+        if same is not None and same.name != name:
+            said = f"operation failed: domain '{same.name}' is already defined with uuid {uuid}"
+            raise refusal(FAILED, said, "define")
+
+    async def undefine(self, uuid: str, by: str) -> None:
+        self._find(uuid)
+        async with self._job(uuid, "undefine"):
+            domain = self._find(uuid)
+            if domain.config is None:
+                raise refusal(INVALID, "Requested operation is not valid: cannot undefine transient domain")
+            if domain.saved is not None:
+                said = "Refusing to undefine while domain managed save image exists"
+                raise refusal(INVALID, f"Requested operation is not valid: {said}")
+            await self._work(self._host.temper.undefine_s)
+            self.take_away(self._find(uuid), by)
+
+    def take_away(self, domain: SimDomain, by: str) -> None:
+        """The definition is gone; a running domain is transient from now on."""
+        host = self._host
+        domain.config, domain.autostart, domain.snapshots = None, False, 0
+        host.changed(domain, "undefined", by)
+        host.say(domain, EventKind.UNDEFINED, "removed")
+        if domain.live is None:
+            del host.domains[domain.uuid]
+            host.changed(domain, "vanished", by)
+
+    async def set_mark(self, uuid: str, mark: Mark | None, live: bool, config: bool, by: str) -> None:
+        self._find(uuid)
+        async with self._job(uuid, "metadata"):
+            domain = self._find(uuid)
+            if live and domain.live is None:
+                raise refusal(INVALID, NOT_RUNNING)
+            if config and domain.config is None:
+                said = "transient domains do not have any persistent config"
+                raise refusal(INVALID, f"Requested operation is not valid: {said}")
+            await self._work(self._host.temper.metadata_s)
+            if live and domain.live is not None:
+                domain.live = definition.marked(domain.live, mark)
+            if config and domain.config is not None:
+                domain.config = definition.marked(domain.config, mark)
+            self._host.changed(domain, "mark", by, "" if mark is None else str(mark.epoch))
+            self._host.say(domain, EventKind.OTHER, "metadata-change")
+
+    async def set_autostart(self, uuid: str, autostart: bool, by: str) -> None:
+        """libvirt tells nobody."""
+        self._find(uuid)
+        async with self._job(uuid, "autostart"):
+            domain = self._find(uuid)
+            if domain.config is None:
+                said = "cannot set autostart for transient domain"
+                raise refusal(INVALID, f"Requested operation is not valid: {said}")
+            await self._work(self._host.temper.metadata_s)
+            domain.autostart = autostart
+            self._host.changed(domain, "autostart", by, "on" if autostart else "off")
+
+    # --- life
+
+    async def create(self, uuid: str, by: str) -> None:
+        host = self._host
+        self._find(uuid)
+        async with self._job(uuid, "start"):
+            domain = self._find(uuid)
+            if domain.live is not None:
+                raise refusal(INVALID, "Requested operation is not valid: domain is already running")
+            host.desk.hold(uuid)
+            try:
+                await self._work(host.temper.launch_s)
+                if host.temper.refuses_starts:
+                    domain.become(State.SHUTOFF, "failed")
+                    raise refusal(INTERNAL, f"internal error: {host.temper.refuses_starts}")
+                host.launch(domain, by)
+            finally:
+                host.desk.let_go(uuid)
+            boots = domain.boots
+            await self._work(host.temper.start_s)
+            if domain.gone or domain.boots != boots or domain.live is None:
+                if domain.gone:
+                    host.end(domain, "failed", "failed", "host")
+                raise refusal(INTERNAL, "internal error: process exited while connecting to monitor")
+            host.start(domain, by)
+            await self._work((0.0, 0.05))
+
+    async def destroy(self, uuid: str, by: str) -> None:
+        host, domain = self._host, self._running(uuid)
+        lock = host.lock(uuid)
+        if lock.yields is not None:
+            lock.yields()
+        async with self._job(uuid, "destroy"):
+            domain = self._running(uuid)
+            host.desk.hold(uuid)
+            try:
+                temper = host.temper
+                stuck_s = (temper.destroy_stuck_s, temper.destroy_stuck_s)
+                await self._work(stuck_s if domain.stuck else temper.destroy_s)
+                if domain.live is None:
+                    raise refusal(INVALID, NOT_RUNNING)
+                host.end(domain, "destroyed", "destroyed", by)
+            finally:
+                host.desk.let_go(uuid)
+
+    async def shutdown(self, uuid: str, method: StopMethod, by: str) -> None:
+        self._running(uuid)
+        async with self._job(uuid, "shutdown"):
+            domain = self._running(uuid)
+            if method is StopMethod.AGENT:
+                raise refusal(
+                    UNSUPPORTED_ARGUMENT, "argument unsupported: QEMU guest agent is not configured"
+                )
+            await self._monitor(domain)
+            self._host.changed(domain, "asked to stop", by)
+            self._host.obey(domain)
+
+    async def suspend(self, uuid: str, by: str) -> None:
+        self._running(uuid)
+        async with self._job(uuid, "suspend"):
+            domain = self._running(uuid)
+            await self._monitor(domain)
+            if domain.state is not State.RUNNING or domain.gone:
+                raise refusal(INVALID, "Requested operation is not valid: domain is not running")
+            domain.become(State.PAUSED, "user")
+            self._host.changed(domain, "paused", by)
+            self._host.say(domain, EventKind.SUSPENDED, "paused")
+
+    async def resume(self, uuid: str, by: str) -> None:
+        self._running(uuid)
+        async with self._job(uuid, "resume"):
+            domain = self._running(uuid)
+            await self._monitor(domain)
+            if domain.state is not State.PAUSED or domain.gone:
+                raise refusal(INVALID, "Requested operation is not valid: domain is already running")
+            domain.become(State.RUNNING, "unpaused")
+            domain.handed_over = False
+            self._host.changed(domain, "resumed", by)
+            self._host.say(domain, EventKind.RESUMED, "unpaused")
+
+    async def managed_save(self, uuid: str, by: str) -> None:
+        host = self._host
+        self._running(uuid)
+        async with self._job(uuid, "save"):
+            domain = self._running(uuid)
+            if domain.config is None:
+                said = "cannot do managed save for transient domain"
+                raise refusal(INVALID, f"Requested operation is not valid: {said}")
+            await self._monitor(domain)
+            await self._work(host.temper.save_s)
+            if domain.live is None or domain.gone:
+                raise refusal(FAILED, "operation failed: domain is no longer running")
+            domain.saved = definition.inactive(domain.live)
+            host.changed(domain, "saved", by)
+            host.end(domain, "saved", "saved", by)
+
+    # --- how
+
+    def _find(self, uuid: str) -> SimDomain:
+        domain = self._host.domains.get(uuid)
+        if domain is None:
+            raise no_domain(uuid)
+        return domain
+
+    def _running(self, uuid: str) -> SimDomain:
+        domain = self._find(uuid)
+        if domain.live is None:
+            raise refusal(INVALID, NOT_RUNNING)
+        return domain
+
+    @asynccontextmanager
+    async def _job(self, uuid: str, what: str) -> AsyncIterator[None]:
+        """The domain's job lock; nothing happens before the daemon runs."""
+        lock = self._host.lock(uuid)
+        stuck = self._host.domains.get(uuid)
+        taken = await lock.acquire(what)
+        try:
+            await self._awake()
+            if taken and stuck is not None and stuck.starts_stuck:
+                await asyncio.sleep(LOCK_S)
+                await self._awake()
+            if not taken or (stuck is not None and stuck.starts_stuck):
+                raise refusal(TIMEOUT, BUSY.format(lock.held_by))
+            yield
+        finally:
+            if taken:
+                lock.release()
+
+    async def _work(self, between: Range) -> None:
+        await asyncio.sleep(self._host.seconds(between))
+        await self._awake()
+
+    async def _awake(self) -> None:
+        while self._host.daemon != "up":
+            woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._host.when_up(partial(_settle, woken, None))
+            await woken
+
+    async def _monitor(self, domain: SimDomain) -> None:
+        """A command to QEMU: one that is stopped answers when it goes on, or when it is killed."""
+        if not domain.stuck:
+            await self._work(self._host.temper.metadata_s)
+            return
+        answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._stuck.setdefault(domain, []).append(answered)
+        self._host.lock(domain.uuid).yields = partial(self.answered, domain, False)
+        if not await answered:
+            raise refusal(INTERNAL, "internal error: End of file from qemu monitor")
+        await self._awake()
+
+    def answered(self, domain: SimDomain, lives: bool) -> None:
+        """The guest goes on and answers, or it is dead."""
+        for waiting in self._stuck.pop(domain, ()):
+            _settle(waiting, lives)
+
+
+def _settle(waiting: asyncio.Future[Any], value: object) -> None:
+    if not waiting.done():
+        waiting.set_result(value)
