@@ -19,8 +19,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import hashlib
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -58,7 +56,7 @@ from drivers.libvirt.lane import DeadlinePassed, Gate, start_thread
 from drivers.libvirt.link import Link, attempt
 from drivers.libvirt.opening import Opened
 from drivers.libvirt.reads import Clock, read_detail, read_listing
-from specs.mark import MARK_KEY, MARK_NAMESPACE, payload
+from specs.mark import MARK_KEY, MARK_NAMESPACE, UntrustedXml, find, payload
 from specs.uri import ParsedUri
 
 T = TypeVar("T")
@@ -109,14 +107,7 @@ class _Reply:
     error: HypervisorError | None
 
 
-MAX_VALIDATED = 20_000  # definitions remembered, 16 bytes each
-_EPOCH = re.compile(r' epoch="[0-9]+"')
-
-
-def _shape(xml: str) -> bytes:
-    """A definition but for its mark's epoch. libvirt reads its whole schema anew to validate one (6 to 15 ms
-    of the host's time), and what passed on this host once passes again."""
-    return hashlib.blake2b(_EPOCH.sub("", xml).encode(), digest_size=16).digest()
+MAX_ACCEPTED = 100_000  # digests remembered; a host has fewer definitions
 
 
 class LibvirtSession:
@@ -132,7 +123,7 @@ class LibvirtSession:
         self._undefine_flags = table.undefine_bits(self._capabilities.undefine_flags)
         self._opened_at = given.clock()
         self._closed_because = ""
-        self._validated: set[bytes] = set()
+        self._accepted: set[str] = set()  # digests of definitions that this host took or has
         self._questions: dict[Link, asyncio.Task[None]] = {}  # signs of life being waited for
         self._dismantled = asyncio.Event()
         given.feed.start(self._deliver)
@@ -170,7 +161,13 @@ class LibvirtSession:
 
     async def detail(self, uuid: str) -> Detail:
         limit, clock = self._given.deadlines.read_s, self._given.clock
-        return await self._read("detail", limit, lambda raw: read_detail(raw, self._driver, clock, uuid))
+        detail = await self._read("detail", limit, lambda raw: read_detail(raw, self._driver, clock, uuid))
+        self._accept(detail.config_mark)
+        return detail
+
+    def _accept(self, mark: Mark | None) -> None:
+        if mark is not None and len(self._accepted) < MAX_ACCEPTED:
+            self._accepted.add(mark.digest)
 
     async def _read(self, call: str, limit_s: float, work: Callable[[Any], T]) -> T:
         if self._closed_because:
@@ -197,8 +194,11 @@ class LibvirtSession:
             return Result(
                 Outcome.REJECTED, SpecRejected(f"XML of more than {MAX_MESSAGE_BYTES} bytes cannot be sent")
             )
-        shape = _shape(xml)
-        flags = 0 if shape in self._validated else libvirt.VIR_DOMAIN_DEFINE_VALIDATE
+        # Validating reads libvirt's whole schema anew, 6 to 15 ms of the host's time, and what passed on this
+        # host once passes again: the mark's digest says what is the same definition, but for its epoch.
+        mark = _mark_in(xml)
+        is_known = mark is not None and mark.digest in self._accepted
+        flags = 0 if is_known else libvirt.VIR_DOMAIN_DEFINE_VALIDATE
         result = await self._mutate(
             "define",
             self._given.deadlines.define_s,
@@ -206,9 +206,7 @@ class LibvirtSession:
             lambda raw: functools.partial(raw.defineXMLFlags, xml, flags),
         )
         if result.outcome is Outcome.DONE:
-            if len(self._validated) >= MAX_VALIDATED:
-                self._validated.clear()
-            self._validated.add(shape)
+            self._accept(mark)
         return result
 
     async def create(self, uuid: str, permit: Permit) -> Result:
@@ -396,6 +394,13 @@ def _result(reply: _Reply) -> Result:
     if not reply.sent and found is Outcome.AMBIGUOUS:
         found = Outcome.FAILED
     return Result(found, reply.error)
+
+
+def _mark_in(xml: str) -> Mark | None:
+    try:
+        return find(xml)
+    except UntrustedXml:  # libvirt says better what is wrong with it
+        return None
 
 
 def _unsupported(message: str) -> Result:
