@@ -7,6 +7,7 @@ something changed, for it is listed far more often than it changes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from drivers.hypervisor import Detail, Record, State
@@ -47,6 +48,7 @@ class SimDomain:
     boots: int = 0  # tells one life of the guest from the next
     handed_over: bool = False  # a migration's source after its target took the disks
     starts_stuck: bool = False  # libvirtd lost the start half-way and answers every change with a time-out
+    at_end: Callable[[], None] | None = None  # who else is to know when it ends
     record: Record = field(init=False)
 
     def __post_init__(self) -> None:

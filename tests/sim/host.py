@@ -327,6 +327,7 @@ class SimHost:
     def end(self, domain: SimDomain, reason: str, event: str | None, by: str, why: str = "") -> None:
         """It does not run any more, and libvirtd knows. A transient domain is gone with it."""
         noticed, domain.gone = bool(domain.gone), ""
+        at_end, domain.at_end = domain.at_end, None
         self.operations.answered(domain, False)
         domain.live = None
         domain.stuck = domain.asked = domain.handed_over = domain.starts_stuck = False
@@ -338,6 +339,8 @@ class SimHost:
         if domain.config is None and self.domains.get(domain.uuid) is domain:
             del self.domains[domain.uuid]
             self.changed(domain, "vanished", by)
+        if at_end is not None:
+            at_end()
 
     # --- what guests do by themselves
 
@@ -365,7 +368,7 @@ class SimHost:
 
     def _guest_ends(self, uuid: str, how: str, see: Callable[[SimDomain, int], None]) -> None:
         domain = self.domains.get(uuid)
-        if domain is None or domain.live is None or domain.gone:
+        if domain is None or domain.live is None or domain.gone or domain.handed_over:
             return
         domain.gone = how
         self.changed(domain, "stopped", "host", how)

@@ -13,52 +13,54 @@ from collections.abc import Callable
 
 LOCK_S = 30.0
 ARRIVAL = "migration in"  # who holds it on a migration's target
+DEPARTURE = "migration out"
 
 
 class JobLock:
-    """First come, first served. `yields` is what to do to make the holder let go, if it can be made to."""
+    """First come, first served. `yields` is what to do to make the holder let go, if it can be made to. Who
+    has it knows its turn, a number above 0, and cannot let go of another's."""
 
-    __slots__ = ("_waiting", "held_by", "yields")
+    __slots__ = ("_turn", "_waiting", "held_by", "yields")
 
     def __init__(self) -> None:
         self.held_by = ""
         self.yields: Callable[[], None] | None = None
-        self._waiting: deque[tuple[asyncio.Future[bool], str]] = deque()
+        self._turn = 0
+        self._waiting: deque[tuple[asyncio.Future[int], str]] = deque()
 
-    def take(self, what: str) -> bool:
-        """Only if it is free."""
-        if self.held_by:
-            return False
-        self.held_by = what
-        return True
-
-    async def acquire(self, what: str) -> bool:
-        """False after LOCK_S."""
-        if self.take(what):
-            return True
+    async def acquire(self, what: str) -> int:
+        """The turn, or 0 after LOCK_S."""
+        if not self.held_by:
+            return self._give(what)
         loop = asyncio.get_running_loop()
-        turn: asyncio.Future[bool] = loop.create_future()
+        turn: asyncio.Future[int] = loop.create_future()
         self._waiting.append((turn, what))
         limit = loop.call_later(LOCK_S, _give_up, turn)
         try:
             return await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and turn.result():
-                self.release()
+            if turn.done() and not turn.cancelled():
+                self.release(turn.result())
             raise
         finally:
             limit.cancel()
 
-    def release(self) -> None:
+    def _give(self, what: str) -> int:
+        self.held_by = what
+        self._turn += 1
+        return self._turn
+
+    def release(self, turn: int) -> None:
+        if turn != self._turn or not self.held_by:
+            return
         self.held_by, self.yields = "", None
         while self._waiting:
-            turn, what = self._waiting.popleft()
-            if not turn.done():
-                self.held_by = what
-                turn.set_result(True)
+            waiting, what = self._waiting.popleft()
+            if not waiting.done():
+                waiting.set_result(self._give(what))
                 return
 
 
-def _give_up(turn: asyncio.Future[bool]) -> None:
+def _give_up(turn: asyncio.Future[int]) -> None:
     if not turn.done():
-        turn.set_result(False)
+        turn.set_result(0)

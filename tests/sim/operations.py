@@ -20,7 +20,8 @@ from tests.sim import definition
 from tests.sim.definition import refusal
 from tests.sim.desk import no_domain
 from tests.sim.domain import SimDomain
-from tests.sim.job import ARRIVAL, LOCK_S
+from tests.sim.job import ARRIVAL, DEPARTURE, LOCK_S
+from tests.sim.migration import Held, Manner, Migration
 
 if TYPE_CHECKING:
     from tests.sim.host import Range, SimHost
@@ -33,6 +34,7 @@ BUSY = "Timed out during operation: cannot acquire state change lock (held by mo
 class Operations:
     def __init__(self, host: SimHost) -> None:
         self._host = host
+        self.migrations: dict[str, Migration] = {}  # away from here
         self._stuck: dict[SimDomain, list[asyncio.Future[bool]]] = {}
         self._calls: dict[str, Callable[..., Awaitable[Any]]] = {
             "define": self.define,
@@ -45,6 +47,8 @@ class Operations:
             "suspend": self.suspend,
             "resume": self.resume,
             "managed_save": self.managed_save,
+            "migrate": self.migrate,
+            "abort": self.abort_job,
         }
 
     async def do(self, call: str, arguments: tuple[Any, ...], by: str) -> Any:
@@ -200,6 +204,9 @@ class Operations:
 
     async def suspend(self, uuid: str, by: str) -> None:
         self._running(uuid)
+        migration = self.migrations.get(uuid)
+        if migration is not None and migration.suspend(by):
+            return
         async with self._job(uuid, "suspend"):
             domain = self._running(uuid)
             await self._monitor(domain)
@@ -237,6 +244,30 @@ class Operations:
             host.changed(domain, "saved", by)
             host.end(domain, "saved", "saved", by)
 
+    # --- elsewhere
+
+    async def migrate(self, uuid: str, target: SimHost, manner: Manner, by: str) -> HypervisorError | None:
+        self._running(uuid)
+        async with self._job(uuid, DEPARTURE) as held:
+            domain = self._running(uuid)
+            usable = domain.state is State.RUNNING or domain.record.reason == "user"
+            if domain.gone or domain.stuck or not usable:
+                raise refusal(INVALID, NOT_RUNNING)
+            migration = self.migrations[uuid] = Migration(self._host, target, uuid, manner)
+            try:
+                return await migration.run(held)
+            finally:
+                self.migrations.pop(uuid, None)
+
+    async def abort_job(self, uuid: str, by: str) -> HypervisorError | None:
+        """At the source."""
+        self._running(uuid)
+        migration = self.migrations.get(uuid)
+        if migration is None or migration.phase == "asking":
+            raise refusal(INVALID, "Requested operation is not valid: no job is active on the domain")
+        self._host.changed(self._find(uuid), "migration aborted", by)
+        return migration.abort()
+
     # --- how
 
     def _find(self, uuid: str) -> SimDomain:
@@ -252,22 +283,21 @@ class Operations:
         return domain
 
     @asynccontextmanager
-    async def _job(self, uuid: str, what: str) -> AsyncIterator[None]:
+    async def _job(self, uuid: str, what: str) -> AsyncIterator[Held]:
         """The domain's job lock; nothing happens before the daemon runs."""
         lock = self._host.lock(uuid)
         stuck = self._host.domains.get(uuid)
-        taken = await lock.acquire(what)
+        turn = await lock.acquire(what)
         try:
             await self._awake()
-            if taken and stuck is not None and stuck.starts_stuck:
+            if turn and stuck is not None and stuck.starts_stuck:
                 await asyncio.sleep(LOCK_S)
                 await self._awake()
-            if not taken or (stuck is not None and stuck.starts_stuck):
+            if not turn or (stuck is not None and stuck.starts_stuck):
                 raise refusal(TIMEOUT, BUSY.format(lock.held_by))
-            yield
+            yield Held(lock, turn)
         finally:
-            if taken:
-                lock.release()
+            lock.release(turn)
 
     async def _work(self, between: Range) -> None:
         await asyncio.sleep(self._host.seconds(between))

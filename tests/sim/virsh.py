@@ -14,6 +14,7 @@ from drivers.hypervisor import Mark, StopMethod
 from specs import mark as marks
 from tests.sim import definition
 from tests.sim.host import SimHost
+from tests.sim.migration import Manner
 
 Said = HypervisorError | None
 TYPING_S = (0.05, 0.5)
@@ -62,6 +63,24 @@ class Virsh:
 
     async def set_mark(self, uuid: str, mark: Mark | None, *, live: bool, config: bool) -> Said:
         return await self._do("set_mark", uuid, mark, live, config)
+
+    async def migrate(self, uuid: str, target: SimHost, manner: Manner | None = None) -> Said:
+        """`virsh migrate --live --p2p --persistent --undefinesource`, unless `manner` says otherwise. Returns
+        when it has ended."""
+        return await self._do("migrate", uuid, target, manner or Manner())
+
+    async def abort(self, uuid: str) -> Said:
+        """`virsh domjobabort`, at the source."""
+        return await self._do("abort", uuid)
+
+    def free_start(self, uuid: str) -> None:
+        """For a start that libvirtd does not let go of: stop libvirtd, check that no QEMU runs it, remove its
+        state file, start libvirtd."""
+        host, domain = self.host, self.host.domains.get(uuid)
+        host.kill_daemon()
+        if domain is not None and domain.live is not None and domain.reason == "starting-up":
+            host.end(domain, "unknown", None, self.name)
+        host.start_daemon()
 
     # --- edits
 

@@ -1,0 +1,371 @@
+"""A domain on its way from one host to another, peer to peer, as an administrator's virsh sets it going.
+
+It passes four phases, and every one of them shows on both ends:
+
+    copying    source running; target paused (migration), active, without definition (or with an old one)
+    switching  source paused (migration) as well
+    arrived    target running (migrated), with the definition; for a moment beside the paused source
+    over       source shut off (migrated), or gone; sometimes a stale definition stays there
+
+The daemons of both ends drive it and must be in contact: without it (link cut, frozen, power lost) it fails
+after 31.6 s, when a daemon is killed at once. Until `arrived` the source goes on and the target's copy is
+removed, by its own daemon, when that can. A source that was paused then goes on, or rarely stays paused; one
+whose target has arrived never runs again (0 of 60 torture runs): it stays paused, or is found shut off with
+its definition still there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from drivers.errors import HypervisorError
+from drivers.hypervisor import EventKind, State
+from tests.sim import definition
+from tests.sim.definition import refusal
+from tests.sim.domain import SimDomain
+from tests.sim.job import ARRIVAL, JobLock
+
+if TYPE_CHECKING:
+    from tests.sim.host import SimHost
+
+CONTACT_S = 31.6
+NOTICES_S = 1.2  # how long an end takes to clear up after the other's daemon died
+SWITCH_S = (0.05, 0.3)
+CONFIRM_S = (0.2, 1.6)
+NO_ROUTE_S = 3.1
+BY = "migration"
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How it was asked for. `copy_s`: until the switch-over, instead of what the source's temper draws."""
+
+    persist: bool = True
+    undefine_source: bool = True
+    copy_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A job lock, and whose turn it is."""
+
+    lock: JobLock
+    turn: int
+
+    def release(self) -> None:
+        self.lock.release(self.turn)
+
+
+class Migration:
+    """One migration. `phase` and `done` are there to look at."""
+
+    def __init__(self, source: SimHost, target: SimHost, uuid: str, manner: Manner) -> None:
+        self.source = source
+        self.target = target
+        self.uuid = uuid
+        self.manner = manner
+        self.phase = "asking"
+        self.done: asyncio.Future[HypervisorError | None] = asyncio.get_running_loop().create_future()
+        self._leaving: SimDomain
+        self._arriving: SimDomain
+        self._departure: Held
+        self._arrival: Held
+        self._timer: asyncio.TimerHandle | None = None
+        self._contact: asyncio.TimerHandle | None = None
+        self._due: Callable[[], None] | None = None  # a step that waits for contact
+        self._owed: dict[SimHost, Callable[[], None]] = {}  # what a daemon does once it is up again
+        self._paused_by_user = False
+        self._broken = False  # an end lost its power: it will never be in contact again
+
+    # --- asking both ends
+
+    async def run(self, departure: Held) -> HypervisorError | None:
+        """In a worker of the source's libvirtd, which holds the domain's job lock."""
+        source, target = self.source, self.target
+        leaving = source.domains[self.uuid]
+        if leaving.snapshots:
+            said = f"cannot migrate domain with {leaving.snapshots} snapshots"
+            raise refusal(55, f"Requested operation is not valid: {said}")
+        if source.uuid == target.uuid:
+            raise refusal(1, "internal error: Attempt to migrate guest to the same host")
+        if not self._in_contact():
+            await asyncio.sleep(NO_ROUTE_S)
+            raise refusal(38, "unable to connect to server: No route to host", origin=7)
+        await source.network.pass_(source.name, target.name)
+        self._check_target(leaving)
+        lock, incarnation = target.lock(self.uuid), target.incarnation
+        arrival = Held(lock, await lock.acquire(ARRIVAL))
+        try:
+            if not arrival.turn:
+                raise refusal(68, "Timed out during operation: cannot acquire state change lock")
+            self._check_target(leaving)
+            if leaving.live is None or leaving.gone or incarnation != target.incarnation:
+                raise refusal(9, "operation failed: domain is not running")
+            self._begin(leaving, departure, arrival)
+        except BaseException:
+            arrival.release()
+            raise
+        return await asyncio.shield(self.done)
+
+    def _check_target(self, leaving: SimDomain) -> None:
+        there = self.target.domains.get(self.uuid)
+        if there is not None and there.live is not None:
+            raise refusal(55, f"Requested operation is not valid: domain '{there.name}' is already active")
+        named = self.target.named(leaving.name)
+        if (there is not None and there.name != leaving.name) or (
+            named is not None and named.uuid != self.uuid
+        ):
+            raise refusal(9, f"operation failed: domain '{leaving.name}' already exists")
+
+    def _begin(self, leaving: SimDomain, departure: Held, arrival: Held) -> None:
+        target, source = self.target, self.source
+        assert leaving.live is not None
+        arriving = target.domains.get(self.uuid)
+        if arriving is None:
+            arriving = target.domains[self.uuid] = SimDomain(self.uuid, leaving.name)
+        arriving.live = definition.live(leaving.live, target.next_id())
+        arriving.boots += 1
+        arriving.gone, arriving.stuck, arriving.asked = "", False, False
+        arriving.deaf = leaving.deaf
+        arriving.become(State.PAUSED, "migration")
+        target.changed(arriving, "arriving", BY)
+        target.say(arriving, EventKind.STARTED, "migrated")
+        self._leaving, self._arriving = leaving, arriving
+        self._paused_by_user = leaving.state is State.PAUSED
+        leaving.at_end = self._source_ended
+        arriving.at_end = self._target_ended
+        self._departure, self._arrival = departure, arrival
+        departure.lock.yields = partial(self._fail, 9, "operation failed: domain was destroyed")
+        arrival.lock.yields = partial(self._fail, 9, "operation failed: migration out job: failed", keep=True)
+        source.broken[self] = self._source_told
+        target.broken[self] = self._target_told
+        source.network.follow(self, source.name, target.name, self._link)
+        self.phase = "copying"
+        copy_s = self.manner.copy_s or source.seconds(source.temper.copy_s)
+        self._after(copy_s, self._switch)
+
+    # --- the phases
+
+    def _after(self, seconds: float, step: Callable[[], None]) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._step, step)
+
+    def _step(self, step: Callable[[], None]) -> None:
+        """A step of both ends together, when they are in contact."""
+        if self._in_contact():
+            step()
+        else:
+            self._due = step
+
+    def _switch(self) -> None:
+        leaving = self._leaving
+        if leaving.gone:
+            self._fail(9, "operation failed: domain is no longer running")
+            return
+        self.phase = "switching"
+        if not self._paused_by_user:
+            leaving.become(State.PAUSED, "migration")
+            self.source.changed(leaving, "paused", BY)
+            self.source.say(leaving, EventKind.SUSPENDED, "migrated")
+        self._after(self.source.seconds(SWITCH_S), self._arrive)
+
+    def _arrive(self) -> None:
+        target, leaving, arriving = self.target, self._leaving, self._arriving
+        if leaving.gone:
+            self._fail(9, "operation failed: domain is no longer running")
+            return
+        self.phase = "arrived"
+        arriving.at_end = None
+        leaving.handed_over = True
+        if self.manner.persist:
+            assert leaving.live is not None
+            target.operations.put(leaving.config or definition.inactive(leaving.live), BY)
+        if self._paused_by_user:
+            arriving.become(State.PAUSED, "user")
+        else:
+            arriving.become(State.RUNNING, "migrated")
+            target.say(arriving, EventKind.RESUMED, "migrated")
+        target.changed(arriving, "started", BY, "migrated")
+        self._arrival.release()
+        self._after(self.source.seconds(CONFIRM_S), self._confirm)
+
+    def _confirm(self) -> None:
+        source, leaving = self.source, self._leaving
+        leaving.at_end = None
+        stale = source.rng.random() < source.temper.stale_definition
+        if leaving.config is not None and self.manner.undefine_source and not stale:
+            source.operations.take_away(leaving, BY)
+        source.end(leaving, "unknown" if stale and leaving.config else "migrated", "migrated", BY)
+        self._over(None)
+
+    # --- when it goes wrong
+
+    def abort(self) -> HypervisorError | None:
+        """`domjobabort` at the source."""
+        if self.phase == "arrived":
+            return refusal(55, "Requested operation is not valid: no job is active on the domain")
+        self._fail(78, "operation aborted: migration out job: canceled by client")
+        return None
+
+    def suspend(self, by: str) -> bool:
+        """`virsh suspend` at the source, while it copies: it looks like the migration's own pause."""
+        if self.phase != "copying" or self._paused_by_user or self._leaving.gone:
+            return False
+        self._paused_by_user = True
+        self._leaving.become(State.PAUSED, "migration")
+        self.source.changed(self._leaving, "paused", by)
+        self.source.say(self._leaving, EventKind.SUSPENDED, "paused")
+        return True
+
+    def _fail(self, code: int, said: str, *, keep: bool = False) -> None:
+        """Before it arrived: the source goes on, and the target's copy is removed, each by its own daemon.
+        `keep`: the target's copy is being destroyed by somebody else."""
+        if self.phase in {"arrived", "over"}:
+            return
+        self._forget_ends()
+        if self._leaving.in_migration:
+            self._at(self.source, self._resume_source)
+        if not keep:
+            self._at(self.target, self._remove_arriving)
+        self._over(refusal(code, said, origin=7 if code == 38 else 10))
+
+    def _forget_ends(self) -> None:
+        self._leaving.at_end = self._arriving.at_end = None
+
+    def _resume_source(self) -> None:
+        """It goes on, or stays paused for ever."""
+        source, leaving = self.source, self._leaving
+        if leaving.live is None or leaving.gone or not leaving.in_migration:
+            return
+        if self._paused_by_user:
+            leaving.become(State.PAUSED, "user")
+            return
+        if source.rng.random() < source.temper.left_paused:
+            return
+        leaving.become(State.RUNNING, "migration-canceled")
+        source.changed(leaving, "resumed", BY)
+        source.say(leaving, EventKind.RESUMED, "migrated")
+
+    def _remove_arriving(self) -> None:
+        arriving = self._arriving
+        if arriving.live is not None and arriving.in_migration:
+            self.target.end(arriving, "failed", "failed", BY)
+
+    def _lose_source(self) -> None:
+        """The target has arrived and nobody told the source: it never runs again."""
+        source, leaving = self.source, self._leaving
+        if leaving.live is None:
+            return
+        if source.rng.random() < source.temper.left_paused:
+            return
+        source.end(leaving, "unknown", "failed", BY)
+
+    def _source_ended(self) -> None:
+        """Crashed, destroyed or without power."""
+        if self.phase in {"copying", "switching"}:
+            self._fail(9, "operation failed: domain is not running")
+        else:
+            self._over(None)
+
+    def _target_ended(self) -> None:
+        self._fail(9, "operation failed: migration failed: guest unexpectedly quit", keep=True)
+
+    # --- contact
+
+    def _in_contact(self) -> bool:
+        source, target = self.source, self.target
+        link = not self._broken and source.network.up(source.name, target.name)
+        return link and source.daemon == "up" and target.daemon == "up"
+
+    def _link(self, _up: bool) -> None:
+        self._attend()
+
+    def _attend(self) -> None:
+        """Something changed that contact depends on."""
+        if self.phase == "over":
+            return
+        if self._in_contact():
+            if self._contact is not None:
+                self._contact.cancel()
+                self._contact = None
+            step, self._due = self._due, None
+            if step is not None:
+                step()
+        elif self._contact is None:
+            self._contact = asyncio.get_running_loop().call_later(CONTACT_S, self._lost)
+
+    def _lost(self) -> None:
+        self._contact = None
+        if self.phase == "arrived":
+            self._leave_arrived()
+        else:
+            self._fail(38, "operation failed: migration out job: connection lost")
+
+    def _leave_arrived(self) -> None:
+        self._forget_ends()
+        self._at(self.source, self._lose_source)
+        self._over(refusal(38, "internal error: client socket is closed", origin=7))
+
+    def _source_told(self, what: str) -> None:
+        self._told(self.source, what)
+
+    def _target_told(self, what: str) -> None:
+        self._told(self.target, what)
+
+    def _told(self, host: SimHost, what: str) -> None:
+        if what in {"up", "thawed"}:
+            owed = self._owed.pop(host, None)
+            if owed is not None:
+                owed()
+                self._settle_debts()
+        if self.phase == "over":
+            return
+        if what == "power":
+            self._broken = True
+            self._forget_ends()
+        if what == "killed":
+            if self.phase == "arrived":
+                self._leave_arrived()
+            else:
+                self._fail(38, "End of file while reading data")
+        else:
+            self._attend()
+
+    def _at(self, host: SimHost, do: Callable[[], None]) -> None:
+        """As soon as that host's daemon can: now, when it thaws, or when it is up again."""
+        if host.daemon == "up":
+            asyncio.get_running_loop().call_later(host.rng.random() * NOTICES_S, self._at_last, host, do)
+        elif host.powered:
+            self._owed[host] = do
+            host.broken[self] = self._source_told if host is self.source else self._target_told
+
+    def _at_last(self, host: SimHost, do: Callable[[], None]) -> None:
+        if host.daemon == "up":
+            do()
+        else:
+            self._at(host, do)
+
+    # --- the end
+
+    def _over(self, error: HypervisorError | None) -> None:
+        arrived = self.phase == "arrived"
+        self.phase = "over"
+        for timer in (self._timer, self._contact):
+            if timer is not None:
+                timer.cancel()
+        self._due = None
+        self._departure.release()
+        if not arrived:
+            self._arrival.release()
+        self.source.network.unfollow(self, self.source.name, self.target.name)
+        self._settle_debts()
+        if not self.done.done():
+            self.done.set_result(error)
+
+    def _settle_debts(self) -> None:
+        for host in (self.source, self.target):
+            if host not in self._owed:
+                host.broken.pop(self, None)
