@@ -1,0 +1,517 @@
+"""What must hold, checked against ground truth: hosts, etcd and what left the replicas, never a cache.
+
+Each complaint names its invariant (I1 to I22, L1 to L4 of the protocol). Hosts tell of each change, doors of
+each call, etcd of each transaction; `sample` looks at all of it now and then. Duplicates, definitions and
+starts that an administrator makes by hand are his: the people of the run make none that the README excludes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from controller import keys
+from controller.model import Assignment, Intent, IntentKind, LeaderRecord, Rule
+from drivers.hypervisor import Outcome
+from drivers.store import Compare, Put, TxnResult, Write
+from specs.domain import Domain, effective_state
+from tests.sim.cluster import BOUNDS, Cluster
+from tests.sim.domain import Change
+from tests.sim.doors import Call
+from tests.sim.hypervisor import Sent
+
+DEADLINES_S: Final = {
+    "open": 5.0,
+    "list": 10.0,
+    "detail": 10.0,
+    "facts": 30.0,
+    "define": 30.0,
+    "create": 60.0,
+    "destroy": 60.0,
+    "undefine": 45.0,
+    "shutdown": 30.0,
+    "set_mark": 30.0,
+    "clear_autostart": 30.0,
+}
+SLACK_S: Final = 4.0  # a driver looks for a sign of life after a deadline
+ACT_WITHIN_S: Final = 10.0
+UNFENCED: Final = frozenset({keys.LEADER, keys.LAST_LEADER, keys.HEARTBEAT, keys.CLUSTER})
+INTENTS_OF: Final = {
+    "define": {IntentKind.START, IntentKind.DEFINE},
+    "create": {IntentKind.START},
+    "shutdown": {IntentKind.STOP},
+    "destroy": {IntentKind.STOP, IntentKind.START},  # START: what a start left half-done
+    "undefine": {IntentKind.REVOKE},
+}
+WANTED_LATELY_S: Final = 15.0
+UNMET_S: Final = 90.0
+LIST_EVERY_S: Final = 75.0
+BURST: Final = 60  # L3: mutations of one domain in a minute
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    at: float
+    invariant: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.invariant} at {self.at:.3f}: {self.text}"
+
+
+@dataclass
+class Checks:
+    """Hear everything, complain of what must not be."""
+
+    cluster: Cluster = field(init=False)
+    violations: list[Violation] = field(default_factory=list)
+    mutations: int = 0
+    last_sent_at: float = 0.0
+    _complained: set[tuple[str, str]] = field(default_factory=set)
+    _assigned: dict[str, None] = field(default_factory=dict)  # every uuid that ever was
+    _tokens: dict[int, str] = field(default_factory=dict)
+    _renewed: dict[str, float] = field(default_factory=dict)
+    _intents: dict[tuple[str, str], tuple[Intent, ...]] = field(default_factory=dict)
+    _wanted: dict[str, deque[tuple[float, str]]] = field(default_factory=dict)
+    _kept: dict[str, float] = field(default_factory=dict)
+    _doubtful: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    _destroys: dict[str, deque[float]] = field(default_factory=dict)
+    _sent_of: dict[str, deque[float]] = field(default_factory=dict)
+    _listed: dict[tuple[str, str], float] = field(default_factory=dict)
+    _reachable_since: dict[tuple[str, str], float] = field(default_factory=dict)
+    _unmet_since: dict[str, float] = field(default_factory=dict)
+    _leading: tuple[str, float] = ("", 0.0)
+    _by_hand: set[tuple[str, str]] = field(default_factory=set)
+    _migrated_at: dict[str, float] = field(default_factory=dict)
+    _reads_since: dict[tuple[str, str], float] = field(default_factory=dict)
+    _last: dict[str, tuple[int, Assignment]] = field(default_factory=dict)
+    _ended_at: dict[str, float] = field(default_factory=dict)
+    _shown: dict[str, str] = field(default_factory=dict)
+    _etcd_down_at: float | None = None
+    _past: int = 0
+
+    def complain(self, invariant: str, text: str) -> None:
+        """Once for each thing, for one mistake shows itself many times."""
+        if self.cluster.trace.closed:
+            return
+        now = self.cluster.clock()
+        self.cluster.trace.say("VIOLATION", f"{invariant}: {text}")
+        if (invariant, text) not in self._complained and len(self.violations) < 50:
+            self._complained.add((invariant, text))
+            plain = self.cluster.trace._plain(text)
+            self.violations.append(Violation(now - self.cluster.trace.began_at, invariant, plain))
+
+    # --- hosts
+
+    def changed(self, change: Change) -> None:
+        uuid, cluster = change.uuid, self.cluster
+        cluster.trace.say(
+            change.host,
+            f"{change.what} {uuid} ({change.name}) by {change.by}"
+            + (f": {change.reason}" if change.reason else ""),
+        )
+        active = cluster.active_on(uuid)
+        if len(active) > 1:
+            self.complain("I1", f"{uuid} is active on {' and '.join(active)}")
+        if change.by in cluster.replicas:
+            self._changed_by_replica(change)
+        elif change.what in ("defined", "started", "migrated-in"):
+            self._by_hand.add((change.host, uuid))
+        if change.what == "undefined":
+            self._by_hand.discard((change.host, uuid))
+        if change.by == "migration" and change.what == "stopped":
+            self._migrated_at[uuid] = cluster.clock()
+
+    def _changed_by_replica(self, change: Change) -> None:
+        uuid, what = change.uuid, change.what
+        if uuid not in self._assigned:
+            self.complain("I10", f"{change.by} {what} {uuid} on {change.host}, which was never domctl's")
+            return
+        if what == "autostart" and change.reason == "on":
+            self.complain("I7", f"{change.by} set autostart of {uuid} on {change.host}")
+        if what in ("launched", "started", "resumed"):
+            self._check_start(change)
+        if what == "undefined":
+            self._check_taken(change, {IntentKind.REVOKE})
+        if what == "stopped":
+            self._check_taken(change, {IntentKind.STOP, IntentKind.START})
+
+    def _check_start(self, change: Change) -> None:
+        """I2, as the host carries it out: its place, and nobody else's."""
+        if self._past != self.cluster.pasts:
+            return  # what etcd says is of another past
+        assignment = self.cluster.assignment(change.uuid)
+        if assignment is None:
+            self.complain("I2", f"{change.by} {change.what} {change.uuid} on {change.host}: no assignment")
+            return
+        if assignment.node != change.host:
+            self.complain(
+                "I2",
+                f"{change.by} {change.what} {change.uuid} on {change.host}, its place is {assignment.node}",
+            )
+        others = [c for c in assignment.candidates if c != change.host]
+        if others:
+            self.complain(
+                "I2",
+                f"{change.by} {change.what} {change.uuid} on {change.host}, it may be on {', '.join(others)}",
+            )
+        vouched = {p.node for p in assignment.proofs if p.rule in (Rule.CONFIRMED_DEAD, Rule.RESOLVED)}
+        for name, host in self.cluster.hosts.items():
+            own = name == change.host or name in vouched or (name, change.uuid) in self._by_hand
+            if not own and change.uuid in host.domains:
+                self.complain(
+                    "I2", f"{change.by} {change.what} {change.uuid} on {change.host}, {name} has it too"
+                )
+
+    def _check_taken(self, change: Change, kinds: set[IntentKind]) -> None:
+        """I3, I11: destroyed and undefined is only what etcd says should be."""
+        held = self._intents.get((change.by, change.uuid), ())
+        if not any(i.kind in kinds and i.node == change.host for i in held):
+            self.complain(
+                "I11", f"{change.by} {change.what} {change.uuid} on {change.host} without such an intent"
+            )
+
+    # --- what leaves a replica
+
+    def sent(self, sent: Sent) -> None:
+        cluster, now = self.cluster, self.cluster.clock()
+        cluster.trace.say(sent.client, f"sends {sent.call} {sent.uuid} to {sent.host}")
+        self.mutations += 1
+        self.last_sent_at = now
+        renewed_at = self._renewed.get(sent.client)
+        if renewed_at is None or now > renewed_at + ACT_WITHIN_S + 1e-6:
+            late = "never" if renewed_at is None else f"{now - renewed_at:.3f} s ago"
+            self.complain("I4", f"{sent.client} sends {sent.call} {sent.uuid}, its lease was renewed {late}")
+        if self._etcd_down_at is not None and now > self._etcd_down_at + ACT_WITHIN_S:
+            self.complain("I12", f"{sent.client} sends {sent.call} {sent.uuid}, etcd is gone")
+        self._check_intent(sent)
+        self._check_read_again(sent)
+        self._count(sent, now)
+
+    def _check_intent(self, sent: Sent) -> None:
+        """I20: what is to be done stands in etcd before it is sent."""
+        kinds = INTENTS_OF.get(sent.call)
+        if kinds is None:
+            return
+        held = self._intents.get((sent.client, sent.uuid), ())
+        if not held or held[-1].kind not in kinds or held[-1].node != sent.host:
+            said = f"{held[-1].kind} on {held[-1].node}" if held else "nothing"
+            self.complain(
+                "I20",
+                f"{sent.client} sends {sent.call} {sent.uuid} to {sent.host}, recorded before was {said}",
+            )
+
+    def _check_read_again(self, sent: Sent) -> None:
+        """I6: after a call whose effect is not known, the host is read before the next."""
+        doubtful = (sent.client, sent.host, sent.uuid)
+        if doubtful in self._doubtful:
+            self.complain(
+                "I6", f"{sent.client} sends {sent.call} {sent.uuid} to {sent.host} and did not look before"
+            )
+
+    def _count(self, sent: Sent, now: float) -> None:
+        mine = self._sent_of.setdefault(sent.uuid, deque())
+        mine.append(now)
+        while mine[0] < now - 60.0:
+            mine.popleft()
+        if len(mine) > BURST:
+            self.complain("L3", f"more than {BURST} commands for {sent.uuid} in a minute")
+        if sent.call != "destroy":
+            return
+        destroys = self._destroys.setdefault(self._term_of(sent.client), deque())
+        destroys.append(now)
+        while destroys[0] < now - 60.0:
+            destroys.popleft()
+        if len(destroys) > BOUNDS.destroys_per_minute:
+            self.complain("I13", f"{sent.client} destroys more than {BOUNDS.destroys_per_minute} a minute")
+
+    def _term_of(self, client: str) -> str:
+        terms = [token for token, name in self._tokens.items() if name == client]
+        return f"{client}/{max(terms, default=0)}"
+
+    # --- calls
+
+    def called(self, call: Call) -> None:
+        took_s = call.ended_at - call.began_at
+        process = self.cluster.replicas[call.client].process
+        stopped = process is None or process.went_on_at >= call.began_at or not process.runs
+        if took_s > DEADLINES_S[call.call] + SLACK_S and not stopped:
+            self.complain("I16", f"{call.call} to {call.host} took {call.client} {took_s:.1f} s")
+        if call.outcome is Outcome.AMBIGUOUS and call.uuid:
+            self._doubtful[(call.client, call.host, call.uuid)] = call.ended_at
+        if call.call not in ("list", "detail") or call.failed:
+            return
+        read = [
+            key
+            for key, at in self._doubtful.items()
+            if key[:2] == (call.client, call.host)
+            and at <= call.began_at
+            and (call.call == "list" or key[2] == call.uuid)
+        ]
+        for key in read:
+            del self._doubtful[key]
+        if call.call == "list":
+            self._listed[(call.client, call.host)] = call.ended_at
+            self._reads_since[(call.client, call.host)] = call.began_at
+
+    def renewed(self, client: str, sent_at: float) -> None:
+        self._renewed[client] = sent_at
+
+    def died(self, client: str) -> None:
+        """Its process is gone, and with it all that it had in mind."""
+        self._renewed.pop(client, None)
+        for key in [key for key in self._doubtful if key[0] == client]:
+            del self._doubtful[key]
+        for listed in [key for key in self._listed if key[0] == client]:
+            del self._listed[listed]
+
+    # --- etcd
+
+    def transacted(
+        self, client: str, compares: Sequence[Compare], writes: Sequence[Write], result: TxnResult
+    ) -> None:
+        if not result.ok or not writes:
+            return
+        if client in self.cluster.replicas:
+            self._check_fence(client, compares, writes)
+        for write in writes:
+            if write.key == keys.LEADER:
+                self._led(client, write, result)
+            elif write.key.startswith(keys.ASSIGNMENTS):
+                self._assigns(client, compares, write)
+            elif write.key.startswith(keys.RESOLUTIONS) and isinstance(write, Put):
+                self._kept[write.key.removeprefix(keys.RESOLUTIONS)] = self.cluster.clock()
+        domains = keys.object_prefix("domains")
+        for write in writes:
+            if write.key.startswith(domains) and isinstance(write, Put):
+                self._object(client, write)
+
+    def _check_fence(self, client: str, compares: Sequence[Compare], writes: Sequence[Write]) -> None:
+        """I5."""
+        written = [w.key for w in writes if w.key not in UNFENCED]
+        if not written:
+            return
+        fenced = any(c.key == keys.LEADER and c.on == "create" and c.revision for c in compares)
+        if not fenced:
+            self.complain("I5", f"{client} wrote {', '.join(written)} without comparing the leader key")
+        compared = {c.key for c in compares}
+        for key in written:
+            if key.startswith(keys.ASSIGNMENTS) and key not in compared:
+                self.complain("I5", f"{client} wrote {key} without comparing its revision")
+
+    def _led(self, client: str, write: Write, result: TxnResult) -> None:
+        if isinstance(write, Put):
+            self._tokens[result.revision] = client
+            self._past = self.cluster.pasts
+            record = msgspec.json.decode(write.value, type=LeaderRecord)
+            self.cluster.trace.say(client, f"is elected as {record.id}, token {result.revision}")
+        else:
+            self.cluster.trace.say(client, "resigns")
+
+    def _assigns(self, client: str, compares: Sequence[Compare], write: Write) -> None:
+        uuid = write.key.removeprefix(keys.ASSIGNMENTS)
+        if not isinstance(write, Put):
+            self.cluster.trace.say(client, f"removes the assignment of {uuid}")
+            return
+        after = msgspec.json.decode(write.value, type=Assignment)
+        before_revision = next((c.revision for c in compares if c.key == write.key), 0)
+        before = self._previous(uuid, before_revision)
+        self._assigned[uuid] = None
+        intent = after.intent
+        self.cluster.trace.say(
+            client,
+            f"records {uuid}: {intent.kind if intent is not None else 'no intent'} on {after.node},"
+            f" epoch {after.epoch}, candidates {','.join(after.candidates) or 'none'}"
+            + (", tombstone" if after.tombstone else "")
+            + (f" ({intent.why})" if intent is not None else ""),
+        )
+        self._last[uuid] = (self.cluster.etcd.revision, after)
+        if intent is not None:
+            mine = self._intents.get((client, uuid), ())
+            self._intents[(client, uuid)] = (*mine[-3:], intent)
+            if before is None or before.intent != intent:
+                self._check_intended(client, uuid, intent, before, after)
+        if (before is not None and before.node != after.node) or before is None:
+            self._check_new_place(client, uuid, after)
+
+    def _previous(self, uuid: str, revision: int) -> Assignment | None:
+        held = self._last.get(uuid)
+        return held[1] if held is not None and revision else None
+
+    def _check_intended(
+        self, client: str, uuid: str, intent: Intent, before: Assignment | None, after: Assignment
+    ) -> None:
+        now = self.cluster.clock()
+        if intent.kind in (IntentKind.STOP, IntentKind.DELETE):
+            lately = [wanted for at, wanted in self._wanted.get(uuid, ()) if at >= now - WANTED_LATELY_S]
+            standing = self._wanted.get(uuid)
+            wanted_now = standing[-1][1] if standing else "absent"
+            kept = self._kept.get(uuid, -1e9) > now - 600.0
+            if not after.tombstone and not kept and wanted_now == "running" and "shutoff" not in lately:
+                self.complain("I11", f"{client} intends to stop {uuid}, which is to run")
+        if intent.kind is IntentKind.START:
+            self._check_evidence(client, uuid, before)
+
+    def _check_evidence(self, client: str, uuid: str, before: Assignment | None) -> None:
+        """I22: with hand-made migrations declared, nodes that did not answer are no evidence."""
+        gone_at = self._migrated_at.get(uuid)
+        if gone_at is None or before is None or not before.started:
+            return
+        if self.cluster.active_on(uuid):
+            self.complain(
+                "I22", f"{client} intends to start {uuid}, which runs on {self.cluster.active_on(uuid)}"
+            )
+        if not self.cluster.policy.hand_migrations or self._kept.get(uuid, -1.0) > gone_at:
+            return
+        dead = {key.rpartition("/")[2] for key, _ in self.cluster.stored(keys.CONFIRMED_DEAD)}
+        vouched = {p.node for p in before.proofs if p.rule in (Rule.CONFIRMED_DEAD, Rule.RESOLVED)}
+        unread = [
+            name
+            for name in self.cluster.objects("nodes")
+            if name not in dead | vouched and self._reads_since.get((client, name), -1.0) <= gone_at
+        ]
+        last_end = self._ended_at.get(uuid, -1.0)
+        if unread and last_end <= gone_at:
+            self.complain(
+                "I22", f"{client} intends to start {uuid}, migrated by hand, without reading {unread}"
+            )
+
+    def _check_new_place(self, client: str, uuid: str, after: Assignment) -> None:
+        """I15."""
+        held = after.node in self.cluster.quarantined
+        if held and after.candidates == (after.node,) and after.intent is not None:
+            self.complain("I15", f"{client} places {uuid} on {after.node}, which is in quarantine")
+
+    def _object(self, client: str, write: Put) -> None:
+        body = msgspec.json.decode(write.value)
+        domain = msgspec.convert(body, Domain)
+        uuid = body["metadata"]["uid"]
+        self.cluster.trace.call(uuid, body["metadata"]["name"])
+        wanted = "absent" if body["metadata"].get("deletionTimestamp") else effective_state(domain.spec)
+        history = self._wanted.setdefault(uuid, deque(maxlen=16))
+        if not history or history[-1][1] != wanted:
+            if history:  # what was wanted until now was wanted lately
+                history.append((self.cluster.clock(), history[-1][1]))
+            history.append((self.cluster.clock(), wanted))
+        reason = (body.get("status") or {}).get("reason", "")
+        if client in self.cluster.replicas and self._shown.get(uuid) != reason:
+            self._shown[uuid] = reason
+            message = _message(body)
+            self.cluster.trace.say(client, f"says of {uuid}: {reason}: {message}")
+
+    # --- now and then
+
+    def sample(self) -> None:
+        cluster, now = self.cluster, self.cluster.clock()
+        leader = cluster.leader
+        name = leader.name if leader is not None and leader.runs else ""
+        term = self._term_of(name) if name else ""
+        if term != self._leading[0]:
+            self._leading = (term, now)
+        stable_s = now - self._leading[1] if term and cluster.etcd.running else 0.0
+        if leader is not None and name:
+            self._check_lists(name, stable_s, now)
+        self._check_reasons(name, stable_s, now)
+
+    def _check_lists(self, leader: str, stable_s: float, now: float) -> None:
+        """I18, I16: every host that can be reached is read again and again, whatever others do."""
+        nodes = self.cluster.objects("nodes")
+        for host_name, host in self.cluster.hosts.items():
+            key = (leader, host_name)
+            fine = (
+                host_name in nodes
+                and self.cluster.network.up(leader, host_name)
+                and host.powered
+                and host.daemon == "up"
+                and "deletionTimestamp" not in nodes[host_name]["metadata"]
+            )
+            if not fine:
+                self._reachable_since.pop(key, None)
+                continue
+            since = self._reachable_since.setdefault(key, now)
+            fine_s = min(stable_s, now - since)
+            listed_at = self._listed.get(key, -1e9)
+            if fine_s > LIST_EVERY_S and now - listed_at > LIST_EVERY_S:
+                self.complain("I18", f"{leader} did not list {host_name} in {LIST_EVERY_S:.0f} s")
+
+    def _check_reasons(self, leader: str, stable_s: float, now: float) -> None:
+        """L4: what is not as wanted says so."""
+        for name, body in self.cluster.objects("domains").items():
+            uuid = body["metadata"]["uid"]
+            if is_met(self.cluster, body):
+                self._unmet_since.pop(uuid, None)
+                continue
+            since = self._unmet_since.setdefault(uuid, now)
+            if min(now - since, stable_s) > UNMET_S and leader and says_ready(body):
+                self.complain("L4", f"{name} is not as wanted and its status says that it is")
+            if min(now - since, stable_s) > UNMET_S and not _message(body):
+                self.complain("L4", f"{name} is not as wanted and no reason is shown")
+
+
+def _conditions(body: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {c["type"]: c for c in (body.get("status") or {}).get("conditions") or []}
+
+
+def _message(body: dict[str, Any]) -> str:
+    return str(_conditions(body).get("Ready", {}).get("message", ""))
+
+
+def says_ready(body: dict[str, Any]) -> bool:
+    ready = _conditions(body).get("Ready", {})
+    current = (body.get("status") or {}).get("observedGeneration") == body["metadata"].get("generation")
+    return bool(ready.get("status") == "True" and current)
+
+
+def is_met(cluster: Cluster, body: dict[str, Any]) -> bool:
+    """Whether the hosts have it as the object says."""
+    meta = body["metadata"]
+    if meta.get("deletionTimestamp"):
+        return False
+    active = cluster.active_on(meta["uid"])
+    if (body["spec"].get("state") or "running") == "shutoff":
+        return not active
+    return len(active) == 1
+
+
+def what_is_left(cluster: Cluster) -> list[str]:
+    """Why the world has not converged (L1); empty if it has."""
+    left: list[str] = []
+    assignments = cluster.assignments()
+    domains = cluster.objects("domains")
+    uids = {body["metadata"]["uid"] for body in domains.values()}
+    for name, body in domains.items():
+        uuid = body["metadata"]["uid"]
+        reason = (body.get("status") or {}).get("reason", "")
+        said = f"{reason}: {_message(body)}"
+        if not is_met(cluster, body):
+            left.append(f"{name} is not as wanted ({said})")
+        elif not says_ready(body):
+            left.append(f"{name} is as wanted and does not say so ({said})")
+        elif (held := assignments.get(uuid)) is None:
+            left.append(f"{name} has no assignment")
+        else:
+            left += _misplaced(cluster, name, uuid, held)
+    left += [f"the assignment of {a.name} is left ({u})" for u, a in assignments.items() if u not in uids]
+    for prefix in (keys.QUARANTINE, keys.CONFIRMED_DEAD):
+        left += [f"{key} is left" for key, _ in cluster.stored(prefix)]
+    return left
+
+
+def _misplaced(cluster: Cluster, name: str, uuid: str, held: Assignment) -> list[str]:
+    left = []
+    on = [host for host, truth in cluster.hosts.items() if uuid in truth.domains]
+    if on != [held.node]:
+        left.append(f"{name} is on {on}, its place is {held.node}")
+    elif held.candidates != (held.node,):
+        left.append(f"{name} may be on {held.candidates}")
+    else:
+        domain = cluster.hosts[held.node].domains[uuid]
+        if domain.autostart:
+            left.append(f"{name} has autostart set")
+        if domain.config is None:
+            left.append(f"{name} is transient")
+    return left

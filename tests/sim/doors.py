@@ -1,0 +1,233 @@
+"""The doors of one process: what it asks of etcd and of hosts passes here, and is noted for the checks.
+
+They change nothing while the process runs. Whoever was killed in the middle of a step asks for something
+until its task next waits: behind a closed door it waits for ever. What hosts say reaches a stopped process
+when it goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import NoReturn, TypeVar
+
+from drivers.hypervisor import (
+    Capabilities,
+    Detail,
+    EventSink,
+    HostEvent,
+    HostFacts,
+    Hypervisor,
+    Listing,
+    Mark,
+    Outcome,
+    Permit,
+    Result,
+    Session,
+    SessionClosed,
+    StopMethod,
+    Target,
+)
+from drivers.store import ChangeSet, Compare, KeyValue, Page, Store, StoreStatus, TxnResult, Write
+from tests.sim.hypervisor import Sent
+from tests.sim.process import Process
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call to a host, once it came back. `outcome`: of a mutation, None for reads that answered;
+    `failed`: a read that raised."""
+
+    client: str
+    host: str
+    call: str
+    uuid: str
+    began_at: float
+    ended_at: float
+    outcome: Outcome | None = None
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """Who hears what passed. `renewed`: a keep-alive that succeeded was sent then.
+    `died`: a process is gone."""
+
+    called: Callable[[Call], None]
+    renewed: Callable[[str, float], None]
+    died: Callable[[str], None]
+    sent: Callable[[Sent], None]
+
+
+async def _never() -> NoReturn:
+    await asyncio.Event().wait()
+    raise AssertionError("a dead process goes on")
+
+
+class StoreDoor:
+    def __init__(self, inner: Store, process: Process, notes: Notes, clock: Callable[[], float]) -> None:
+        self.inner, self.process, self.notes, self.clock = inner, process, notes, clock
+
+    async def get(self, key: str) -> KeyValue | None:
+        return await self.inner.get(key) if self.process.runs else await _never()
+
+    async def list(self, prefix: str) -> Page:
+        return await self.inner.list(prefix) if self.process.runs else await _never()
+
+    async def page(self, prefix: str, *, after: str = "", limit: int = 500, revision: int = 0) -> Page:
+        if not self.process.runs:
+            await _never()
+        return await self.inner.page(prefix, after=after, limit=limit, revision=revision)
+
+    async def txn(self, compares: Sequence[Compare], writes: Sequence[Write]) -> TxnResult:
+        return await self.inner.txn(compares, writes) if self.process.runs else await _never()
+
+    async def watch(self, prefix: str, after_revision: int) -> AsyncGenerator[ChangeSet, None]:
+        stream = self.inner.watch(prefix, after_revision)
+        try:
+            async for change_set in stream:
+                yield change_set
+        finally:
+            close = getattr(stream, "aclose", None)
+            if close is not None:
+                await close()
+
+    async def grant(self, ttl_s: int) -> int:
+        return await self.inner.grant(ttl_s) if self.process.runs else await _never()
+
+    async def keep_alive(self, lease: int) -> int:
+        if not self.process.runs:
+            await _never()
+        sent_at = self.clock()
+        left_s = await self.inner.keep_alive(lease)
+        self.notes.renewed(self.process.name, sent_at)
+        return left_s
+
+    async def revoke(self, lease: int) -> None:
+        await (self.inner.revoke(lease) if self.process.runs else _never())
+
+    async def status(self) -> StoreStatus:
+        return await self.inner.status() if self.process.runs else await _never()
+
+    async def close(self) -> None:
+        await self.inner.close()
+
+
+class HypervisorDoor:
+    def __init__(self, inner: Hypervisor, process: Process, notes: Notes, clock: Callable[[], float]) -> None:
+        self.inner, self.process, self.notes, self.clock = inner, process, notes, clock
+
+    async def open(self, target: Target, sink: EventSink) -> SessionDoor:
+        if not self.process.runs:
+            await _never()
+        door = SessionDoor(self, target, sink)
+        began_at = self.clock()
+        failed = True
+        try:
+            door.session = await self.inner.open(target, door.heard)
+            failed = False
+        finally:
+            now = self.clock()
+            self.notes.called(Call(self.process.name, target.node, "open", "", began_at, now, failed=failed))
+        return door
+
+    async def close(self) -> None:
+        await self.inner.close()
+
+
+class SessionDoor:
+    """A session as its process has it."""
+
+    session: Session
+
+    def __init__(self, door: HypervisorDoor, target: Target, sink: EventSink) -> None:
+        self._door, self._target, self._sink = door, target, sink
+
+    def heard(self, _session: Session, events: tuple[HostEvent | SessionClosed, ...]) -> None:
+        self._door.process.hear(lambda: self._sink(self, events))
+
+    @property
+    def target(self) -> Target:
+        return self.session.target
+
+    @property
+    def opened_at(self) -> float:
+        return self.session.opened_at
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self.session.capabilities
+
+    @property
+    def is_open(self) -> bool:
+        return self.session.is_open
+
+    async def _read(self, call: str, uuid: str, work: Callable[[], Awaitable[T]]) -> T:
+        door = self._door
+        if not door.process.runs:
+            await _never()
+        began_at, failed = door.clock(), True
+        try:
+            answer = await work()
+            failed = False
+            return answer
+        finally:
+            door.notes.called(
+                Call(door.process.name, self._target.node, call, uuid, began_at, door.clock(), failed=failed)
+            )
+
+    async def _change(self, call: str, uuid: str, work: Callable[[], Awaitable[Result]]) -> Result:
+        door = self._door
+        if not door.process.runs:
+            await _never()
+        began_at = door.clock()
+        outcome = Outcome.AMBIGUOUS
+        try:
+            result = await work()
+            outcome = result.outcome
+            return result
+        finally:
+            door.notes.called(
+                Call(door.process.name, self._target.node, call, uuid, began_at, door.clock(), outcome)
+            )
+
+    async def facts(self) -> HostFacts:
+        return await self._read("facts", "", self.session.facts)
+
+    async def list(self) -> Listing:
+        return await self._read("list", "", self.session.list)
+
+    async def detail(self, uuid: str) -> Detail:
+        return await self._read("detail", uuid, lambda: self.session.detail(uuid))
+
+    async def define(self, xml: str, permit: Permit) -> Result:
+        return await self._change("define", "", lambda: self.session.define(xml, permit))
+
+    async def create(self, uuid: str, permit: Permit) -> Result:
+        return await self._change("create", uuid, lambda: self.session.create(uuid, permit))
+
+    async def shutdown(self, uuid: str, method: StopMethod, permit: Permit) -> Result:
+        return await self._change("shutdown", uuid, lambda: self.session.shutdown(uuid, method, permit))
+
+    async def destroy(self, uuid: str, permit: Permit) -> Result:
+        return await self._change("destroy", uuid, lambda: self.session.destroy(uuid, permit))
+
+    async def undefine(self, uuid: str, permit: Permit) -> Result:
+        return await self._change("undefine", uuid, lambda: self.session.undefine(uuid, permit))
+
+    async def set_mark(
+        self, uuid: str, mark: Mark | None, *, live: bool, config: bool, permit: Permit
+    ) -> Result:
+        def work() -> Awaitable[Result]:
+            return self.session.set_mark(uuid, mark, live=live, config=config, permit=permit)
+
+        return await self._change("set_mark", uuid, work)
+
+    async def clear_autostart(self, uuid: str, permit: Permit) -> Result:
+        return await self._change("clear_autostart", uuid, lambda: self.session.clear_autostart(uuid, permit))
+
+    async def close(self) -> None:
+        await self.session.close()

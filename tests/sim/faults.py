@@ -1,0 +1,385 @@
+"""What goes wrong: a table of kinds, from which each run draws some, with their times and how long they last.
+
+Every fault is a coroutine that begins something and, mostly, ends it again after a while; `heal` ends all
+that still lasts. The kinds are weighted so that what is dangerous (two leaders, hosts that go and come back,
+etcd that forgets) meets the other kinds often. The README's non-promises are kept: see `Guard`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from random import Random
+
+from controller.executor import FAULT_POINTS
+from tests.sim.cluster import Cluster, Replica
+from tests.sim.host import SimHost
+from tests.sim.store import Ways
+
+FIRST_S, LAST_S = 25.0, 560.0
+
+
+@dataclass
+class Guard:
+    """A domain that an administrator moves by hand, where that is not declared (`handMigrations`): until
+    domctl has seen where it went, nothing may become unreachable, for the README promises nothing then."""
+
+    until: float = 0.0
+
+    async def passed(self, cluster: Cluster) -> None:
+        while cluster.clock() < self.until:
+            await cluster.sleep(self.until - cluster.clock())
+
+
+@dataclass
+class Faults:
+    """One run's. `drawn` are (time, kind, what to do), in order."""
+
+    cluster: Cluster
+    guard: Guard
+    drawn: list[tuple[float, str, Callable[[], Awaitable[None]]]] = field(default_factory=list)
+    healed: bool = False
+    _rng: Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._rng = self.cluster.random("faults")
+
+    def draw(self) -> None:
+        """At least five, of kinds drawn out of the table; some of them close together."""
+        rng = self._rng
+        count = rng.randint(5, 9)
+        names = list(KINDS)
+        weights = [KINDS[name][0] for name in names]
+        for name in rng.choices(names, weights, k=count):
+            near = self.drawn and rng.random() < 0.5
+            at = self.drawn[-1][0] + rng.uniform(0.0, 25.0) if near else rng.uniform(FIRST_S, LAST_S)
+            make = KINDS[name][1]
+            own = Random(rng.getrandbits(64))
+            self.drawn.append((min(at, LAST_S), name, partial(make, self, own)))
+        self.drawn.sort(key=lambda fault: fault[0])
+
+    def say(self, what: str) -> None:
+        self.cluster.trace.say("FAULT", what)
+
+    async def lasting(self, seconds: float) -> None:
+        await self.cluster.sleep(seconds)
+
+    # --- whom it meets
+
+    def host(self, rng: Random) -> SimHost:
+        return self.cluster.hosts[rng.choice(sorted(self.cluster.hosts))]
+
+    def replica(self, rng: Random) -> Replica:
+        """Mostly the leader."""
+        leader = self.cluster.leader
+        if leader is not None and rng.random() < 0.75:
+            return leader
+        return self.cluster.replicas[rng.choice(sorted(self.cluster.replicas))]
+
+    # --- the network
+
+    async def cut_replica_host(self, rng: Random) -> None:
+        await self._cut(self.replica(rng).name, self.host(rng).name, rng)
+
+    async def cut_replica_etcd(self, rng: Random) -> None:
+        await self._cut(self.replica(rng).name, "etcd", rng)
+
+    async def cut_hosts(self, rng: Random) -> None:
+        a, b = rng.sample(sorted(self.cluster.hosts), 2)
+        await self._cut(a, b, rng)
+
+    async def _cut(self, a: str, b: str, rng: Random) -> None:
+        await self.guard.passed(self.cluster)
+        self.say(f"cut {a} from {b}")
+        self.cluster.network.cut(a, b)
+        await self.lasting(_some_time(rng))
+        self.say(f"heal {a} and {b}")
+        self.cluster.network.heal(a, b)
+
+    async def isolate(self, rng: Random) -> None:
+        await self.guard.passed(self.cluster)
+        name = rng.choice([self.host(rng).name, self.replica(rng).name])
+        self.say(f"isolate {name}")
+        self.cluster.network.isolate(name)
+        await self.lasting(_some_time(rng))
+        self.say(f"{name} is back")
+        self.cluster.network.rejoin(name)
+
+    async def flap(self, rng: Random) -> None:
+        """Up 5 s, down 25 s, several times."""
+        await self.guard.passed(self.cluster)
+        name = self.host(rng).name
+        for _ in range(rng.randint(2, 4)):
+            self.say(f"isolate {name}")
+            self.cluster.network.isolate(name)
+            await self.lasting(rng.uniform(3.0, 25.0))
+            self.say(f"{name} is back")
+            self.cluster.network.rejoin(name)
+            await self.lasting(rng.uniform(1.0, 5.0))
+
+    # --- hosts
+
+    async def power(self, rng: Random) -> None:
+        await self.guard.passed(self.cluster)
+        host = self.host(rng)
+        self.say(f"power loss of {host.name}")
+        host.power_off()
+        await self.lasting(_some_time(rng) * 1.5)
+        await self.power_on(host)
+
+    async def power_on(self, host: SimHost) -> None:
+        if not host.powered:
+            self.say(f"{host.name} has power again")
+            host.power_on()
+
+    async def daemon_kill(self, rng: Random) -> None:
+        await self.guard.passed(self.cluster)
+        host = self.host(rng)
+        self.say(f"libvirtd of {host.name} is killed")
+        host.kill_daemon()
+        await self.lasting(rng.choice([0.2, 2.0, 15.0, 60.0]))
+        self.say(f"libvirtd of {host.name} starts")
+        host.start_daemon()
+
+    async def daemon_freeze(self, rng: Random) -> None:
+        await self.guard.passed(self.cluster)
+        host = self.host(rng)
+        self.say(f"libvirtd of {host.name} is frozen")
+        host.freeze()
+        await self.lasting(rng.choice([3.0, 12.0, 25.0, 50.0, 90.0]))
+        self.say(f"libvirtd of {host.name} goes on")
+        host.thaw()
+
+    async def slow_host(self, rng: Random) -> None:
+        host = self.host(rng)
+        self.say(f"{host.name} is slow")
+        host.temper.pace = rng.choice([5.0, 20.0, 60.0])
+        await self.lasting(_some_time(rng))
+        host.temper.pace = 1.0
+        self.say(f"{host.name} is as fast as before")
+
+    async def no_starts(self, rng: Random) -> None:
+        host = self.host(rng)
+        self.say(f"{host.name} refuses every start")
+        host.temper.refuses_starts = "cannot allocate memory"
+        await self.lasting(_some_time(rng))
+        host.temper.refuses_starts = ""
+        self.say(f"{host.name} starts domains again")
+
+    async def deaf_events(self, rng: Random) -> None:
+        host = self.host(rng)
+        before = host.temper.event_loss
+        self.say(f"events of {host.name} are lost")
+        host.temper.event_loss = rng.choice([0.5, 1.0])
+        await self.lasting(_some_time(rng))
+        host.temper.event_loss = before
+        self.say(f"events of {host.name} are heard again")
+
+    # --- guests
+
+    async def _guest(self, rng: Random, what: str) -> tuple[SimHost, str] | None:
+        active = [
+            (host, uuid) for host in self.cluster.hosts.values() for uuid in host.domains if host.active(uuid)
+        ]
+        if not active:
+            return None
+        host, uuid = rng.choice(active)
+        self.say(f"guest {uuid} on {host.name} {what}")
+        return host, uuid
+
+    async def guest_crash(self, rng: Random) -> None:
+        found = await self._guest(rng, "is killed")
+        if found is not None:
+            found[0].crash_guest(found[1])
+
+    async def guest_poweroff(self, rng: Random) -> None:
+        found = await self._guest(rng, "powers itself off")
+        if found is not None:
+            found[0].poweroff_guest(found[1])
+
+    async def guest_panic(self, rng: Random) -> None:
+        found = await self._guest(rng, "panics")
+        if found is not None:
+            found[0].panic_guest(found[1])
+
+    async def guest_stuck(self, rng: Random) -> None:
+        found = await self._guest(rng, "is stuck")
+        if found is not None:
+            found[0].stick_guest(found[1])
+            await self.lasting(_some_time(rng))
+            found[0].unstick_guest(found[1])
+
+    # --- replicas
+
+    async def kill(self, rng: Random) -> None:
+        replica = self.replica(rng)
+        replica.kill()
+        await self._again(replica, rng.choice([0.5, 3.0, 10.0, 40.0]))
+
+    async def kill_at_point(self, rng: Random) -> None:
+        """The next process dies at one step of an action."""
+        replica = self.replica(rng)
+        replica.armed = rng.choice(FAULT_POINTS)
+        replica.kill()
+        await self._again(replica, 1.0)
+        for _ in range(20):
+            await self.lasting(5.0)
+            if not replica.lives:
+                await self._again(replica, 2.0)
+                return
+
+    async def _again(self, replica: Replica, pause_s: float) -> None:
+        await self.lasting(pause_s)
+        if not replica.lives:
+            replica.start()
+
+    async def freeze(self, rng: Random) -> None:
+        replica = self.replica(rng)
+        replica.freeze()
+        await self.lasting(rng.choice([4.0, 11.0, 14.0, 17.0, 22.0, 35.0, 60.0]))
+        replica.thaw()
+
+    async def restart(self, rng: Random) -> None:
+        """In order."""
+        replica = self.replica(rng)
+        await replica.stop()
+        await self._again(replica, rng.choice([0.5, 5.0]))
+
+    async def kill_all(self, rng: Random) -> None:
+        """Nobody is left for a while (I12)."""
+        for replica in self.cluster.replicas.values():
+            replica.kill()
+        await self.lasting(rng.choice([5.0, 30.0, 60.0]))
+        for replica in self.cluster.replicas.values():
+            await self._again(replica, 0.0)
+
+    # --- etcd
+
+    async def etcd_stop(self, rng: Random) -> None:
+        self.say("etcd stops")
+        self.cluster.etcd.stop()
+        await self.lasting(rng.choice([1.0, 6.0, 12.0, 20.0, 45.0]))
+        self.say("etcd starts")
+        self.cluster.etcd.start()
+
+    async def etcd_freeze(self, rng: Random) -> None:
+        self.say("etcd is frozen")
+        self.cluster.etcd.freeze()
+        await self.lasting(rng.choice([2.0, 8.0, 16.0, 30.0]))
+        self.say("etcd goes on")
+        self.cluster.etcd.thaw()
+
+    async def etcd_ways(self, rng: Random) -> None:
+        """Replies are lost, late, or connections reset, for one replica."""
+        replica = self.replica(rng)
+        ways = replica.ways
+        ways.lose_reply = rng.choice([0.0, 0.1, 0.4])
+        ways.lose_request = rng.choice([0.0, 0.1])
+        ways.delay = rng.choice([0.0, 0.3])
+        ways.reset = rng.choice([0.0, 0.2])
+        ways.lag_s = rng.choice([0.0, 2.0, 8.0])
+        ways.stalled = rng.random() < 0.2
+        self.say(f"etcd is a bad friend of {replica.name}: {ways}")
+        await self.lasting(_some_time(rng))
+        _mend(ways)
+        self.say(f"etcd is a good friend of {replica.name} again")
+
+    async def etcd_revoke(self, rng: Random) -> None:
+        self.say("etcd ends all leases")
+        await self.cluster.etcd.revoke_all_leases()
+
+    async def etcd_compact(self, rng: Random) -> None:
+        self.say("etcd is compacted")
+        await self.cluster.etcd.compact()
+
+    async def etcd_restore(self, rng: Random) -> None:
+        """A backup, of some time before."""
+        backup = self.cluster.etcd.snapshot()
+        self.say("a backup of etcd is taken")
+        await self.lasting(rng.choice([2.0, 15.0, 60.0, 120.0]))
+        await self.guard.passed(self.cluster)
+        if self.healed or set(self.cluster.objects("nodes")) != self.cluster.nodes_in(backup):
+            return  # whoever restores a backup registers what came since before he acknowledges it
+        self.say("the backup of etcd is restored")
+        self.cluster.pasts += 1
+        self.cluster.etcd.restore(backup)
+
+    # --- the end
+
+    async def heal(self) -> None:
+        """Everything that lasts ends; machines and processes are there again."""
+        self.healed = True
+        self.say("everything heals")
+        await self.heal_again()
+
+    async def heal_again(self) -> None:
+        """Faults that were under way when everything healed may have come to their point since."""
+        cluster = self.cluster
+        cluster.network.heal_all()
+        for name in cluster.hosts:
+            cluster.network.rejoin(name)
+        if not cluster.etcd.running:
+            cluster.etcd.start()
+        cluster.etcd.thaw()
+        for host in cluster.hosts.values():
+            host.temper.pace, host.temper.refuses_starts, host.temper.event_loss = 1.0, "", 0.02
+            await self.power_on(host)
+            host.thaw()
+            host.start_daemon()
+            for uuid in list(host.domains):
+                host.unstick_guest(uuid)
+        for replica in cluster.replicas.values():
+            _mend(replica.ways)
+            replica.thaw()
+            if not replica.lives:
+                replica.start()
+
+
+def _some_time(rng: Random) -> float:
+    return rng.choice([1.0, 4.0, 8.0, 12.0, 18.0, 25.0, 40.0, 70.0, 110.0]) * rng.uniform(0.8, 1.2)
+
+
+def _mend(ways: Ways) -> None:
+    ways.lose_reply = ways.lose_request = ways.delay = ways.reset = ways.lag_s = 0.0
+    ways.stalled = False
+
+
+async def every(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+Make = Callable[[Faults, Random], Awaitable[None]]
+
+KINDS: dict[str, tuple[int, Make]] = {
+    "cut_replica_host": (6, Faults.cut_replica_host),
+    "cut_replica_etcd": (5, Faults.cut_replica_etcd),
+    "cut_hosts": (1, Faults.cut_hosts),
+    "isolate": (5, Faults.isolate),
+    "flap": (2, Faults.flap),
+    "power": (7, Faults.power),
+    "daemon_kill": (4, Faults.daemon_kill),
+    "daemon_freeze": (5, Faults.daemon_freeze),
+    "slow_host": (2, Faults.slow_host),
+    "no_starts": (1, Faults.no_starts),
+    "deaf_events": (3, Faults.deaf_events),
+    "guest_crash": (2, Faults.guest_crash),
+    "guest_poweroff": (2, Faults.guest_poweroff),
+    "guest_panic": (1, Faults.guest_panic),
+    "guest_stuck": (2, Faults.guest_stuck),
+    "kill": (6, Faults.kill),
+    "kill_at_point": (6, Faults.kill_at_point),
+    "freeze": (6, Faults.freeze),
+    "restart": (3, Faults.restart),
+    "kill_all": (1, Faults.kill_all),
+    "etcd_stop": (3, Faults.etcd_stop),
+    "etcd_freeze": (2, Faults.etcd_freeze),
+    "etcd_ways": (5, Faults.etcd_ways),
+    "etcd_revoke": (3, Faults.etcd_revoke),
+    "etcd_compact": (2, Faults.etcd_compact),
+    "etcd_restore": (3, Faults.etcd_restore),
+}
+"""kind: (weight, how it is made)."""

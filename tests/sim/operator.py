@@ -1,0 +1,243 @@
+"""The operator: reads what each domain's status says, and does what the message says ends the hold.
+
+He knows nothing of the controller's insides: the message's own command is parsed and carried out, with the
+records that the API writes and with virsh. What he is told to make sure of ("once it is clear that it runs
+nowhere else", a host that is off for good) he looks up in the truth, as somebody who walks to the machines
+would. A text that he cannot follow leads nowhere, and the run does not converge (L4).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from controller.api.resources import DOMAINS, NODES
+from controller.plan.types import Reason
+from drivers.hypervisor import State
+from tests.sim.cluster import Cluster
+from tests.sim.hands import Hands
+from tests.sim.people import Api, Body
+
+TO_END = "; to end this: "
+LOOKS_EVERY_S = 6.0
+PATIENCE_S = 20.0  # a hold that is younger may end by itself
+MIGRATION_PATIENCE_S = 60.0
+AGAIN_S = 45.0  # the same command is not given again sooner
+
+
+@dataclass
+class Operator:
+    cluster: Cluster
+    api: Api
+    virsh: Hands
+    busy: dict[str, None]  # domains that somebody is at by hand
+    _since: dict[tuple[str, str], float] = field(default_factory=dict)
+    _did: dict[tuple[str, str], float] = field(default_factory=dict)
+    _lost: dict[str, None] = field(default_factory=dict)
+    not_understood: dict[str, None] = field(default_factory=dict)
+
+    async def run(self) -> None:
+        while True:
+            await self.cluster.sleep(LOOKS_EVERY_S)
+            if self.cluster.etcd.running:
+                await self.look()
+
+    async def look(self) -> None:
+        for name, body in self.cluster.objects("domains").items():
+            if name in self.busy:
+                continue
+            said = _said(body)
+            key = (name, said[0])
+            now = self.cluster.clock()
+            for old in [k for k in self._since if k[0] == name and k != key]:
+                del self._since[old]
+            since = self._since.setdefault(key, now)
+            if TO_END not in said[1] and said[0] != Reason.NO_NODE_FITS:
+                continue
+            if now - since < PATIENCE_S:
+                continue
+            await self._answer(name, body, said[1])
+
+    async def _answer(self, name: str, body: Body, message: str) -> None:
+        text, _, command = message.partition(TO_END)
+        if self._did.get((name, command), -1e9) > self.cluster.clock() - AGAIN_S:
+            return
+        for pattern, way in WAYS:
+            found = pattern.search(command or text)
+            if found is None:
+                continue
+            self._did[(name, command)] = self.cluster.clock()
+            if await way(self, name, body, found):
+                self.cluster.trace.say("operator", f"answers {name}: {found.group()}")
+            else:
+                self._did.pop((name, command))
+            return
+        self.not_understood[command] = None
+
+    # --- ways: each answers whether anything was done
+
+    async def _confirm_dead(self, name: str, body: Body, found: re.Match[str]) -> bool:
+        """Only of a machine that is off."""
+        node = found["node"]
+        host = self.cluster.hosts.get(node)
+        if host is None or host.powered:
+            return False
+        return await self.api.confirm_dead(node)
+
+    async def _dead_or_not_on(self, name: str, body: Body, found: re.Match[str]) -> bool:
+        if await self._confirm_dead(name, body, found):
+            return True
+        uuid = body["metadata"]["uid"]
+        nodes = tuple(found["nodes"].split())
+        if any(uuid in self.cluster.hosts[n].domains for n in nodes if n in self.cluster.hosts):
+            return False
+        if any(self._may_receive(uuid) for _ in nodes):
+            return False
+        return await self.api.resolve(name, not_on=nodes)
+
+    def _may_receive(self, uuid: str) -> bool:
+        """Whether a migration of it is under way anywhere."""
+        return any(
+            uuid in host.domains and host.domains[uuid].in_migration for host in self.cluster.hosts.values()
+        )
+
+    async def _keep(self, name: str, body: Body, found: re.Match[str]) -> bool:
+        node, uuid = found["node"], body["metadata"]["uid"]
+        active = self.cluster.active_on(uuid)
+        if self._may_receive(uuid) or any(host != node for host in active):
+            return False
+        return await self.api.resolve(name, keep=node)
+
+    async def _acknowledge(self, name: str, body: Body, found: re.Match[str]) -> bool:
+        return await self.api.acknowledge()
+
+    async def _register(self, name: str, body: Body, found: re.Match[str]) -> bool:
+        node = found["node"]
+        return await self.api.create(NODES, node, {"uri": f"qemu+tcp://{node}/system", "insecure": True})
+
+    async def _resume_or_destroy(self, name: str, body: Body, found: re.Match[str]) -> bool:
+        """A copy that a migration left paused: where another runs, or took over the disks, it goes."""
+        uuid, node = body["metadata"]["uid"], found["node"]
+        host = self.cluster.hosts.get(node)
+        domain = host.domains.get(uuid) if host is not None else None
+        if host is None or domain is None or not domain.in_migration or self.virsh.migrates(uuid):
+            return False
+        elsewhere = [n for n in self.cluster.active_on(uuid) if n != node]
+        others = [n for n, h in self.cluster.hosts.items() if n != node and uuid in h.domains]
+        if elsewhere or others or domain.handed_over or domain.reason == "starting-up":
+            return await self.virsh.destroy(node, uuid)
+        return await self.virsh.resume(node, uuid)
+
+    async def _virsh(self, name: str, body: Body, found: re.Match[str]) -> bool:
+        uuid, node = body["metadata"]["uid"], found["node"]
+        host = self.cluster.hosts.get(node)
+        domain = host.domains.get(uuid) if host is not None else None
+        if domain is None:
+            return False
+        if found["cure"] == "destroy":
+            return await self.virsh.destroy(node, uuid)
+        if domain.state is not State.PAUSED or self.cluster.active_on(uuid) != [node]:
+            return False
+        return await self.virsh.resume(node, uuid)
+
+    async def _stop_and_start(self, name: str, body: Body, found: re.Match[str]) -> bool:
+        """domctl shutdown, then domctl start."""
+
+        def state(wanted: str) -> Callable[[Body], Any]:
+            return lambda b: b["spec"].update(state=wanted)
+
+        if not await self.api.edit(DOMAINS, name, state("shutoff"), "domctl shutdown"):
+            return False
+        uuid = body["metadata"]["uid"]
+        for _ in range(40):
+            await self.cluster.sleep(3.0)
+            if not self.cluster.active_on(uuid) and _said(self._body(name))[0] in ("Shutoff", "shutoff"):
+                break
+        return await self.api.edit(DOMAINS, name, state("running"), "domctl start")
+
+    def _body(self, name: str) -> Body:
+        return self.cluster.objects("domains").get(name, {"metadata": {}})
+
+    async def _share(self, name: str, body: Body, found: re.Match[str]) -> bool:
+        def change(b: Body) -> None:
+            for disk in b["spec"].get("disks", []):
+                disk["source"]["shared"] = True
+
+        return await self.api.edit(DOMAINS, name, change, "source.shared")
+
+    async def _make_room(self, name: str, body: Body, found: re.Match[str]) -> bool:
+        """Somebody else's domain, or one that etcd has forgotten, stands where ours should."""
+        done = False
+        for node, holder in _holders(found, self.cluster):
+            ours = holder in self.cluster.assignments()
+            if not ours and holder in self.cluster.hosts[node].domains:
+                done |= await self.virsh.destroy(node, holder)
+                done |= await self.virsh.undefine(node, holder)
+        return done
+
+    async def _undefine_copies(self, name: str, body: Body, found: re.Match[str]) -> bool:
+        uuid = body["metadata"]["uid"]
+        held = self.cluster.assignment(uuid)
+        done = False
+        for node, host in self.cluster.hosts.items():
+            if held is not None and node != held.node and uuid in host.domains:
+                done |= await self.virsh.undefine(node, uuid)
+        return done
+
+    async def _start_anew(self, name: str, body: Body, found: re.Match[str]) -> bool:
+        """libvirtd does not let go of an interrupted start: its own note of it is removed."""
+        return await self.virsh.forget_stuck_start(found["node"], body["metadata"]["uid"])
+
+    async def _clear_autostart(self, name: str, body: Body, found: re.Match[str]) -> bool:
+        """From a rescue system: its links are gone, and the word that it is dead is withdrawn."""
+        host = self.cluster.hosts.get(found["node"])
+        if host is None or host.powered:
+            return False
+        for domain in host.domains.values():
+            domain.autostart = False
+        return await self.api.withdraw(found["node"])
+
+
+def _said(body: Body) -> tuple[str, str]:
+    status = body.get("status") or {}
+    for condition in status.get("conditions") or []:
+        if condition["type"] == "Ready":
+            return str(status.get("reason", "")), str(condition.get("message", ""))
+    return "", ""
+
+
+def _holders(found: re.Match[str], cluster: Cluster) -> list[tuple[str, str]]:
+    """(node, uuid) of the domains that a message complains of."""
+    if "uuid" in found.groupdict() and found["uuid"]:
+        return [(found["node"], found["uuid"])]
+    name = found["name"]
+    return [
+        (node, domain.uuid)
+        for node, host in cluster.hosts.items()
+        if (domain := host.named(name)) is not None
+    ]
+
+
+Way = Callable[[Operator, str, Body, re.Match[str]], Awaitable[bool]]
+
+WAYS: tuple[tuple[re.Pattern[str], Way], ...] = (
+    (
+        re.compile(r"confirm-dead (?P<node>\S+), or domctl resolve \S+ -n \S+ --not-on (?P<nodes>.+)"),
+        Operator._dead_or_not_on,
+    ),
+    (re.compile(r"^domctl node confirm-dead (?P<node>\S+)"), Operator._confirm_dead),
+    (re.compile(r"^domctl store ack"), Operator._acknowledge),
+    (re.compile(r"^domctl resolve \S+( -n \S+)? --keep (?P<node>h\d+)"), Operator._keep),
+    (re.compile(r"^register node (?P<node>\S+) again"), Operator._register),
+    (re.compile(r"^virsh resume or virsh destroy on (?P<node>\S+),"), Operator._resume_or_destroy),
+    (re.compile(r"^virsh (?P<cure>resume|destroy|dompmwakeup) on (?P<node>[^\s,]+)"), Operator._virsh),
+    (re.compile(r"^domctl shutdown \S+( -n \S+)?, then domctl start"), Operator._stop_and_start),
+    (re.compile(r"^set source.shared"), Operator._share),
+    (re.compile(r"^rename or undefine (?P<uuid>\S+) on (?P<node>\S+)"), Operator._make_room),
+    (re.compile(r"has another domain named (?P<name>[^\s;]+)"), Operator._make_room),
+    (re.compile(r"^undefine the copies"), Operator._undefine_copies),
+    (re.compile(r"^on the host: stop libvirtd, .* on (?P<node>\S+)"), Operator._start_anew),
+    (re.compile(r"^make sure that (?P<node>\S+) never boots again"), Operator._clear_autostart),
+)

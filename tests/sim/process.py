@@ -1,0 +1,181 @@
+"""Processes in one event loop: what a replica's tasks do can be stopped as a whole, and never go on.
+
+A process is a `Process` in the context of its tasks. SIGSTOP is its gate closing: its tasks take no further
+step, while the network, hosts and etcd go on and answers pile up, and timers pass; SIGCONT lets it take all
+steps that are due, with a clock that has moved on. SIGKILL is a gate that does not open again, before the
+run is over and everything is buried.
+
+Only steps of tasks are held. Tasks that the simulated world sets going for a process (a message under way)
+are the world's, and go on: they are known by where their code stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context, ContextVar, copy_context
+from heapq import heappop, heappush
+from pathlib import Path
+from typing import Any, TypeVarTuple, Unpack
+
+from tests.virtualtime import MAX_ROUNDS, VirtualLoop
+
+GLANCE_S = 1e-9
+Ts = TypeVarTuple("Ts")
+
+HERE = str(Path(__file__).parent)
+OWN = {str(Path(__file__).parent / name) for name in ("cluster.py", "doors.py", "process.py")}
+
+
+class Process:
+    """One process: `runs` until it is stopped or killed."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.runs = True
+        self.went_on_at = float("-inf")
+        self.held: list[asyncio.Handle] = []
+
+    def hear(self, callback: Callable[[], None]) -> None:
+        """What another's code calls in this process: at once, or when it goes on."""
+        if self.runs:
+            callback()
+        else:
+            self.held.append(asyncio.Handle(callback, (), asyncio.get_running_loop()))
+
+
+PROCESS: ContextVar[Process | None] = ContextVar("process", default=None)
+
+
+class _Timer(asyncio.TimerHandle):
+    """A timer as asyncio has them, made in fewer steps: a run makes some ten thousand."""
+
+    __slots__ = ()
+
+    def __init__(  # pyright: ignore[reportMissingSuperCall]
+        self,
+        when: float,
+        callback: Callable[..., object],
+        args: Any,
+        loop: ProcessLoop,
+        context: Context | None,
+    ) -> None:
+        self._context = copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+        self._when = when
+        self._scheduled = True
+
+    _context: Context
+    _loop: Any
+    _callback: Any
+    _args: Any
+    _repr: Any
+    _source_traceback: Any
+    _when: float
+    _scheduled: bool
+
+
+class ProcessLoop(VirtualLoop):
+    """Virtual time with processes in it. Looking at the clock takes a moment, so that two looks differ, as
+    two looks at a real one do. Its rounds are asyncio's own without what virtual time has no use for: there
+    are no sockets, and no thread can come in between."""
+
+    _ready: deque[Any]  # asyncio's own queue of callbacks
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stopped = 0
+        self._timers: list[tuple[float, int, _Timer]] = []
+        self._numbers = 0
+        self.set_task_factory(_make_task)
+
+    def time(self) -> float:
+        self._clock.now_s += GLANCE_S
+        return self._clock.now_s
+
+    def stop_process(self, process: Process) -> None:
+        if process.runs:
+            process.runs = False
+            self._stopped += 1
+
+    def go_on(self, process: Process) -> None:
+        if not process.runs:
+            process.runs = True
+            process.went_on_at = self.time()
+            self._stopped -= 1
+            for handle in process.held:
+                self._ready.append(handle)
+            process.held.clear()
+
+    def call_soon(
+        self, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        if self._stopped and context is not None and isinstance(_owner(callback), asyncio.Task):
+            process = context.get(PROCESS)
+            if process is not None and not process.runs:
+                process.held.append(handle)
+                return handle
+        self._ready.append(handle)
+        return handle
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        timer = _Timer(when, callback, args, self, context)
+        self._numbers += 1
+        heappush(self._timers, (when, self._numbers, timer))
+        return timer
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """It is dropped when its time comes."""
+
+    def _run_once(self) -> None:
+        timers, ready, clock = self._timers, self._ready, self._clock
+        while timers and timers[0][2]._cancelled:
+            heappop(timers)
+        if ready:
+            self._rounds += 1
+            assert self._rounds < MAX_ROUNDS, f"the clock stands still at {clock.now_s}"
+        elif timers:
+            self._rounds = 0
+            clock.now_s = max(clock.now_s, timers[0][0])
+        else:
+            clock.select(None)  # raises: nothing can ever happen
+        now_s = clock.now_s
+        while timers and timers[0][0] <= now_s:
+            timer = heappop(timers)[2]
+            if not timer._cancelled:
+                ready.append(timer)
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle._cancelled:
+                handle._run()
+
+    _rounds = 0
+
+
+def _owner(callback: object) -> object:
+    return getattr(callback, "__self__", None)
+
+
+def _make_task(
+    loop: asyncio.AbstractEventLoop,
+    coro: Coroutine[Any, Any, Any] | Generator[Any, None, Any],
+    context: Context | None = None,
+) -> asyncio.Task[Any]:
+    if context is None and PROCESS.get() is not None:
+        code = getattr(coro, "cr_code", None)
+        if code is not None and code.co_filename.startswith(HERE) and code.co_filename not in OWN:
+            context = Context()
+    return asyncio.Task(coro, loop=loop, context=context)

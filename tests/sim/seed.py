@@ -1,0 +1,201 @@
+"""One seed is one run: a world is made, lives ten minutes of work and misfortune, heals, and must converge.
+
+`run_seed` draws all that will happen from the seed alone and returns what the checks found, whether the world
+converged within its bound (L1), and the trace. Then it watches the converged world for a while, in which
+nothing may be sent (L2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+
+from controller.plan.snapshot import Policy
+from tests.sim.checks import Checks, Violation, what_is_left
+from tests.sim.cluster import Cluster
+from tests.sim.doors import Notes
+from tests.sim.faults import FIRST_S, LAST_S, Faults, Guard
+from tests.sim.hands import MEDDLING, Hands
+from tests.sim.operator import Operator
+from tests.sim.people import Api
+from tests.sim.process import ProcessLoop
+from tests.sim.trace import Trace
+from tests.sim.workload import FIRST_HOSTS, LENGTH_S, SPARE_HOST, Workload
+
+REPLICAS = ("c1", "c2")
+SAMPLE_S = 10.0
+CONVERGE_S = 900.0
+LOOK_S = 5.0
+STILL_S = 130.0  # two resyncs, and more, in which nothing may be sent
+SETTLED_LOOKS = 3
+
+
+@dataclass(frozen=True)
+class Result:
+    seed: int
+    violations: tuple[Violation, ...]
+    unconverged: tuple[str, ...]
+    trace: Trace
+    virtual_s: float
+    cpu_s: float
+    converged_after_s: float
+
+    @property
+    def ok(self) -> bool:
+        return not self.violations and not self.unconverged
+
+
+def run_seed(seed: int) -> Result:
+    """Raises what the simulated world or the shell raised where nobody caught it."""
+    logging.disable(logging.CRITICAL)
+    began = time.process_time()
+    try:
+        with asyncio.Runner(loop_factory=ProcessLoop) as runner:
+            loop = runner.get_loop()
+            assert isinstance(loop, ProcessLoop)
+            run = Run(seed, loop)
+            runner.run(run.all())
+    finally:
+        logging.disable(logging.NOTSET)
+    return Result(
+        seed,
+        tuple(run.checks.violations),
+        tuple(run.left),
+        run.trace,
+        run.ended_s,
+        time.process_time() - began,
+        run.converged_after_s,
+    )
+
+
+class Run:
+    def __init__(self, seed: int, loop: ProcessLoop) -> None:
+        self.seed = seed
+        self.loop = loop
+        self.left: list[str] = []
+        self.ended_s = self.converged_after_s = 0.0
+        self.trace = Trace(loop.time, loop.time())
+        self._tasks: list[asyncio.Task[object]] = []
+        self._crashed: list[BaseException] = []
+
+    def _build(self) -> None:
+        rng = Random(f"{self.seed}/run")
+        policy = Policy(hand_migrations=rng.random() < 0.5)
+        checks = self.checks = Checks()
+        notes = Notes(called=checks.called, renewed=checks.renewed, died=checks.died, sent=checks.sent)
+        self.cluster = checks.cluster = Cluster(str(self.seed), self.loop, policy, self.trace, notes)
+        for name in (*FIRST_HOSTS, SPARE_HOST):
+            self.cluster.add_host(name).listeners.append(self.checks.changed)
+        self.cluster.etcd.listeners.append(self.checks.transacted)
+        for name in REPLICAS if rng.random() < 0.8 else (*REPLICAS, "c3"):
+            self.cluster.add_replica(name)
+        self.guard = Guard()
+        self.hands = Hands(self.cluster)
+        self.api = Api(self.cluster, self.cluster.etcd.client("user"))
+        self.workload = Workload(self.cluster, self.api)
+        self.faults = Faults(self.cluster, self.guard)
+        self.operator = Operator(self.cluster, self.api, self.hands, self.hands.busy)
+        self.trace.say("run", f"seed {self.seed}, handMigrations {policy.hand_migrations}")
+
+    async def all(self) -> None:
+        self._build()
+        self._draw()
+        await self._begin()
+        await self._live()
+        await self._heal()
+        await self._converge()
+        await self._end()
+
+    def _draw(self) -> None:
+        self.workload.draw()
+        self.faults.draw()
+        rng = Random(f"{self.seed}/meddling")
+        self.meddling: list[tuple[float, Callable[[], Awaitable[object]]]] = []
+        names = list(MEDDLING)
+        for name in rng.choices(names, [MEDDLING[n][0] for n in names], k=rng.randint(1, 6)):
+            own = Random(rng.getrandbits(64))
+            self.meddling.append((rng.uniform(FIRST_S, LAST_S), partial(MEDDLING[name][1], self.hands, own)))
+
+    async def _begin(self) -> None:
+        for replica in self.cluster.replicas.values():
+            replica.start()
+            await asyncio.sleep(0.3)
+        await self.workload.populate()
+        self._set_going(self.operator.run())
+        self._set_going(self._sample())
+
+    async def _live(self) -> None:
+        steps = [(at, 0, n, do) for n, (at, do) in enumerate(self.workload.steps)]
+        steps += [(at, 1, n, do) for n, (at, _, do) in enumerate(self.faults.drawn)]
+        steps += [(at, 2, n, do) for n, (at, do) in enumerate(self.meddling)]
+        began = self.loop.time()
+        for at, _, _, do in sorted(steps, key=lambda step: step[:3]):
+            await asyncio.sleep(max(0.0, began + at - self.loop.time()))
+            self._set_going(do())
+        await asyncio.sleep(max(0.0, began + LENGTH_S - self.loop.time()))
+
+    def _set_going(self, work: Awaitable[object]) -> None:
+        async def carefully() -> None:
+            try:
+                await work
+            except Exception as error:  # noqa: BLE001 - the run ends with it
+                self._crashed.append(error)
+
+        self._tasks.append(asyncio.create_task(carefully()))
+
+    async def _sample(self) -> None:
+        while True:
+            await asyncio.sleep(SAMPLE_S)
+            self._look_for_bugs()
+            self.checks.sample()
+
+    def _look_for_bugs(self) -> None:
+        for error in self._crashed:
+            raise error
+
+    async def _heal(self) -> None:
+        await self.faults.heal()
+        for _ in range(60):
+            await asyncio.sleep(5.0)
+            await self.faults.heal_again()
+            if await self.workload.settle():
+                break
+
+    async def _converge(self) -> None:
+        began = self.loop.time()
+        good = 0
+        while good < SETTLED_LOOKS:
+            await asyncio.sleep(LOOK_S)
+            if self._crashed:
+                raise self._crashed[0]
+            self.left = what_is_left(self.cluster)
+            good = 0 if self.left else good + 1
+            if self.left and self.loop.time() - began > CONVERGE_S:
+                for line in self.left:
+                    self.trace.say("run", f"not converged: {line}")
+                return
+        self.converged_after_s = self.loop.time() - began
+        await self._stay_still()
+
+    async def _stay_still(self) -> None:
+        """L2, I17."""
+        self.trace.say("run", "converged")
+        await asyncio.sleep(LOOK_S)
+        before = self.checks.mutations
+        await asyncio.sleep(STILL_S)
+        if self.checks.mutations != before:
+            self.checks.complain("L2", f"{self.checks.mutations - before} commands in a converged world")
+        self.left = what_is_left(self.cluster)
+
+    async def _end(self) -> None:
+        self.ended_s = self.loop.time() - self.trace.began_at
+        self.trace.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.cluster.bury()
