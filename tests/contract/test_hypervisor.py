@@ -1,7 +1,8 @@
-"""The Hypervisor port's contract, kept by QEMU and LXC on a lab host and by libvirt's test driver.
+"""The Hypervisor port's contract, kept by QEMU and LXC on a lab host, by libvirt's test driver, and by the
+simulated hypervisor.
 
-Every test acts through the port and asks the host itself, over a connection of its own, what came of it.
-The simulator's hypervisor is to pass the same suite.
+Every test acts through the port and asks the host itself, by a way of its own, what came of it. What is said
+of threads and descriptors of this process is asked of the real drivers alone.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import libvirt
 import pytest
@@ -46,106 +46,59 @@ from drivers.hypervisor import (
     StopMethod,
     Target,
 )
-from drivers.libvirt import LibvirtHypervisor
 from specs.mark import element
+from tests.contract.worlds import MEMORY_BYTES, UUID, LibvirtWorld, SimWorld, World, domain_xml
 from tests.labhost import Lab
 
-UUID = "11111111-1111-4111-8111-111111111111"
 OTHER = "22222222-2222-4222-8222-222222222222"
 MARK = Mark("c1", UUID, 3, "sha256:ab")
-MEMORY_BYTES = 32 * 1024 * 1024
-
-
-@dataclass(frozen=True)
-class World:
-    """A host under test: how the port reaches it, and a way round the port."""
-
-    driver: str
-    uri: str
-    raw: Any
-    residents: frozenset[str]  # domains that are there from the beginning
-
-    def xml(
-        self, uuid: str = UUID, name: str = "one", metadata: str = "", more: str = "", vcpus: int = 1
-    ) -> str:
-        return (
-            f"<domain type='{self.driver}'><name>{name}</name><uuid>{uuid}</uuid>"
-            f"<metadata>{metadata}</metadata><memory unit='KiB'>{MEMORY_BYTES // 1024}</memory>"
-            f"<vcpu>{vcpus}</vcpu>{self._os()}{more}</domain>"
-        )
-
-    def _os(self) -> str:
-        if self.driver == "lxc":
-            return (
-                "<os><type>exe</type><init>/bin/sleep</init><initarg>1000</initarg></os>"
-                "<devices><console type='pty'/></devices>"
-            )
-        return "<os><type>hvm</type></os>"
-
-    def domain(self, uuid: str = UUID) -> Any:
-        return self.raw.lookupByUUIDString(uuid)
-
-    def is_running(self, uuid: str = UUID) -> bool:
-        return bool(self.domain(uuid).isActive())
-
-    def exists(self, uuid: str = UUID) -> bool:
-        return uuid in {domain.UUIDString() for domain in self.raw.listAllDomains(0)}
-
-    def add_snapshot(self) -> None:
-        """One whose state is nowhere: the tiny domains have no disk to hold it."""
-        xml = (
-            "<domainsnapshot><name>s</name><state>shutoff</state><creationTime>1</creationTime>"
-            f"{self.domain().XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)}</domainsnapshot>"
-        )
-        self.domain().snapshotCreateXML(xml, libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REDEFINE)
-
-    def clear(self) -> None:
-        for domain in self.raw.listAllDomains(0):
-            if domain.UUIDString() in self.residents:
-                continue
-            with contextlib.suppress(libvirt.libvirtError):
-                domain.destroy()
-            if self.exists(domain.UUIDString()):
-                flags = libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-                flags |= libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
-                domain.undefineFlags(0 if self.driver == "lxc" else flags)
-
-
-def _world(driver: str, uri: str) -> World:
-    raw = libvirt.open(uri)
-    return World(driver, uri, raw, frozenset(domain.UUIDString() for domain in raw.listAllDomains(0)))
 
 
 @pytest.fixture(scope="module")
 def qemu(lab: Lab) -> Iterator[World]:
     lab.reset()
-    world = _world("qemu", lab.hosts[0].uri)
+    world = LibvirtWorld("qemu", lab.hosts[0].uri)
     yield world
     world.clear()
-    world.raw.close()
+    world.close()
 
 
 @pytest.fixture(scope="module")
 def lxc(lab: Lab) -> Iterator[World]:
-    world = _world("lxc", lab.hosts[1].uri.replace("qemu+", "lxc+"))
+    world = LibvirtWorld("lxc", lab.hosts[1].uri.replace("qemu+", "lxc+"))
     yield world
     world.clear()
-    world.raw.close()
+    world.close()
 
 
 @pytest.fixture(scope="module")
 def mock() -> Iterator[World]:
     """libvirt's test driver: a world inside this process, as long as a connection to it is open."""
-    world = _world("test", "test:///default")
+    world = LibvirtWorld("test", "test:///default")
     yield world
-    world.raw.close()
+    world.close()
+
+
+@pytest.fixture
+def sim() -> World:
+    return SimWorld()
 
 
 QEMU, LXC = (pytest.param(driver, marks=pytest.mark.lab) for driver in ("qemu", "lxc"))
-can_save = pytest.mark.parametrize("world", [QEMU, "mock"], indirect=True)
+can_save = pytest.mark.parametrize("world", [QEMU, "mock", "sim"], indirect=True)
+real = pytest.mark.parametrize("world", [QEMU, LXC, "mock"], indirect=True)
+long_where_real = pytest.mark.parametrize(
+    "world",
+    [
+        *(pytest.param(name, marks=[pytest.mark.lab, pytest.mark.long]) for name in ("qemu", "lxc")),
+        pytest.param("mock", marks=pytest.mark.long),
+        "sim",
+    ],
+    indirect=True,
+)
 
 
-@pytest.fixture(params=[QEMU, LXC, "mock"])
+@pytest.fixture(params=[QEMU, LXC, "mock", "sim"])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     made: World = request.getfixturevalue(request.param)
     made.clear()
@@ -178,8 +131,8 @@ class Heard:
 
 
 @pytest.fixture
-async def hypervisor() -> AsyncIterator[Hypervisor]:
-    made = LibvirtHypervisor()
+async def hypervisor(world: World) -> AsyncIterator[Hypervisor]:
+    made = world.hypervisor()
     yield made
     await made.close()
 
@@ -216,7 +169,7 @@ async def records(session: Session) -> dict[str, Record]:
 
 
 async def started(session: Session, world: World, metadata: str = "") -> None:
-    done(await session.define(world.xml(metadata=metadata), permit()))
+    done(await session.define(domain_xml(world, metadata=metadata), permit()))
     done(await session.create(UUID, permit()))
 
 
@@ -225,7 +178,7 @@ async def started(session: Session, world: World, metadata: str = "") -> None:
 
 async def test_a_listing_has_every_domain_active_and_inactive(session: Session, world: World) -> None:
     await started(session, world)
-    done(await session.define(world.xml(OTHER, "two"), permit()))
+    done(await session.define(domain_xml(world, OTHER, "two"), permit()))
     assert set(await records(session)) == world.residents | {UUID, OTHER}
 
 
@@ -242,7 +195,7 @@ async def test_a_listing_is_as_old_as_its_request(session: Session) -> None:
 async def test_a_defined_domain_is_listed_as_shut_off_for_no_known_reason(
     session: Session, world: World
 ) -> None:
-    done(await session.define(world.xml(), permit()))
+    done(await session.define(domain_xml(world), permit()))
     assert (await records(session))[UUID] == Record(UUID, "one", State.SHUTOFF, "unknown", active=False)
 
 
@@ -259,21 +212,21 @@ async def test_a_destroyed_domain_is_listed_as_destroyed(session: Session, world
 
 async def test_a_paused_domain_is_active(session: Session, world: World) -> None:
     await started(session, world)
-    world.domain().suspend()
+    world.suspend()
     assert (await records(session))[UUID] == Record(UUID, "one", State.PAUSED, "user", active=True)
 
 
 async def test_what_others_do_is_seen_at_once(session: Session, world: World) -> None:
-    world.raw.defineXML(world.xml())
+    world.define(domain_xml(world))
     assert UUID in await records(session)
-    world.domain().undefine()
+    world.undefine()
     assert UUID not in await records(session)
 
 
 async def test_many_listings_at_once_are_all_complete(session: Session, world: World) -> None:
     for number in range(10):
         uuid = f"33333333-3333-4333-8333-{number:012d}"
-        done(await session.define(world.xml(uuid, f"d{number}"), permit()))
+        done(await session.define(domain_xml(world, uuid, f"d{number}"), permit()))
     listings = await asyncio.gather(*(session.list() for _ in range(16)))
     assert {len(listing.records) for listing in listings} == {10 + len(world.residents)}
 
@@ -281,12 +234,12 @@ async def test_many_listings_at_once_are_all_complete(session: Session, world: W
 async def test_a_domain_that_stays_is_never_missing_while_others_come_and_go(
     session: Session, world: World
 ) -> None:
-    done(await session.define(world.xml(), permit()))
+    done(await session.define(domain_xml(world), permit()))
     stop = asyncio.Event()
 
     async def churn() -> None:
         while not stop.is_set():
-            done(await session.define(world.xml(OTHER, "two"), permit()))
+            done(await session.define(domain_xml(world, OTHER, "two"), permit()))
             done(await session.undefine(OTHER, permit()))
 
     churning = asyncio.create_task(churn())
@@ -300,7 +253,7 @@ async def test_a_domain_that_stays_is_never_missing_while_others_come_and_go(
 
 
 async def test_the_detail_of_a_defined_domain_has_its_definition_only(session: Session, world: World) -> None:
-    done(await session.define(world.xml(vcpus=2), permit()))
+    done(await session.define(domain_xml(world, vcpus=2), permit()))
     detail = await session.detail(UUID)
     assert (detail.persistent, detail.autostart, detail.managed_save, detail.snapshots) == (
         True,
@@ -332,7 +285,7 @@ async def test_the_detail_of_an_unknown_domain_is_no_domain(session: Session) ->
 
 async def test_a_domain_without_our_mark_has_none(session: Session, world: World) -> None:
     other = "<x:domain xmlns:x='https://example.org/' cluster='c1'/>"
-    done(await session.define(world.xml(metadata=other), permit()))
+    done(await session.define(domain_xml(world, metadata=other), permit()))
     detail = await session.detail(UUID)
     assert (detail.config_mark, detail.live_mark) == (None, None)
 
@@ -340,8 +293,8 @@ async def test_a_domain_without_our_mark_has_none(session: Session, world: World
 @can_save
 async def test_a_saved_image_and_autostart_are_seen(session: Session, world: World) -> None:
     await started(session, world)
-    world.domain().setAutostart(1)
-    world.domain().managedSave(0)
+    world.set_autostart()
+    world.managed_save()
     detail = await session.detail(UUID)
     assert (detail.record.state, detail.record.reason) == (State.SHUTOFF, "saved")
     assert (detail.autostart, detail.managed_save) == (True, True)
@@ -349,7 +302,7 @@ async def test_a_saved_image_and_autostart_are_seen(session: Session, world: Wor
 
 @can_save
 async def test_snapshots_are_counted(session: Session, world: World) -> None:
-    done(await session.define(world.xml(), permit()))
+    done(await session.define(domain_xml(world), permit()))
     world.add_snapshot()
     assert (await session.detail(UUID)).snapshots == 1
 
@@ -360,15 +313,15 @@ async def test_snapshots_are_counted(session: Session, world: World) -> None:
 async def test_defining_again_changes_the_definition_and_not_the_identity(
     session: Session, world: World
 ) -> None:
-    done(await session.define(world.xml(), permit()))
-    done(await session.define(world.xml(vcpus=3), permit()))
+    done(await session.define(domain_xml(world), permit()))
+    done(await session.define(domain_xml(world, vcpus=3), permit()))
     assert len(await records(session)) == 1 + len(world.residents)
     assert (await session.detail(UUID)).vcpus == 3
 
 
 async def test_defining_a_running_domain_changes_its_next_start_only(session: Session, world: World) -> None:
     await started(session, world)
-    done(await session.define(world.xml(vcpus=3), permit()))
+    done(await session.define(domain_xml(world, vcpus=3), permit()))
     detail = await session.detail(UUID)
     assert detail.config_xml is not None
     assert detail.live_xml is not None
@@ -390,28 +343,32 @@ async def test_defining_a_running_domain_changes_its_next_start_only(session: Se
 async def test_a_definition_that_libvirt_refuses_is_rejected_and_leaves_nothing(
     session: Session, world: World, right: str, wrong: str
 ) -> None:
-    failed(await session.define(world.xml().replace(right, wrong), permit()), SpecRejected, Outcome.REJECTED)
+    failed(
+        await session.define(domain_xml(world).replace(right, wrong), permit()),
+        SpecRejected,
+        Outcome.REJECTED,
+    )
     assert not world.exists()
 
 
 async def test_a_definition_too_large_for_libvirt_is_rejected_and_costs_no_connection(
     session: Session, world: World
 ) -> None:
-    large = world.xml(metadata=f"<x:y xmlns:x='https://example.org/'>{'z' * 5_000_000}</x:y>")
+    large = domain_xml(world, metadata=f"<x:y xmlns:x='https://example.org/'>{'z' * 5_000_000}</x:y>")
     failed(await session.define(large, permit()), SpecRejected, Outcome.REJECTED)
     assert await records(session) is not None
 
 
 async def test_a_name_that_another_domain_has_is_a_conflict(session: Session, world: World) -> None:
-    done(await session.define(world.xml(), permit()))
-    failed(await session.define(world.xml(OTHER, "one"), permit()), NameConflict, Outcome.REJECTED)
+    done(await session.define(domain_xml(world), permit()))
+    failed(await session.define(domain_xml(world, OTHER, "one"), permit()), NameConflict, Outcome.REJECTED)
     assert not world.exists(OTHER)
 
 
 async def test_a_uuid_that_another_name_has_is_a_conflict(session: Session, world: World) -> None:
-    done(await session.define(world.xml(), permit()))
-    failed(await session.define(world.xml(UUID, "two"), permit()), NameConflict, Outcome.REJECTED)
-    assert world.domain().name() == "one"
+    done(await session.define(domain_xml(world), permit()))
+    failed(await session.define(domain_xml(world, UUID, "two"), permit()), NameConflict, Outcome.REJECTED)
+    assert world.name() == "one"
 
 
 # -- create, destroy, shutdown -----------------------------------------------------------------------
@@ -429,7 +386,7 @@ async def test_a_second_create_fails_and_changes_nothing(session: Session, world
 
 
 async def test_of_many_creates_at_once_one_is_done(session: Session, world: World) -> None:
-    done(await session.define(world.xml(), permit()))
+    done(await session.define(domain_xml(world), permit()))
     results = await asyncio.gather(*(session.create(UUID, permit()) for _ in range(5)))
     assert sorted(result.outcome.value for result in results) == ["done"] + ["failed"] * 4
     assert {type(result.error) for result in results} == {type(None), WrongState}
@@ -445,7 +402,7 @@ async def test_destroy_stops_a_running_domain_and_keeps_its_definition(
 
 
 async def test_destroying_a_stopped_domain_fails(session: Session, world: World) -> None:
-    done(await session.define(world.xml(), permit()))
+    done(await session.define(domain_xml(world), permit()))
     failed(await session.destroy(UUID, permit()), WrongState)
 
 
@@ -455,7 +412,7 @@ async def test_a_guest_can_be_asked_to_stop(session: Session, world: World) -> N
 
 
 async def test_a_stopped_guest_cannot_be_asked_to_stop(session: Session, world: World) -> None:
-    done(await session.define(world.xml(), permit()))
+    done(await session.define(domain_xml(world), permit()))
     failed(await session.shutdown(UUID, StopMethod.ACPI, permit()), WrongState)
 
 
@@ -470,7 +427,7 @@ async def test_an_agent_that_is_not_there_cannot_be_asked(session: Session, worl
 
 
 async def test_undefine_takes_a_stopped_domain_away(session: Session, world: World) -> None:
-    done(await session.define(world.xml(), permit()))
+    done(await session.define(domain_xml(world), permit()))
     done(await session.undefine(UUID, permit()))
     assert not world.exists()
 
@@ -489,7 +446,7 @@ async def test_a_running_domain_without_definition_can_be_defined_again(
 ) -> None:
     await started(session, world)
     done(await session.undefine(UUID, permit()))
-    done(await session.define(world.xml(), permit()))
+    done(await session.define(domain_xml(world), permit()))
     detail = await session.detail(UUID)
     assert (detail.persistent, detail.record.active) == (True, True)
 
@@ -497,14 +454,14 @@ async def test_a_running_domain_without_definition_can_be_defined_again(
 @can_save
 async def test_undefine_never_throws_a_saved_image_away(session: Session, world: World) -> None:
     await started(session, world)
-    world.domain().managedSave(0)
+    world.managed_save()
     failed(await session.undefine(UUID, permit()), WrongState)
-    assert world.domain().hasManagedSaveImage()
+    assert world.has_saved_image()
 
 
 @can_save
 async def test_undefine_takes_snapshot_metadata_with_it(session: Session, world: World) -> None:
-    done(await session.define(world.xml(), permit()))
+    done(await session.define(domain_xml(world), permit()))
     world.add_snapshot()
     done(await session.undefine(UUID, permit()))
     assert not world.exists()
@@ -535,11 +492,11 @@ async def test_nothing_can_be_done_to_an_unknown_domain(session: Session, world:
 @pytest.mark.parametrize("name", ["define", *ON_ONE])
 async def test_without_leave_nothing_is_sent(session: Session, world: World, name: str) -> None:
     await started(session, world)
-    world.domain().setAutostart(1)
+    world.set_autostart()
     before = await session.detail(UUID)
     late = Permit(time.monotonic() - 0.001)
     if name == "define":
-        failed(await session.define(world.xml(vcpus=4), late), PermitExpired)
+        failed(await session.define(domain_xml(world, vcpus=4), late), PermitExpired)
     else:
         failed(await ON_ONE[name](session, world, late), PermitExpired)
     assert replace(await session.detail(UUID), sent_at=before.sent_at) == before
@@ -561,7 +518,7 @@ async def test_a_running_domain_defined_again_keeps_its_old_mark_until_it_is_set
 ) -> None:
     await started(session, world, element(MARK))
     newer = replace(MARK, epoch=4)
-    done(await session.define(world.xml(metadata=element(newer)), permit()))
+    done(await session.define(domain_xml(world, metadata=element(newer)), permit()))
     detail = await session.detail(UUID)
     assert (detail.config_mark, detail.live_mark) == (newer, MARK)
     done(await session.set_mark(UUID, newer, live=True, config=False, permit=permit()))
@@ -584,7 +541,7 @@ async def test_a_mark_is_set_where_it_was_asked_for_and_removed_again(
 
 async def test_setting_a_mark_keeps_the_metadata_of_others(session: Session, world: World) -> None:
     other = '<x:y xmlns:x="https://example.org/">kept</x:y>'
-    done(await session.define(world.xml(metadata=other), permit()))
+    done(await session.define(domain_xml(world, metadata=other), permit()))
     done(await session.set_mark(UUID, MARK, live=False, config=True, permit=permit()))
     detail = await session.detail(UUID)
     assert detail.config_mark == MARK
@@ -592,12 +549,12 @@ async def test_setting_a_mark_keeps_the_metadata_of_others(session: Session, wor
 
 
 async def test_a_stopped_domain_has_no_live_mark_to_set(session: Session, world: World) -> None:
-    done(await session.define(world.xml(), permit()))
+    done(await session.define(domain_xml(world), permit()))
     failed(await session.set_mark(UUID, MARK, live=True, config=False, permit=permit()), WrongState)
 
 
 async def test_a_mark_that_is_to_stand_nowhere_is_rejected(session: Session, world: World) -> None:
-    done(await session.define(world.xml(), permit()))
+    done(await session.define(domain_xml(world), permit()))
     failed(
         await session.set_mark(UUID, MARK, live=False, config=False, permit=permit()),
         SpecRejected,
@@ -606,8 +563,8 @@ async def test_a_mark_that_is_to_stand_nowhere_is_rejected(session: Session, wor
 
 
 async def test_autostart_is_cleared_whether_it_was_set_or_not(session: Session, world: World) -> None:
-    done(await session.define(world.xml(), permit()))
-    world.domain().setAutostart(1)
+    done(await session.define(domain_xml(world), permit()))
+    world.set_autostart()
     for _ in range(2):
         done(await session.clear_autostart(UUID, permit()))
         assert not (await session.detail(UUID)).autostart
@@ -635,7 +592,7 @@ async def test_events_tell_a_domains_life_in_order(session: Session, world: Worl
 
 async def test_events_tell_what_others_do_and_when(session: Session, world: World, heard: Heard) -> None:
     before = time.monotonic()
-    world.raw.defineXML(world.xml())
+    world.define(domain_xml(world))
     await heard.until(lambda: bool(heard.of(UUID)))
     (event,) = [event for event in heard.all if isinstance(event, HostEvent)]
     assert (event.uuid, event.name, event.kind, event.detail) == (UUID, "one", EventKind.DEFINED, "added")
@@ -646,17 +603,18 @@ async def test_events_tell_what_others_do_and_when(session: Session, world: Worl
 async def test_defining_again_and_changing_metadata_are_told(
     session: Session, world: World, heard: Heard
 ) -> None:
-    done(await session.define(world.xml(), permit()))
-    done(await session.define(world.xml(vcpus=2), permit()))
+    done(await session.define(domain_xml(world), permit()))
+    done(await session.define(domain_xml(world, vcpus=2), permit()))
     done(await session.set_mark(UUID, MARK, live=False, config=True, permit=permit()))
     await heard.until(lambda: bool(heard.of(UUID)) and heard.of(UUID)[-1][0] is EventKind.OTHER)
     assert (EventKind.DEFINED, "updated") in heard.of(UUID) or world.driver == "test"
 
 
+@real
 async def test_events_come_on_the_event_loops_own_thread(
     session: Session, world: World, heard: Heard
 ) -> None:
-    done(await session.define(world.xml(), permit()))
+    done(await session.define(domain_xml(world), permit()))
     await heard.until(lambda: bool(heard.of(UUID)))
     assert heard.threads == {threading.get_ident()}
 
@@ -666,18 +624,13 @@ async def test_every_session_hears_of_everything(
 ) -> None:
     other = Heard()
     await hypervisor.open(Target("node-1", world.uri), other.sink)
-    done(await session.define(world.xml(), permit()))
+    done(await session.define(domain_xml(world), permit()))
     await heard.until(lambda: bool(heard.of(UUID)))
     await other.until(lambda: bool(other.of(UUID)))
 
 
 async def test_a_storm_of_events_loses_none(session: Session, world: World, heard: Heard) -> None:
-    def storm() -> None:
-        for _ in range(100):
-            world.raw.defineXML(world.xml())
-            world.domain().undefine()
-
-    await asyncio.to_thread(storm)
+    await world.storm(domain_xml(world), 100)
     await heard.until(lambda: len(heard.of(UUID)) >= 200)
     assert heard.of(UUID) == [(EventKind.DEFINED, "added"), (EventKind.UNDEFINED, "removed")] * 100
 
@@ -688,7 +641,7 @@ async def test_a_storm_of_events_loses_none(session: Session, world: World, hear
 async def test_closing_is_told_once_and_last(session: Session, world: World, heard: Heard) -> None:
     await session.close()
     await session.close()
-    world.raw.defineXML(world.xml())
+    world.define(domain_xml(world))
     await asyncio.sleep(0.1)
     assert [event.reason for event in heard.closings()] == ["client"]
     assert heard.all[-1] is heard.closings()[0]
@@ -697,7 +650,7 @@ async def test_closing_is_told_once_and_last(session: Session, world: World, hea
 async def test_after_its_end_a_session_reads_nothing_and_sends_nothing(
     session: Session, world: World
 ) -> None:
-    done(await session.define(world.xml(), permit()))
+    done(await session.define(domain_xml(world), permit()))
     await session.close()
     assert not session.is_open
     for read in (session.list(), session.facts(), session.detail(UUID)):
@@ -712,11 +665,12 @@ async def test_a_session_that_ended_takes_no_other_with_it(
 ) -> None:
     other = await hypervisor.open(Target("node-1", world.uri), Heard().sink)
     await other.close()
-    done(await session.define(world.xml(), permit()))
+    done(await session.define(domain_xml(world), permit()))
     await heard.until(lambda: bool(heard.of(UUID)))
     assert UUID in await records(session)
 
 
+@real
 async def test_sessions_leave_no_descriptors_and_no_domains_handles_behind(
     world: World, hypervisor: Hypervisor
 ) -> None:
@@ -742,7 +696,7 @@ async def test_sessions_leave_no_descriptors_and_no_domains_handles_behind(
 
 
 async def test_closing_the_hypervisor_closes_its_sessions(world: World, heard: Heard) -> None:
-    hypervisor = LibvirtHypervisor()
+    hypervisor = world.hypervisor()
     session = await hypervisor.open(Target("node-1", world.uri), heard.sink)
     await hypervisor.close()
     assert not session.is_open
@@ -765,6 +719,7 @@ async def test_closing_the_hypervisor_closes_its_sessions(world: World, heard: H
         ("qemu+unix:///system?socket=/nonexistent/socket", Unreachable),
     ],
 )
+@pytest.mark.parametrize("world", ["mock", "sim"], indirect=True)
 async def test_what_cannot_be_opened_says_why(
     hypervisor: Hypervisor, heard: Heard, uri: str, error: type[HypervisorError]
 ) -> None:
@@ -785,29 +740,29 @@ async def test_a_session_knows_its_target_and_when_it_began(session: Session, wo
 async def test_a_read_only_session_reads_and_changes_nothing(
     world: World, hypervisor: Hypervisor, heard: Heard
 ) -> None:
-    world.raw.defineXML(world.xml())
+    world.define(domain_xml(world))
     session = await hypervisor.open(Target("node-1", world.uri, read_only=True), heard.sink)
     assert UUID in await records(session)
     assert (await session.detail(UUID)).persistent
     assert (await session.facts()).driver == world.driver
     for act in ON_ONE.values():
         failed(await act(session, world, permit()), Unsupported, Outcome.REJECTED)
-    failed(await session.define(world.xml(vcpus=2), permit()), Unsupported, Outcome.REJECTED)
+    failed(await session.define(domain_xml(world, vcpus=2), permit()), Unsupported, Outcome.REJECTED)
     assert not world.is_running()
 
 
 async def test_a_read_only_session_hears_events(world: World, hypervisor: Hypervisor, heard: Heard) -> None:
     await hypervisor.open(Target("node-1", world.uri, read_only=True), heard.sink)
-    world.raw.defineXML(world.xml())
+    world.define(domain_xml(world))
     await heard.until(lambda: bool(heard.of(UUID)))
 
 
 async def test_facts_are_the_hosts_own(session: Session, world: World) -> None:
-    facts = await session.facts()
-    assert (facts.driver, facts.mode, facts.uri) == (world.driver, "system", world.raw.getURI())
-    assert facts.hostname == world.raw.getHostname()
+    facts, claims = await session.facts(), world.claims()
+    assert (facts.driver, facts.mode, facts.uri) == (world.driver, "system", claims.uri)
+    assert facts.hostname == claims.hostname
     assert facts.libvirt_version.count(".") == facts.hypervisor_version.count(".") == 2
-    assert facts.cpus == world.raw.getInfo()[2]
+    assert facts.cpus == claims.cpus
     assert facts.max_vcpus >= facts.cpus or world.driver == "lxc"
     assert 0 < facts.free_memory_bytes <= facts.memory_bytes
     assert world.driver in facts.domain_types
@@ -824,7 +779,7 @@ async def test_capabilities_name_only_flags_that_keep_the_guests_data(session: S
 # -- the definition is the capability ----------------------------------------------------------------
 
 
-@pytest.mark.long
+@long_where_real
 @pytest.mark.timeout(600)
 async def test_a_create_that_races_an_undefine_is_either_seen_or_never_happens(
     world: World, session: Session, hypervisor: Hypervisor
@@ -833,9 +788,9 @@ async def test_a_create_that_races_an_undefine_is_either_seen_or_never_happens(
     gone for good and the late create found no domain."""
     other = await hypervisor.open(Target("node-1", world.uri), Heard().sink)
     ends = {"active": 0, "gone": 0}
-    spread_s = {"qemu": 0.25, "lxc": 0.05, "test": 0.0005}[world.driver]
+    spread_s = world.start_s
     for trial in range(60):
-        done(await session.define(world.xml(), permit()))
+        done(await session.define(domain_xml(world), permit()))
         delay_s = random.Random(trial).uniform(-spread_s / 4, spread_s)
         creating = asyncio.create_task(_after(-delay_s, session.create(UUID, permit())))
         undefined = await _after(delay_s, other.undefine(UUID, permit()))
@@ -865,20 +820,18 @@ async def _after(delay_s: float, act: Awaitable[Result]) -> Result:
 # -- QEMU alone --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("world", [QEMU], indirect=True)
 async def test_a_start_that_the_host_cannot_do_is_failed_and_costs_no_connection(
-    qemu: World, hypervisor: Hypervisor, heard: Heard
+    world: World, session: Session
 ) -> None:
-    qemu.clear()
-    session = await hypervisor.open(Target("node-1", qemu.uri), heard.sink)
     disk = (
         "<devices><disk type='file' device='disk'><driver name='qemu' type='raw'/>"
         "<source file='/nonexistent/disk'/><target dev='vda' bus='virtio'/></disk></devices>"
     )
-    done(await session.define(qemu.xml(more=disk), permit()))
+    done(await session.define(domain_xml(world, more=disk), permit()))
     error = failed(await session.create(UUID, permit()), HostFailed)
     assert "/nonexistent/disk" in error.message
     assert (await records(session))[UUID].state is State.SHUTOFF
-    qemu.clear()
 
 
 async def test_errors_keep_libvirts_words_and_numbers(session: Session, world: World) -> None:
