@@ -19,7 +19,6 @@ from msgspec import UnsetType
 from controller import keys
 from controller.attempts import Attempts
 from controller.capacity import Capacity
-from controller.expectations import Expectations
 from controller.limits import Timing
 from controller.model import Assignment, Decision, Identity, Quarantine
 from controller.plan.place import capacity_group
@@ -27,16 +26,14 @@ from controller.plan.snapshot import (
     Held,
     NodeView,
     Policy,
-    Sighting,
     Snapshot,
     StoredDomain,
     StoredNode,
     Term,
     Usage,
-    WitnessedEnd,
 )
-from drivers.hypervisor import Detail, EventKind, HostEvent, Listing
-from drivers.hypervisor import Record as DomainRecord
+from controller.sightings import Belongings, Sightings
+from drivers.hypervisor import Detail, Listing
 from drivers.store import Change, ChangeSet, KeyValue
 from specs.domain import Domain, effective_state
 from specs.mark import Mark
@@ -68,15 +65,13 @@ class Cache:
     on_dirty: Callable[[str], None]
     hold: str = ""
     synced: bool = False
-    expectations: Expectations = field(default_factory=Expectations)
+    seen: Sightings = field(init=False)
     attempts: Attempts = field(init=False)
     capacity: Capacity = field(init=False)
     nodes: dict[str, StoredNode] = field(default_factory=dict)
     views: dict[str, NodeView] = field(default_factory=dict)
     domains: dict[str, StoredDomain] = field(default_factory=dict)
     assignments: dict[str, Held] = field(default_factory=dict)
-    sightings: dict[str, dict[str, Sighting]] = field(default_factory=dict)
-    names: dict[str, dict[str, str]] = field(default_factory=dict)
     macs: dict[str, str] = field(default_factory=dict)
     dead: dict[str, Decision] = field(default_factory=dict)
     dead_since: dict[str, float] = field(default_factory=dict)
@@ -84,10 +79,6 @@ class Cache:
     identities: dict[str, Identity] = field(default_factory=dict)
     resolutions: dict[str, Decision] = field(default_factory=dict)
     store_ack: Decision | None = None
-    ends: dict[tuple[str, str], WitnessedEnd] = field(default_factory=dict)
-    signs: dict[str, float] = field(default_factory=dict)
-    migrated: set[str] = field(default_factory=set)
-    glances: dict[str, dict[str, float]] = field(default_factory=dict)  # by node: read later than its list
     corrupt: dict[str, str] = field(default_factory=dict)
     memo: dict[str, dict[str, tuple[Any, Any]]] = field(default_factory=dict)
     _by_key: dict[str, str] = field(default_factory=dict)
@@ -95,6 +86,12 @@ class Cache:
 
     def __post_init__(self) -> None:
         self.attempts = Attempts(self.setting.timing)
+        belongings = Belongings(
+            is_known=lambda uuid: uuid in self.assignments or uuid in self.domains,
+            is_assigned=lambda uuid: uuid in self.assignments,
+            home=self._home,
+        )
+        self.seen = Sightings(belongings, self._changed, self.attempts.inactive)
         self.capacity = Capacity(lambda node: capacity_group(self.view(node), node))
 
     # --- reading -----------------------------------------------------------------------------------
@@ -115,17 +112,17 @@ class Cache:
             views=self.views,
             domains=self.domains,
             assignments=self.assignments,
-            sightings=self.sightings,
-            names=self.names,
+            sightings=self.seen.by_uuid,
+            names=self.seen.names,
             usage=self.capacity.used,
             macs=self.macs,
             dead=self.dead,
             quarantine=self.quarantine,
             resolutions=self.resolutions,
-            awaiting=self.expectations.pending,
-            ends=self.ends,
-            signs=self.signs,
-            migrated=self.migrated,
+            awaiting=self.seen.expectations.pending,
+            ends=self.seen.ends,
+            signs=self.seen.signs,
+            migrated=self.seen.migrated,
             ladders=self.attempts.ladders,
             backoffs=self.attempts.backoffs,
             stalls=self.attempts.stalls,
@@ -142,9 +139,8 @@ class Cache:
 
     def uuids_of(self, node: str) -> set[str]:
         """UUIDs that are, or may be, on a node."""
-        seen = set(self.names.get(node, {}).values())
         held = {u for u, h in self.assignments.items() if node in h.assignment.candidates}
-        return seen | held
+        return held.union(self.seen.uuids_on(node))
 
     def all_keys(self) -> set[str]:
         uuids = set(self.domains) | set(self.assignments)
@@ -266,9 +262,9 @@ class Cache:
             self.assignments[uuid] = held
             self._count(held.assignment, +1)
             self.macs.update(dict.fromkeys(held.assignment.macs.values(), uuid))
-        for node in self.sightings.get(uuid, {}):
+        for node in self.seen.by_uuid.get(uuid, {}):
             self._count_foreign(node)
-            self._at_home(uuid, node)
+            self.seen.settle_at_home(uuid, node)
         self._forget(uuid)
         self.on_dirty(DOMAIN_KEY + uuid)
         for node in {*(before.assignment.candidates if before else ()), *self._nodes_of(uuid)}:
@@ -283,13 +279,7 @@ class Cache:
             self.capacity.take(node, Usage(assignment.vcpus, assignment.memory_bytes), sign)
 
     def _count_foreign(self, node: str) -> None:
-        """Active domains that are not assigned take capacity too, as they are."""
-        taken = Usage()
-        for uuid in self.names.get(node, {}).values():
-            sighting = self.sightings[uuid].get(node)
-            if sighting is not None and sighting.record.active and uuid not in self.assignments:
-                taken = taken.plus(sighting.detail.vcpus, sighting.detail.memory_bytes)
-        self.capacity.foreign(node, taken)
+        self.capacity.foreign(node, self.seen.foreign_usage(node))
 
     def _on_dead(self, key: str, kv: KeyValue | None) -> None:
         node = key.rpartition("/")[2]
@@ -361,40 +351,12 @@ class Cache:
     def forget_node(self, node: str) -> None:
         """The Node object is gone: what was seen there counts no more."""
         self.capacity.foreign(node, Usage())
-        for uuid in list(self.names.get(node, {}).values()):
-            self._unsee(uuid, node)
-        self.names.pop(node, None)
+        self.seen.forget_node(node)
         self.views.pop(node, None)
-        self.glances.pop(node, None)
-        self.expectations.forget_node(node)
-        for key in [key for key in self.ends if key[1] == node]:
-            del self.ends[key]
 
     def observed(self, node: str, listing: Listing, details: Mapping[str, Detail]) -> int:
-        """One complete listing, with fresh details where they were read. Returns how many domains changed.
-
-        What is not listed is absent as of `listing.sent_at`. Every listed domain must have a detail, now or
-        from before: a domain that is listed but not read must not look absent."""
-        changed = 0
-        listed = {record.uuid for record in listing.records}
-        glances = self.glances.setdefault(node, {})
-        younger = {uuid for uuid, at in glances.items() if at > listing.sent_at}
-        for uuid in [u for u in self.names.get(node, {}).values() if u not in listed | younger]:
-            self._unsee(uuid, node)
-            changed += 1
-        for record in listing.records:
-            if record.uuid in younger:
-                continue
-            before = self.sightings.get(record.uuid, {}).get(node)
-            detail = details.get(record.uuid, before.detail if before is not None else None)
-            assert detail is not None, f"{record.uuid} was listed on {node} but never read"
-            after = Sighting(record, detail, listing.sent_at, _since(before, record, listing.sent_at))
-            if before is None or before.record != record or not _same_detail(before.detail, detail):
-                changed += 1
-                self._see(node, after, before)
-            else:
-                self.sightings[record.uuid][node] = after
-            self._at_home(record.uuid, node)
+        """One complete listing (see `Sightings.listed`). Returns how many domains changed."""
+        changed, known_again = self.seen.listed(node, listing, details)
         if changed:
             self._count_foreign(node)
         view = self.view(node)
@@ -406,127 +368,38 @@ class Cache:
                 first_read_at=view.first_read_at if view.first_read_at is not None else listing.ended_at,
             ),
         )
-        for uuid in self.expectations.settle(node, listing.sent_at):
+        for uuid in known_again:
             self.on_dirty(DOMAIN_KEY + uuid)
-        self.glances[node] = {uuid: at for uuid, at in glances.items() if uuid in younger}
         return changed
 
     def glanced(self, node: str, uuid: str, detail: Detail | None, sent_at: float) -> None:
-        """One domain read by itself, asked for at `sent_at`; None: the node knows no such domain. It says
-        what a list would of this one domain, and a list that was sent before it does not undo it."""
-        before = self.sightings.get(uuid, {}).get(node)
-        if before is not None and before.seen_at > sent_at:
-            return
-        self.glances.setdefault(node, {})[uuid] = sent_at
-        if detail is not None:
-            after = Sighting(detail.record, detail, sent_at, _since(before, detail.record, sent_at))
-            if before is None or before.record != detail.record or not _same_detail(before.detail, detail):
-                self._see(node, after, before)
-            else:
-                self.sightings[uuid][node] = after
-            self._at_home(uuid, node)
-        elif before is not None:
-            self._unsee(uuid, node)
-        self._count_foreign(node)
-        if self.expectations.settle_one(uuid, node, sent_at):
+        """One domain read by itself (see `Sightings.glanced`)."""
+        if self.seen.glanced(node, uuid, detail, sent_at):
             self.on_dirty(DOMAIN_KEY + uuid)
+        self._count_foreign(node)
 
-    def _see(self, node: str, after: Sighting, before: Sighting | None) -> None:
-        uuid = after.record.uuid
-        self.sightings.setdefault(uuid, {})[node] = after
-        if before is not None and before.record.name != after.record.name:
-            self._free_name(node, before.record.name, uuid)
-        self.names.setdefault(node, {})[after.record.name] = uuid
-        home = self.assignments[uuid].assignment.node if uuid in self.assignments else ""
-        if before is not None and before.record.active:
-            self._sign(uuid, before.seen_at)
-        if node != home or after.record.active:
-            self._sign(uuid, after.seen_at)
-        if after.record.active:
-            end = self.ends.get((uuid, node))
-            if end is not None and end.at < after.seen_at:  # else the list was on its way when it ended
-                del self.ends[(uuid, node)]
-        else:
-            self.attempts.inactive(uuid)
-        if after.record.reason == "migrated" and not after.record.active:
-            self.migrated.add(uuid)
+    def await_observation(self, uuid: str, node: str) -> None:
+        """Something was done, or may have been done, to a domain: Unknown until it was read after now."""
+        self.seen.expectations.expect(uuid, node, self.setting.now())
+
+    def _changed(self, uuid: str, node: str) -> None:
         self.on_dirty(DOMAIN_KEY + uuid)
         self.on_dirty(NODE_KEY + node)
 
-    def _unsee(self, uuid: str, node: str) -> None:
-        seen = self.sightings.get(uuid, {})
-        gone = seen.pop(node, None)
-        if not seen:
-            self.sightings.pop(uuid, None)
-            self.attempts.inactive(uuid)
-        if gone is not None:
-            # Absence can only be shown by listings sent after the last one that showed it (I22c).
-            self._sign(uuid, gone.seen_at)
-            self._free_name(node, gone.record.name, uuid)
-        self.on_dirty(DOMAIN_KEY + uuid)
-        self.on_dirty(NODE_KEY + node)
-
-    def _free_name(self, node: str, name: str, uuid: str) -> None:
-        """Another domain may have the name by now."""
-        if self.names.get(node, {}).get(name) == uuid:
-            self.names[node].pop(name)
-
-    def _sign(self, uuid: str, at: float) -> None:
-        """Something was heard or seen of a domain that an absence must outlast."""
-        if uuid in self.assignments or uuid in self.domains:
-            self.signs[uuid] = max(self.signs.get(uuid, 0.0), at)
-
-    def _at_home(self, uuid: str, node: str) -> None:
-        """It is active where it belongs: no migration that was seen before matters any more."""
-        if uuid in self.migrated and node in self._homes(uuid):
-            sighting = self.sightings[uuid][node]
-            if sighting.active:
-                self.migrated.discard(uuid)
-
-    def _homes(self, uuid: str) -> tuple[str, ...]:
+    def _home(self, uuid: str) -> str:
         held = self.assignments.get(uuid)
-        return (held.assignment.node,) if held is not None else ()
+        return held.assignment.node if held is not None else ""
 
     def _forget(self, uuid: str) -> None:
         """Neither an object nor an assignment speaks of it any more."""
-        if uuid in self.domains or uuid in self.assignments:
-            return
-        self.attempts.forget(uuid)
-        self.memo.pop(uuid, None)
-        self.signs.pop(uuid, None)
-        self.migrated.discard(uuid)
-        for key in [key for key in self.ends if key[0] == uuid]:
-            del self.ends[key]
-
-    def await_observation(self, uuid: str, node: str) -> None:
-        """Something was done, or may have been done, to a domain: Unknown until a listing sent after now."""
-        self.expectations.expect(uuid, node, self.setting.now())
-
-    def event(self, node: str, session: int, event: HostEvent) -> bool:
-        """A wake-up. Only ends are kept from it, as what was witnessed on an unbroken connection (I22a).
-        Whether it is about a domain of ours."""
-        uuid = event.uuid
-        if uuid not in self.assignments and uuid not in self.domains:
-            return False
-        self._sign(uuid, event.at)
-        if event.kind is EventKind.STOPPED:
-            self.ends[(uuid, node)] = WitnessedEnd(session, event.detail, event.at)
-        elif event.kind in (EventKind.STARTED, EventKind.RESUMED):
-            self.ends.pop((uuid, node), None)
-        if event.detail == "migrated":
-            self.migrated.add(uuid)
-        return True
+        if uuid not in self.domains and uuid not in self.assignments:
+            self.attempts.forget(uuid)
+            self.memo.pop(uuid, None)
+            self.seen.forget(uuid)
 
 
 def _decode_object(kv: KeyValue, kind: type[R]) -> R:
     return msgspec.json.decode(kv.value, type=kind)
-
-
-def _since(before: Sighting | None, record: DomainRecord, now: float) -> float:
-    """When the domain was first seen in this state for this reason, without a break."""
-    if before is None or (before.record.state, before.record.reason) != (record.state, record.reason):
-        return now
-    return before.since
 
 
 def _aim(stored: StoredDomain) -> tuple[str, bool]:
@@ -537,11 +410,6 @@ def _aim(stored: StoredDomain) -> tuple[str, bool]:
 def _matters(before: StoredNode, after: StoredNode) -> bool:
     """Whether a change of a Node can change where anything may be."""
     return before.node.spec != after.node.spec or before.node.metadata.labels != after.node.metadata.labels
-
-
-def _same_detail(before: Detail, after: Detail) -> bool:
-    """Equal but for when it was read and for the record, which is compared apart."""
-    return before is after or replace(before, sent_at=0.0, record=after.record) == replace(after, sent_at=0.0)
 
 
 _TABLES: tuple[tuple[str, Callable[[Cache, str, KeyValue | None], None]], ...] = (

@@ -114,7 +114,7 @@ class Executor:
             return Report(Ending.FAILED, error.message)
         finally:
             self.hands.cache.capacity.unreserve(action.uuid)
-            for node in self.hands.cache.expectations.release(action.uuid):
+            for node in self.hands.cache.seen.expectations.release(action.uuid):
                 self.hands.observer.look([node], action.uuid)
         return Report(Ending.DONE)
 
@@ -291,7 +291,7 @@ class Executor:
 
     async def create(self, progress: Progress) -> None:
         uuid, cache, now = progress.action.uuid, self.hands.cache, self.hands.world.now()
-        end, restarts = cache.ends.get((uuid, progress.action.node)), cache.attempts.restarts.get(uuid)
+        end, restarts = cache.seen.ends.get((uuid, progress.action.node)), cache.attempts.restarts.get(uuid)
         if end is not None and (
             restarts is None or restarts.count <= 1
         ):  # later ones have a crash loop's pauses
@@ -325,7 +325,7 @@ class Executor:
     async def mark(self, progress: Progress) -> None:
         """Both copies of the definition, where there are two."""
         action = progress.action
-        sighting = self.hands.cache.sightings.get(action.uuid, {}).get(action.node)
+        sighting = self.hands.cache.seen.find(action.uuid, action.node)
         live = sighting is not None and sighting.record.active
         config = sighting is not None and sighting.detail.persistent
         self._audit(action)
@@ -362,7 +362,7 @@ class Executor:
         if session is None:
             raise Halt(Report(Ending.FAILED, f"the connection to node {action.node} is lost"))
         hands.begin()
-        hands.cache.expectations.hold(action.uuid, action.node)
+        hands.cache.seen.expectations.hold(action.uuid, action.node)
         known = False
         try:
             result = await send(session, permit)

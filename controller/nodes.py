@@ -108,7 +108,7 @@ class NodeKeeper:
     def _leftovers(self, name: str) -> list[str]:
         """Domains of ours seen on this node that have their place elsewhere, or are only a tombstone."""
         found = []
-        for uuid in self.cache.names.get(name, {}).values():
+        for uuid in self.cache.seen.uuids_on(name):
             held = self.cache.assignments.get(uuid)
             if held is not None and (held.assignment.node != name or held.assignment.tombstone):
                 found.append(uuid)
@@ -192,7 +192,7 @@ def node_status(cache: Cache, stored: StoredNode, view: NodeView) -> NodeStatus:
         return base
     total = allocatable(stored.node.spec, facts.cpus, facts.memory_bytes)
     used = cache.capacity.used.get(capacity_group(view, name), Usage())
-    here = cache.names.get(name, {})
+    here = cache.seen.names.get(name, {})
     ours = [u for u in here.values() if u in cache.assignments]
     orphans = sorted(n for n, u in here.items() if u not in cache.assignments and _is_orphan(cache, u, name))
     return msgspec.structs.replace(
@@ -223,7 +223,7 @@ def node_status(cache: Cache, stored: StoredNode, view: NodeView) -> NodeStatus:
 
 def _is_orphan(cache: Cache, uuid: str, node: str) -> bool:
     """Our mark, and nothing in etcd that knows it: shown, counted, never touched."""
-    sighting = cache.sightings.get(uuid, {}).get(node)
+    sighting = cache.seen.find(uuid, node)
     mark = sighting.detail.config_mark or sighting.detail.live_mark if sighting is not None else None
     return mark is not None and cache.is_ours(uuid, mark)
 
@@ -252,7 +252,7 @@ def _phase(cache: Cache, stored: StoredNode, view: NodeView) -> tuple[str, str, 
 
 
 def _leftovers_of(cache: Cache, name: str) -> list[str]:
-    uuids = cache.names.get(name, {}).values()
+    uuids = cache.seen.uuids_on(name)
     return [u for u in uuids if u in cache.assignments and cache.assignments[u].assignment.node != name]
 
 

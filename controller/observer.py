@@ -210,7 +210,7 @@ class NodeWatcher:
                 self._glances[uuid] = False
                 known = await self._glanced(uuid)
                 # What was done to it in the very instant of the request is not answered yet.
-                awaited = (uuid, self.node) in self.eyes.cache.expectations.pending
+                awaited = (uuid, self.node) in self.eyes.cache.seen.expectations.pending
                 again = known and (self._glances[uuid] or awaited)
         finally:
             del self._glances[uuid]
@@ -294,7 +294,7 @@ class NodeWatcher:
                 extra = {"node": self.node, "uuid": uuid, "why": error.message}
                 log.warning("domain is listed but cannot be read", extra=extra)
             self._illegible.add(uuid)
-            before = self.eyes.cache.sightings.get(uuid, {}).get(self.node)
+            before = self.eyes.cache.seen.find(uuid, self.node)
             return _bare(record) if before is None else replace(before.detail, record=record)
         self._illegible.discard(uuid)
         return detail
@@ -310,7 +310,7 @@ class NodeWatcher:
                 cache.await_observation(uuid, self.node)
 
     def _unread(self, uuid: str, active: bool) -> bool:
-        before = self.eyes.cache.sightings.get(uuid, {}).get(self.node)
+        before = self.eyes.cache.seen.find(uuid, self.node)
         return before is None or before.record.active != active
 
     def _on_events(self, session: Session, events: tuple[HostEvent | SessionClosed, ...]) -> None:
@@ -320,8 +320,8 @@ class NodeWatcher:
             if isinstance(event, SessionClosed):
                 self._closed = True
                 continue
-            if self.eyes.cache.event(self.node, self._serial, event):
-                if not self.eyes.cache.expectations.is_held(event.uuid, self.node):
+            if self.eyes.cache.seen.heard(self.node, self._serial, event):
+                if not self.eyes.cache.seen.expectations.is_held(event.uuid, self.node):
                     self._glance(event.uuid)
                 self._list_within(LIST_AFTER_GLANCE_S)
                 continue

@@ -49,7 +49,7 @@ class TrustKeeper:
     def _highest_mark(self, uuid: str) -> int:
         marks = [
             mark.epoch
-            for sighting in self.cache.sightings.get(uuid, {}).values()
+            for sighting in self.cache.seen.by_uuid.get(uuid, {}).values()
             for mark in (sighting.detail.config_mark, sighting.detail.live_mark)
             if mark is not None and mark.cluster == self.cache.setting.cluster and mark.uuid == uuid
         ]

@@ -22,6 +22,7 @@ import pytest
 from drivers.errors import CallTimedOut, HostFailed, PermitExpired, Unreachable
 from drivers.hypervisor import EventKind, HostEvent, Outcome, Permit, Session, SessionClosed, State, Target
 from drivers.libvirt import Deadlines, LibvirtHypervisor
+from specs.mark import Mark, element
 from tests.labhost import LabHost
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
@@ -91,6 +92,31 @@ def host(hosts: tuple[LabHost, ...]) -> Iterator[LabHost]:
 
 def running(host: LabHost) -> bool:
     return UUID in host.virsh("list", "--uuid").split()
+
+
+# -- definitions -----------------------------------------------------------------------------------
+
+
+async def test_a_definition_is_validated_unless_the_host_took_one_of_its_digest(
+    hypervisor: LibvirtHypervisor, host: LabHost
+) -> None:
+    """What libvirt's schema does not know shows whether it was asked: unvalidated it is dropped silently."""
+
+    def marked(epoch: int, digest: str, more: str = "") -> str:
+        mark = element(Mark("c", UUID, epoch, digest))
+        return xml().replace("<memory", f"<metadata>{mark}</metadata>{more}<memory")
+
+    session = await hypervisor.open(Target("n", host.uri), Heard().sink)
+    unknown = "<nonsense/>"
+    assert (await session.define(marked(1, "x", unknown), permit())).outcome is Outcome.REJECTED
+    assert (await session.define(marked(1, "x"), permit())).outcome is Outcome.DONE
+    assert (await session.define(marked(2, "x", unknown), permit())).outcome is Outcome.DONE
+    assert (await session.define(marked(3, "y", unknown), permit())).outcome is Outcome.REJECTED
+    await session.close()
+    another = await hypervisor.open(Target("n", host.uri), Heard().sink)
+    assert (await another.define(marked(4, "x", unknown), permit())).outcome is Outcome.REJECTED
+    await another.detail(UUID)
+    assert (await another.define(marked(5, "x", unknown), permit())).outcome is Outcome.DONE
 
 
 # -- the daemon dies ---------------------------------------------------------------------------------

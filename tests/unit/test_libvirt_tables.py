@@ -25,7 +25,6 @@ from drivers.hypervisor import EventKind, Outcome, State, StopMethod
 from drivers.libvirt import capabilities, records
 from drivers.libvirt.errors import FROM_RPC, FROM_TEST, OUTCOMES, RULES, outcome, translate
 from drivers.libvirt.facts import parse_capabilities, version_text
-from drivers.libvirt.session import _shape
 
 QEMU = libvirt.VIR_FROM_QEMU
 STORAGE = libvirt.VIR_FROM_STORAGE
@@ -224,9 +223,3 @@ def test_a_crashed_domain_is_active_only_while_it_has_an_id() -> None:
     assert not active(-1, libvirt.VIR_DOMAIN_CRASHED)
     assert not active(3, libvirt.VIR_DOMAIN_SHUTOFF)
     assert active(-1, libvirt.VIR_DOMAIN_PAUSED)
-
-
-def test_a_definition_is_validated_anew_unless_only_its_epoch_moved() -> None:
-    mark = '<d:domain xmlns:d="m" cluster="c" uuid="u" epoch="{}" digest="{}"/>'
-    one, later, other = (_shape(mark.format(*of)) for of in ((1, "x"), (22, "x"), (1, "y")))
-    assert one == later != other

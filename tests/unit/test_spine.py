@@ -470,9 +470,9 @@ def test_a_foreign_domain_that_cannot_be_shown_does_not_hide_its_node() -> None:
             await s.domain()
             await until(a.runs, limit_s=10)
             assert leader.answers("a")
-            assert leader.cache.names["a"]["old"] == FOREIGN  # it is there, and its name is taken
+            assert leader.cache.seen.names["a"]["old"] == FOREIGN  # it is there, and its name is taken
             a.illegible.clear()
-            await until(lambda: leader.cache.sightings[FOREIGN]["a"].detail.config_xml, limit_s=30)
+            await until(lambda: leader.cache.seen.by_uuid[FOREIGN]["a"].detail.config_xml, limit_s=30)
 
     run(main)
 
@@ -612,6 +612,6 @@ def test_a_domain_whose_name_was_taken_over_is_still_seen_to_go() -> None:
     cache = empty_cache()
     see(cache, 1.0, ("x", "web"))
     see(cache, 3.0, ("z", "web"), ("x", "old"))
-    assert cache.names["a"] == {"web": "z", "old": "x"}
+    assert cache.seen.names["a"] == {"web": "z", "old": "x"}
     see(cache, 5.0)
-    assert not cache.sightings
+    assert not cache.seen.by_uuid

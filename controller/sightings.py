@@ -1,0 +1,207 @@
+"""What was seen on the nodes, domain by domain: the half of the cache that observers fill.
+
+A complete listing says what a node has, and by silence what it has not; a glance says the same of one domain,
+later than the list before it. Beside the sightings stand the *witnesses* that evidence is made of: ends
+heard on an unbroken connection (I22a), the last sign of each domain, which an absence must outlast (I22c),
+and migrations whose end was not seen. Nothing here decides, and nothing here knows etcd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from controller.expectations import Expectations
+from controller.plan.snapshot import Sighting, Usage, WitnessedEnd
+from drivers.hypervisor import Detail, EventKind, HostEvent, Listing
+
+
+@dataclass(frozen=True, slots=True)
+class Belongings:
+    """What sightings must know of etcd: whether a UUID has an object or an assignment, whether it has an
+    assignment, and the node that it is assigned to ("": none)."""
+
+    is_known: Callable[[str], bool]
+    is_assigned: Callable[[str], bool]
+    home: Callable[[str], str]
+
+
+@dataclass(slots=True)
+class Sightings:
+    """`by_uuid`: each domain as last seen, by node. `names`: libvirt's names on each node. `on_change` is
+    told (uuid, node) of each change, `on_inactive` a UUID that was seen not to run."""
+
+    belongings: Belongings
+    on_change: Callable[[str, str], None]
+    on_inactive: Callable[[str], None]
+    by_uuid: dict[str, dict[str, Sighting]] = field(default_factory=dict)
+    names: dict[str, dict[str, str]] = field(default_factory=dict)
+    ends: dict[tuple[str, str], WitnessedEnd] = field(default_factory=dict)
+    signs: dict[str, float] = field(default_factory=dict)
+    migrated: set[str] = field(default_factory=set)
+    expectations: Expectations = field(default_factory=Expectations)
+    _glances: dict[str, dict[str, float]] = field(default_factory=dict)  # by node: read later than its list
+
+    def find(self, uuid: str, node: str) -> Sighting | None:
+        return self.by_uuid.get(uuid, {}).get(node)
+
+    def uuids_on(self, node: str) -> tuple[str, ...]:
+        return tuple(self.names.get(node, {}).values())
+
+    def foreign_usage(self, node: str) -> Usage:
+        """Active domains that are not assigned take capacity too, as they are."""
+        taken = Usage()
+        for uuid in self.uuids_on(node):
+            sighting = self.find(uuid, node)
+            if sighting is not None and sighting.record.active and not self.belongings.is_assigned(uuid):
+                taken = taken.plus(sighting.detail.vcpus, sighting.detail.memory_bytes)
+        return taken
+
+    # --- what observers bring
+
+    def listed(self, node: str, listing: Listing, details: Mapping[str, Detail]) -> tuple[int, list[str]]:
+        """One complete listing, with fresh details where they were read: how many domains changed, and the
+        UUIDs that were awaited and are known again.
+
+        What is not listed is absent as of `listing.sent_at`. Every listed domain must have a detail, now or
+        from before: a domain that is listed but not read must not look absent."""
+        changed = 0
+        there = {record.uuid for record in listing.records}
+        glances = self._glances.setdefault(node, {})
+        younger = {uuid for uuid, at in glances.items() if at > listing.sent_at}
+        for uuid in self.uuids_on(node):
+            if uuid not in there and uuid not in younger:
+                self._unsee(uuid, node)
+                changed += 1
+        for record in listing.records:
+            if record.uuid in younger:
+                continue
+            before = self.find(record.uuid, node)
+            detail = details.get(record.uuid, before.detail if before is not None else None)
+            assert detail is not None, f"{record.uuid} was listed on {node} but never read"
+            changed += self._take(node, Sighting(record, detail, listing.sent_at, listing.sent_at))
+        self._glances[node] = {uuid: at for uuid, at in glances.items() if uuid in younger}
+        return changed, self.expectations.settle(node, listing.sent_at)
+
+    def glanced(self, node: str, uuid: str, detail: Detail | None, sent_at: float) -> bool:
+        """One domain read by itself, asked for at `sent_at`; None: the node knows no such domain. It says
+        what a list would of this one domain, and a list that was sent before it does not undo it. Whether it
+        was awaited and is known again."""
+        before = self.find(uuid, node)
+        if before is not None and before.seen_at > sent_at:
+            return False
+        self._glances.setdefault(node, {})[uuid] = sent_at
+        if detail is not None:
+            self._take(node, Sighting(detail.record, detail, sent_at, sent_at))
+        elif before is not None:
+            self._unsee(uuid, node)
+        return self.expectations.settle_one(uuid, node, sent_at)
+
+    def heard(self, node: str, session: int, event: HostEvent) -> bool:
+        """A wake-up. Only ends and signs are kept from it. Whether it is about a domain of ours."""
+        uuid = event.uuid
+        if not self.belongings.is_known(uuid):
+            return False
+        self._sign(uuid, event.at)
+        if event.kind is EventKind.STOPPED:
+            self.ends[(uuid, node)] = WitnessedEnd(session, event.detail, event.at)
+        elif event.kind in (EventKind.STARTED, EventKind.RESUMED):
+            self.ends.pop((uuid, node), None)
+        if event.detail == "migrated":
+            self.migrated.add(uuid)
+        return True
+
+    def forget_node(self, node: str) -> None:
+        """What was seen there counts no more."""
+        for uuid in self.uuids_on(node):
+            self._unsee(uuid, node)
+        self.names.pop(node, None)
+        self._glances.pop(node, None)
+        self.expectations.forget_node(node)
+        for key in [key for key in self.ends if key[1] == node]:
+            del self.ends[key]
+
+    def forget(self, uuid: str) -> None:
+        """Nobody asks for its witnesses any more."""
+        self.signs.pop(uuid, None)
+        self.migrated.discard(uuid)
+        for key in [key for key in self.ends if key[0] == uuid]:
+            del self.ends[key]
+
+    def settle_at_home(self, uuid: str, node: str) -> None:
+        """Where it is active where it belongs, no migration that was seen before matters any more."""
+        if uuid in self.migrated and node == self.belongings.home(uuid):
+            sighting = self.find(uuid, node)
+            if sighting is not None and sighting.active:
+                self.migrated.discard(uuid)
+
+    # --- one domain on one node
+
+    def _take(self, node: str, after: Sighting) -> bool:
+        """Take over a sighting; whether anything but its age changed."""
+        uuid = after.record.uuid
+        before = self.find(uuid, node)
+        if before is not None and _same_state(before, after):
+            after = replace(after, since=before.since)
+        changed = (
+            before is None or before.record != after.record or not _same_detail(before.detail, after.detail)
+        )
+        if changed:
+            self._see(node, after, before)
+        else:
+            self.by_uuid[uuid][node] = after
+        self.settle_at_home(uuid, node)
+        return changed
+
+    def _see(self, node: str, after: Sighting, before: Sighting | None) -> None:
+        uuid = after.record.uuid
+        self.by_uuid.setdefault(uuid, {})[node] = after
+        if before is not None and before.record.name != after.record.name:
+            self._free_name(node, before.record.name, uuid)
+        self.names.setdefault(node, {})[after.record.name] = uuid
+        if before is not None and before.record.active:
+            self._sign(uuid, before.seen_at)
+        if node != self.belongings.home(uuid) or after.record.active:
+            self._sign(uuid, after.seen_at)
+        if after.record.active:
+            end = self.ends.get((uuid, node))
+            if end is not None and end.at < after.seen_at:  # else the list was on its way when it ended
+                del self.ends[(uuid, node)]
+        else:
+            self.on_inactive(uuid)
+        if after.record.reason == "migrated" and not after.record.active:
+            self.migrated.add(uuid)
+        self.on_change(uuid, node)
+
+    def _unsee(self, uuid: str, node: str) -> None:
+        seen = self.by_uuid.get(uuid, {})
+        gone = seen.pop(node, None)
+        if not seen:
+            self.by_uuid.pop(uuid, None)
+            self.on_inactive(uuid)
+        if gone is not None:
+            # Absence can only be shown by listings sent after the last one that showed it (I22c).
+            self._sign(uuid, gone.seen_at)
+            self._free_name(node, gone.record.name, uuid)
+        self.on_change(uuid, node)
+
+    def _free_name(self, node: str, name: str, uuid: str) -> None:
+        """Another domain may have the name by now."""
+        if self.names.get(node, {}).get(name) == uuid:
+            self.names[node].pop(name)
+
+    def _sign(self, uuid: str, at: float) -> None:
+        """Something was heard or seen of a domain that an absence must outlast."""
+        if self.belongings.is_known(uuid):
+            self.signs[uuid] = max(self.signs.get(uuid, 0.0), at)
+
+
+def _same_state(before: Sighting, after: Sighting) -> bool:
+    """In this state for this reason without a break, as far as was seen."""
+    was, now = before.record, after.record
+    return (was.state, was.reason) == (now.state, now.reason)
+
+
+def _same_detail(before: Detail, after: Detail) -> bool:
+    """Equal but for when it was read and for the record, which is compared apart."""
+    return before is after or replace(before, sent_at=0.0, record=after.record) == replace(after, sent_at=0.0)
