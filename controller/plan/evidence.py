@@ -114,13 +114,15 @@ class AbsentEverywhere:
 
 def absent_everywhere(snap: Snapshot, held: Held, home: str) -> AbsentEverywhere | Deferred:
     """Whether the domain is nowhere (on `home`: not active). Every candidate must have been read; other
-    nodes of its driver as far as they answer, or all where hand-made migrations are declared."""
+    nodes of its driver as far as they answer, or all where hand-made migrations are declared or one of this
+    domain was seen."""
     assignment = held.assignment
     vouched = _vouched(snap, assignment.uuid)
     concerned = _concerned(snap, held, home)
     answering = tuple(n for n in concerned if (v := snap.views.get(n)) is not None and v.answers)
     unread = tuple(n for n in concerned if n not in answering and n not in vouched)
-    must = tuple(n for n in unread if snap.policy.hand_migrations or n in assignment.candidates or n == home)
+    moves = snap.policy.hand_migrations or assignment.uuid in snap.migrated
+    must = tuple(n for n in unread if moves or n in assignment.candidates or n == home)
     if must:
         return Deferred(
             Reason.NODE_NOT_READ,

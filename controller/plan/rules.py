@@ -139,6 +139,8 @@ def interrupted_start(case: Case) -> Answer:
     intent = case.assignment.intent if case.held is not None else None
     if seen is None or intent is None or case.others or not seen.in_migration:
         return None
+    if case.stored is None and not case.deleting:
+        return None  # a missing object takes nothing away (I11)
     live = seen.detail.live_mark
     ours = intent.kind is IntentKind.START and intent.node == case.node
     if not ours or seen.record.reason != "starting-up" or live is None or live.epoch != intent.epoch:
@@ -251,6 +253,9 @@ def unplaced(case: Case) -> Answer:
     chosen = place(case.snap, Demand.of(case.uuid, case.stored.domain.metadata, case.stored.domain.spec))
     if isinstance(chosen, Deferred):
         return chosen
+    seen = observe(case.snap, case.uuid, chosen)
+    if isinstance(seen, Unknown):
+        return seen.deferred
     wanted = case.desired(chosen, 1)
     if wanted.rendered is None:
         return Deferred(Reason.SPEC_REFUSED, f"on {chosen}: {wanted.problem}")

@@ -365,6 +365,13 @@ def test_a_start_that_cannot_be_undone_names_the_cure() -> None:
     assert "/run/libvirt/qemu/web.xml" in verdict.deferred.command
 
 
+def test_an_interrupted_start_is_not_undone_for_a_missing_object() -> None:
+    """I11, found by enumeration."""
+    cluster = interrupted(NOW - 41)
+    cluster.domains.clear()
+    expect_hold(cluster, Reason.MIGRATION_IN_PROGRESS)
+
+
 def test_an_incoming_migration_is_not_taken_for_an_interrupted_start() -> None:
     """Its live copy carries the source's epoch, not the one of an open start intent."""
     expect_hold(interrupted(NOW - 99, epoch=4), Reason.MIGRATION_IN_PROGRESS)
@@ -657,3 +664,22 @@ def test_what_is_done_again_and_again_without_effect_is_a_failure() -> None:
     assert told == [False, False, True]
     assert not attempts.in_vain(UUID, "define: drift", 4.0)
     assert not attempts.in_vain(UUID, "define: drift", 40.0), "long apart is not a loop"
+
+
+# --- found by going through all small worlds
+
+
+def test_a_domain_is_not_placed_on_a_node_that_was_not_read_since_it_was_asked_for_something() -> None:
+    """I3: what was sent there for this domain may still happen."""
+    cluster = two_nodes().domain(placement={"node": "b"}).assigned("a", candidates=())
+    expect_action(cluster, ActionKind.START, "b")
+    expect_hold(cluster.given(awaiting={(UUID, "b"): NOW - 1}), Reason.AWAITING_OBSERVATION)
+
+
+def test_a_deleted_domain_that_was_seen_to_migrate_is_looked_for_on_every_node() -> None:
+    """Its tombstone stays until it is proved absent everywhere it may be: a node that is down, too."""
+    meta = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
+    cluster = two_nodes().domain(meta=meta).assigned("a").silent("b")
+    expect_action(cluster, ActionKind.RELEASE)
+    expect_hold(cluster.given(migrated={UUID}), Reason.NODE_NOT_READ)
+    expect_action(cluster.resolved(not_on=("b",)), ActionKind.RELEASE)
