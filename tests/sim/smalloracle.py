@@ -1,0 +1,426 @@
+"""What may be done in a small world, said a second time: by the protocol, in the words of the world.
+
+Nothing here asks the plan or its evidence. `wrong` names the invariant that a verdict breaks, or is empty.
+Where the plan is more careful than it must be, this does not complain, but for L4: what is not as wanted has
+an action or a reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Final
+
+from controller.model import Assignment, IntentKind, Rule
+from controller.plan.types import Action, ActionKind, Reason, Verdict
+from tests.sim.small import EPOCH, STATES, Obs, Promise, World
+
+PROVING: Final = frozenset({"ended", "destroyed", "ended-by-crash", "saved"})
+HOLDS_DISKS: Final = frozenset({"running", "user-paused", "crashed", "ending", "postcopy"})
+IN_MIGRATION: Final = frozenset({"migrating", "starting", "stuck-start"})
+INACTIVE: Final = frozenset(s for s, (_, _, active) in STATES.items() if not active)
+
+ASKS_A_NODE: Final = frozenset(
+    {
+        ActionKind.START,
+        ActionKind.DEFINE,
+        ActionKind.SHUTDOWN,
+        ActionKind.DESTROY,
+        ActionKind.REVOKE,
+        ActionKind.MARK,
+        ActionKind.AUTOSTART,
+        ActionKind.HAND_BACK,
+    }
+)
+TAKES_AWAY: Final = frozenset({ActionKind.SHUTDOWN, ActionKind.DESTROY, ActionKind.REVOKE})
+NEEDS_QUIET: Final = frozenset({*TAKES_AWAY, ActionKind.RELEASE})
+
+
+def wrong(world: World, verdict: Verdict) -> str:
+    """The first invariant that this verdict breaks, with a word on how; "" if it breaks none."""
+    if verdict.deferred is not None and verdict.deferred.reason is Reason.INTERNAL:
+        return f"the plan failed: {verdict.deferred.message}"
+    if verdict.action is None:
+        return _silent(world, verdict)
+    for rule in (_held, _known, _ours, _explicit, _quiet):
+        broken = rule(world, verdict.action)
+        if broken:
+            return broken
+    return _JUDGES[verdict.action.kind](world, verdict.action)
+
+
+# --- what can be said of a host
+
+
+def on(world: World, node: str) -> Obs:
+    """What is known of a node that is not registered is what was seen there last."""
+    obs = world.on(node)
+    return obs if registered(world, node) else dataclasses.replace(obs, link="gone")
+
+
+def known(obs: Obs) -> bool:
+    """It was read after everything that was sent to it."""
+    return obs.link == "ready"
+
+
+def absent(obs: Obs) -> bool:
+    return known(obs) and not obs.seen
+
+
+def registered(world: World, node: str) -> bool:
+    return not (node == "b" and world.aside == "b is not registered")
+
+
+def _other(node: str) -> str:
+    return "b" if node == "a" else "a"
+
+
+def _nodes(world: World) -> list[str]:
+    return [n for n in ("a", "b") if registered(world, n)]
+
+
+def _candidates(world: World) -> tuple[str, ...]:
+    return world.promise.candidates if world.promise is not None else ()
+
+
+def _tombstone(world: World) -> bool:
+    promised = world.promise is not None and world.promise.tombstone
+    return promised or world.wanted in ("deleted", "orphaned")
+
+
+def _proved_gone(world: World, node: str) -> bool:
+    """A human vouched, and it stands in the assignment."""
+    if world.promise is None or node in world.promise.candidates:
+        return False
+    return world.promise.proof in (f"{node}:R3", f"{node}:resolved!")
+
+
+def _may_hold(world: World, node: str) -> bool:
+    """As far as was ever seen, the domain or its definition is there."""
+    return bool(on(world, node).seen) and not (not known(on(world, node)) and _proved_gone(world, node))
+
+
+# --- what holds for every action
+
+
+def _held(world: World, action: Action) -> str:
+    if world.aside == "store held":
+        return "I11: the store is not trusted"
+    if world.aside == "unreadable":
+        return "I11: a promise that cannot be read is none"
+    if world.promise is not None and any(
+        on(world, n).mark == "future" and on(world, n).seen and not _stale_word(world, n) for n in ("a", "b")
+    ):
+        return "restored store: a mark is ahead of its epoch"
+    after = action.after
+    if after is not None and world.promise is not None and after.epoch < EPOCH:
+        return "I5: the epoch falls"
+    return ""
+
+
+def _stale_word(world: World, node: str) -> bool:
+    return not known(on(world, node)) and _proved_gone(world, node)
+
+
+def _known(world: World, action: Action) -> str:
+    """I3: nothing is sent to a host that was not read since the last change."""
+    if action.kind not in ASKS_A_NODE:
+        return ""
+    if not registered(world, action.node):
+        return "I3: the node is not registered"
+    if not known(on(world, action.node)):
+        return f"I3: {action.node} is {on(world, action.node).link}"
+    if world.aside == f"{action.node} observe only":
+        return "an observe-only node is changed"
+    return ""
+
+
+def _ours(world: World, action: Action) -> str:
+    """I10."""
+    foreign = [n for n in ("a", "b") if on(world, n).seen and on(world, n).mark == "foreign"]
+    if action.kind in ASKS_A_NODE and any(not _stale_word(world, n) for n in foreign):
+        return "I10: it carries the mark of another cluster"
+    if world.promise is None and action.kind in ASKS_A_NODE:
+        if action.kind not in (ActionKind.START, ActionKind.DEFINE):
+            return "I10: nothing was promised, so nothing there is ours"
+        if any(on(world, n).seen for n in ("a", "b")):
+            return "I10: the UUID is in use, and not by us"
+    return ""
+
+
+def _explicit(world: World, action: Action) -> str:
+    """I11: a missing object takes nothing away."""
+    takes = action.kind in NEEDS_QUIET or action.kind in (ActionKind.FINISH, ActionKind.HAND_BACK)
+    said = action.consumes or world.word == f"keep {_other(action.node)}"  # by a human, of this very copy
+    if takes and world.wanted == "none" and not _tombstone(world) and not said:
+        return "I11: the object is missing, not deleted"
+    if action.kind in (ActionKind.FINISH, ActionKind.HAND_BACK) and not _tombstone(world):
+        return "I11: nobody deleted it"
+    return ""
+
+
+def _quiet(world: World, action: Action) -> str:
+    """Safety 4: late commands of the former leader may still arrive."""
+    if world.resigned or action.kind not in NEEDS_QUIET:
+        return ""
+    resolved = action.kind is ActionKind.RELEASE and action.consumes
+    return "" if resolved else "safety 4: within the quiet time"
+
+
+# --- one kind each
+
+
+def _start(world: World, action: Action) -> str:
+    node, other = action.node, _other(action.node)
+    if world.wanted != "running" or _tombstone(world):
+        return f"I11: it should be {world.wanted}"
+    broken = _sole_candidate(world, action)
+    if broken:
+        return broken
+    if on(world, node).seen and on(world, node).seen not in INACTIVE:
+        return "I1: it is active there already"
+    if _may_hold(world, other):
+        return f"I2: {other} was last seen to have it"
+    if world.aside == f"{node} in quarantine" and node not in _candidates(world):
+        return "I15: the node is in quarantine"
+    assert action.after is not None
+    if action.after.intent is None or action.after.intent.kind is not IntentKind.START:
+        return "I20: no intent is recorded"
+    if world.promise is not None and action.after.epoch <= EPOCH:
+        return "I2: the epoch does not rise"
+    if world.promise is None:
+        return ""
+    return "" if _may_start(world, world.promise, node) else "I22: there is no evidence that it ended"
+
+
+def _sole_candidate(world: World, action: Action) -> str:
+    assert action.after is not None
+    if action.after.candidates != (action.node,):
+        return f"I2: {action.after.candidates} may hold it"
+    if any(c != action.node for c in _candidates(world)):
+        return "I2: a candidate is left without a proof"
+    return ""
+
+
+def _may_start(world: World, promise: Promise, node: str) -> bool:
+    """I22, but for a domain that no node may hold and that left each by a full proof."""
+    vanished = promise.proof.endswith("!")
+    if not promise.candidates:
+        return not (promise.started and vanished) or _absent_everywhere(world, node)
+    if world.aside == "migration seen":  # I22: and its end was not
+        return world.word == f"keep {node}"
+    here = on(world, node)
+    if not vanished:
+        if node == "a" and world.end == "shutdown now":
+            return True
+        if here.seen in PROVING:
+            return True
+        carries = here.mark == "right" and promise.intent == f"start@{node}"
+        if here.seen == "off-unknown" and carries:
+            return True
+    return _absent_everywhere(world, node)
+
+
+def _absent_everywhere(world: World, home: str) -> bool:
+    """Two complete listings of all that answer, the second after the first, and no sign between. Where a
+    migration was seen, or they are made by hand, of all that there are."""
+    if world.signs != "old" or not world.resigned:
+        return False
+    moves = world.aside in ("hand migrations", "migration seen")
+    for node in _nodes(world):
+        obs = on(world, node)
+        if known(obs):
+            if obs.seen and (node != home or obs.seen not in INACTIVE):
+                return False
+            continue
+        vouched = world.word in (f"not on {node}", f"dead {node}")
+        must = moves or node in _candidates(world) or node == home
+        if obs.link == "awaiting" or (must and not vouched):
+            return False
+    return True
+
+
+def _define(world: World, action: Action) -> str:
+    if world.wanted not in ("running", "shutoff") or _tombstone(world):
+        return f"I11: it should be {world.wanted}"
+    other = _other(action.node)
+    if _may_hold(world, other):
+        return f"I2: {other} was last seen to have it"
+    if on(world, action.node).seen in IN_MIGRATION:
+        return "safety 5: a migration is under way"
+    return _sole_candidate(world, action)
+
+
+def _stop(world: World, action: Action) -> str:
+    """SHUTDOWN and DESTROY."""
+    here, other = on(world, action.node), on(world, _other(action.node))
+    if here.seen in INACTIVE or not here.seen:
+        return "it is not active there"
+    if _undoes_a_start(world, action):
+        return ""
+    if "postcopy" in (here.seen, other.seen):
+        return "after post-copy no side is whole"
+    migrating = here.seen in IN_MIGRATION or (known(other) and other.seen in IN_MIGRATION)
+    kept = world.word == f"keep {_other(action.node)}"
+    if kept and action.kind is ActionKind.DESTROY:
+        return "" if known(other) and other.seen in HOLDS_DISKS else "the copy to be kept was not seen"
+    if migrating:
+        return "safety 5: a migration is under way"
+    both = here.seen in HOLDS_DISKS and other.seen in HOLDS_DISKS
+    if both and not _stale_word(world, _other(action.node)):
+        return "a duplicate is destroyed without a human's word"
+    if _tombstone(world):
+        return ""
+    if world.wanted == "shutoff" and world.promise is not None and action.node == "a":
+        return ""
+    return "I11: nobody wants it stopped"
+
+
+def _undoes_a_start(world: World, action: Action) -> bool:
+    """A create() that a dying daemon left half-done: it never ran."""
+    here = on(world, action.node)
+    return (
+        action.kind is ActionKind.DESTROY
+        and action.node == "a"
+        and here.seen == "stuck-start"
+        and here.mark in ("right", "clone")
+        and world.promise is not None
+        and world.promise.intent == "start@a"
+        and not _may_hold(world, "b")
+    )
+
+
+def _revoke(world: World, action: Action) -> str:
+    here, other = on(world, action.node), on(world, _other(action.node))
+    if here.seen not in INACTIVE:
+        return "R1: not a definition that is inactive"
+    if known(other) and other.seen in IN_MIGRATION:
+        return "safety 5: cleaning up during a migration kills it"
+    assert action.after is not None and action.settled is not None and world.promise is not None
+    if action.node not in action.after.candidates or not {*_candidates(world)} <= {*action.after.candidates}:
+        return "I2: a candidate is left before there is a proof"
+    if action.after.epoch <= EPOCH:
+        return "I2: the epoch does not rise"
+    proof = next((p for p in action.settled.proofs if p.node == action.node), None)
+    if proof is None:
+        return "R1: no proof is recorded"
+    if world.promise.started and here.seen not in PROVING and not proof.vanished:
+        return "I22: a state that proves nothing is taken for a proof"
+    if action.node == "a" and not _tombstone(world) and world.aside != "must leave a":
+        return "it is taken from its own place"
+    return ""
+
+
+def _release(world: World, action: Action) -> str:
+    """A node leaves the candidates and is not asked: by a proof that is at hand."""
+    obs, node = on(world, action.node), action.node
+    assert action.after is not None
+    proof = next((p for p in action.after.proofs if p.node == node), None)
+    if proof is None:
+        return "I2: a candidate is left without a proof"
+    if {*_candidates(world)} - {node} != {*action.after.candidates} - {node}:
+        return "I2: another candidate goes with it"
+    if proof.rule is Rule.CONFIRMED_DEAD:
+        if world.word != f"dead {node}" or known(obs):
+            return "R3: the node was not confirmed dead, or answers"
+        return "" if obs.extra != "autostart" else "R3: its definition has autostart set"
+    if proof.rule is Rule.RESOLVED:
+        ok = world.word == f"not on {node}" and not known(obs) and proof.vanished
+        return "" if ok else "nobody said that it is not there, or the node answers"
+    if not absent(obs):
+        return "I3: the node was not read as without it"
+    if not proof.vanished and not (_tombstone(world) and _gone_for_good(world)):
+        return "I22: what vanished is taken for ended"
+    return ""
+
+
+def _gone_for_good(world: World) -> bool:
+    assert world.promise is not None
+    return not world.promise.started or _absent_everywhere(world, "a")
+
+
+def _record(world: World, action: Action) -> str:
+    """Only the assignment changes: it may take a node in, but let none go."""
+    assert action.after is not None and world.promise is not None
+    after: Assignment = action.after
+    if not {*_candidates(world)} <= {*after.candidates}:
+        return "I2: a candidate is left without a proof"
+    if after.node != "a" and not (world.word == f"keep {after.node}" and _runs_for_sure(world, after.node)):
+        return "it is given to a node where it was not seen to run"
+    before = world.promise.proof.partition(":")[0]
+    dropped = bool(before) and not any(p.node == before for p in after.proofs)
+    if dropped and before not in after.candidates and not absent(on(world, before)):
+        return "a proof is dropped though its node was not read as without it"
+    closes = world.promise.intent.startswith("start") and after.intent is None
+    if closes and after.node == "a" and on(world, "a").seen in INACTIVE and world.wanted == "running":
+        return "I22b: an open start intent is forgotten"
+    return ""
+
+
+def _runs_for_sure(world: World, node: str) -> bool:
+    return known(on(world, node)) and on(world, node).seen in HOLDS_DISKS
+
+
+def _touch(world: World, action: Action) -> str:
+    """MARK and AUTOSTART."""
+    if action.node != "a" or not on(world, "a").seen:
+        return "it is not there"
+    return "safety 5: a migration is under way" if on(world, "a").seen in IN_MIGRATION else ""
+
+
+def _hand_back(world: World, action: Action) -> str:
+    if world.wanted != "orphaned" or _may_hold(world, _other(action.node)):
+        return "nobody asked to keep it, or not this copy"
+    return ""
+
+
+def _finish(world: World, action: Action) -> str:
+    if world.promise is None:
+        return ""
+    if _candidates(world):
+        return f"I2: {_candidates(world)} may still hold it"
+    if any(_may_hold(world, n) for n in _nodes(world)):
+        return "it is still seen"
+    unproved = world.promise.started and world.promise.proof.endswith("!")
+    if unproved and not _absent_everywhere(world, "a"):
+        return "I22: it vanished, and may be anywhere"
+    dead = world.promise.proof.endswith("R3")
+    return "I15: the tombstone goes before the dead node answered" if dead and action.after is None else ""
+
+
+_JUDGES: Final[dict[ActionKind, Callable[[World, Action], str]]] = {
+    ActionKind.START: _start,
+    ActionKind.DEFINE: _define,
+    ActionKind.SHUTDOWN: _stop,
+    ActionKind.DESTROY: _stop,
+    ActionKind.REVOKE: _revoke,
+    ActionKind.RELEASE: _release,
+    ActionKind.RECORD: _record,
+    ActionKind.MARK: _touch,
+    ActionKind.AUTOSTART: _touch,
+    ActionKind.HAND_BACK: _hand_back,
+    ActionKind.FINISH: _finish,
+}
+
+
+# --- doing nothing
+
+
+def _silent(world: World, verdict: Verdict) -> str:
+    """L4."""
+    deferred = verdict.deferred
+    if deferred is not None:
+        return "" if deferred.message else "L4: a reason without a word"
+    if world.wanted == "none" and world.promise is None:
+        return ""
+    here = on(world, "a")
+    if _tombstone(world):
+        kept = world.promise is not None and world.promise.proof.endswith("R3") and world.wanted == "none"
+        return "" if kept else "L4: it is to be deleted, and nothing happens"
+    if world.promise is None or _candidates(world) != ("a",) or not known(here):
+        return "L4: it is not known to be as wanted"
+    if world.wanted == "running":
+        fine = here.seen in ("running", "ending") and here.mark == "right"
+    else:
+        fine = here.seen in INACTIVE and here.mark == "right" and world.promise.stopped
+    return "" if fine and not _may_hold(world, "b") else "L4: it is not as wanted, and nothing is said"

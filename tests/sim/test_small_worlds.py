@@ -1,0 +1,41 @@
+"""Small worlds, whole: nothing that two hosts and two domains can look like leads to a wrong action."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from controller.plan import plan
+from controller.plan.types import ActionKind
+from tests.sim.small import SECOND, snapshot, worlds
+from tests.sim.smalloracle import wrong
+from tests.unit.plancase import UUID
+
+SHOWN = 12
+
+
+def examine(*, everything: bool) -> Counter[str]:
+    """Plan for every world; returns how often each kind of action came out."""
+    kinds: Counter[str] = Counter()
+    broken: dict[str, str] = {}
+    for world in worlds(everything=everything):
+        dirty = [UUID, SECOND] if world.second else [UUID]
+        verdict = plan(snapshot(world), dirty)[UUID]
+        complaint = wrong(world, verdict)
+        if complaint:
+            broken.setdefault(complaint, f"{complaint}\n  {world}\n  {verdict}")
+        kinds[verdict.action.kind if verdict.action is not None else "none"] += 1
+    assert not broken, f"{len(broken)} kinds of wrong plans\n" + "\n".join(list(broken.values())[:SHOWN])
+    return kinds
+
+
+def test_no_small_world_leads_to_a_wrong_action_or_to_silence() -> None:
+    kinds = examine(everything=False)
+    assert not {*ActionKind} - {*kinds}, "an action that never came out was never examined"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_no_small_world_at_all_leads_to_a_wrong_action_or_to_silence() -> None:
+    examine(everything=True)
