@@ -228,7 +228,9 @@ class Migration:
         self._forget_ends()
         if self._leaving.in_migration:
             self._at(self.source, self._resume_source)
-        if not keep:
+        if keep:
+            self._arrival.release()
+        else:  # whoever waits there waits until it is removed
             self._at(self.target, self._remove_arriving)
         self._over(refusal(code, said, origin=7 if code == 38 else 10))
 
@@ -253,6 +255,7 @@ class Migration:
         arriving = self._arriving
         if arriving.live is not None and arriving.in_migration:
             self.target.end(arriving, "failed", "failed", BY)
+        self._arrival.release()
 
     def _lose_source(self) -> None:
         """The target has arrived and nobody told the source: it never runs again."""
@@ -351,15 +354,12 @@ class Migration:
     # --- the end
 
     def _over(self, error: HypervisorError | None) -> None:
-        arrived = self.phase == "arrived"
         self.phase = "over"
         for timer in (self._timer, self._contact):
             if timer is not None:
                 timer.cancel()
         self._due = None
         self._departure.release()
-        if not arrived:
-            self._arrival.release()
         self.source.network.unfollow(self, self.source.name, self.target.name)
         self._settle_debts()
         if not self.done.done():
