@@ -158,12 +158,13 @@ class Election:
 
     async def _vacancy(self) -> None:
         """Return when nobody holds the leader key. The watch makes it quick, the polling certain: a watch
-        on a frozen member says nothing."""
-        while (leader := await self.store.get(keys.LEADER)) is not None:
+        on a frozen member says nothing. It begins where the key was read, for the key itself is as old as
+        the term, and etcd may have compacted what was then, or would look through all that came since."""
+        while (page := await self.store.page(keys.LEADER, limit=1)).items:
             try:
                 async with (
                     asyncio.timeout(LOOK_EVERY_S),
-                    watching(self.store, keys.LEADER, leader.mod_revision) as changes,
+                    watching(self.store, keys.LEADER, page.revision) as changes,
                 ):
                     async for change_set in changes:
                         if any(change.kind == "delete" for change in change_set.changes):

@@ -206,6 +206,25 @@ def test_a_leader_that_is_stopped_in_good_order_resigns_and_the_next_one_takes_o
     virtualtime.run(main())
 
 
+@pytest.mark.parametrize("phase_s", [0.05, 0.2, 0.35])
+def test_a_follower_hears_of_a_resignation_though_the_store_was_compacted_since_the_term_began(
+    phase_s: float,
+) -> None:
+    async def main() -> None:
+        async with cluster() as c:
+            a, b = c.replica("a"), c.replica("b")
+            a.start()
+            await until(lambda: a.may_act)
+            await asyncio.sleep(20)
+            await c.store.compact(c.store.revision)
+            b.start()
+            await asyncio.sleep(3 + phase_s)
+            await a.stop()
+            assert await until(lambda: b.may_act) <= 0.1
+
+    virtualtime.run(main())
+
+
 @pytest.mark.parametrize("known", [None, False])
 def test_a_leader_with_an_outstanding_or_unknown_mutation_does_not_resign(known: bool | None) -> None:
     async def main() -> None:
