@@ -29,7 +29,7 @@ from controller.observer import Eyes, Observer
 from controller.plan.evidence import quiet_over
 from controller.plan.snapshot import Policy, Term
 from controller.reconciler import Parts, Reconciler
-from controller.storewatch import StoreWatch
+from controller.storewatch import StoreTrust, StoreWatch
 from controller.trust import TrustKeeper
 from controller.workqueue import Backoff, WorkQueue
 from controller.world import World
@@ -120,7 +120,12 @@ class Reign:
             await self.observer.sync()
 
     async def _watch_trust(self) -> None:
+        """A store that turns out to be another past's ends the term: what the cache knows of it is compared
+        by revisions, and the younger ones of the past that was given up would win (seeds 13, 25, 26, 29)."""
+        began_in_doubt = self.office.storewatch.trust is StoreTrust.RESTORED
         while True:
+            if self.office.storewatch.trust is StoreTrust.RESTORED and not began_in_doubt:
+                self.leadership.lose("the store was restored: all that is known of it must be read anew")
             try:
                 await self.trust.refresh()
             except StoreError as error:

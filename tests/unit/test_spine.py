@@ -21,7 +21,8 @@ from controller.plan.types import ActionKind, Reason
 from controller.storewatch import StoreTrust
 from drivers.errors import StoreUnavailable
 from drivers.hypervisor import Detail, EventKind, Listing, Record, State
-from drivers.store import Compare, Page, TxnResult, Write
+from drivers.memory import MemoryStore
+from drivers.store import Compare, Page, Put, TxnResult, Write
 from tests.unit.plancase import UUID, facts
 from tests.unit.spine import DELETED, FOREIGN_XML, HostDomain, Leader, Spine, now, run, spine, until
 
@@ -615,3 +616,28 @@ def test_a_domain_whose_name_was_taken_over_is_still_seen_to_go() -> None:
     assert cache.seen.names["a"] == {"web": "z", "old": "x"}
     see(cache, 5.0)
     assert not cache.seen.by_uuid
+
+
+# --- a store that is set back
+
+
+def test_a_term_ends_when_its_own_store_is_set_back_to_a_backup_of_the_same_term() -> None:
+    """The leader's key and lease are in the backup. What the cache knew of the past that was given up has
+    higher revisions than what stands now, and would win for ever."""
+
+    async def main() -> None:
+        async with spine("a", "b") as s:
+            leader = await running_on_a(s)
+            backup = s.store.backup()
+            for memory in ("40Mi", "48Mi", "56Mi"):
+                await s.domain(memory=memory)
+                await asyncio.sleep(20)
+            await s.store.close()
+            s.store = leader.store.inner = MemoryStore(s.world.now, backup=backup)
+            await asyncio.sleep(30)
+            await s.store.txn([], [Put(keys.STORE_ACK, b'{"by":"alice","at":"now"}')])
+            await asyncio.sleep(10)
+            await s.domain(state="shutoff", meta={"generation": 2}, shutdown=[{"method": "destroy"}])
+            await until(lambda: not s.running_on())
+
+    run(main)
