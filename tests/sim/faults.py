@@ -15,6 +15,7 @@ from random import Random
 
 from controller.executor import FAULT_POINTS
 from tests.sim.cluster import Cluster, Replica
+from tests.sim.hands import Hands
 from tests.sim.host import SimHost
 from tests.sim.store import Ways
 
@@ -38,6 +39,7 @@ class Faults:
     """One run's. `drawn` are (time, kind, what to do), in order."""
 
     cluster: Cluster
+    hands: Hands
     guard: Guard
     drawn: list[tuple[float, str, Callable[[], Awaitable[None]]]] = field(default_factory=list)
     healed: bool = False
@@ -127,12 +129,7 @@ class Faults:
         self.say(f"power loss of {host.name}")
         host.power_off()
         await self.lasting(_some_time(rng) * 1.5)
-        await self.power_on(host)
-
-    async def power_on(self, host: SimHost) -> None:
-        if not host.powered:
-            self.say(f"{host.name} has power again")
-            host.power_on()
+        self.hands.power_on(host)
 
     async def daemon_kill(self, rng: Random) -> None:
         await self.guard.passed(self.cluster)
@@ -325,7 +322,7 @@ class Faults:
         cluster.etcd.thaw()
         for host in cluster.hosts.values():
             host.temper.pace, host.temper.refuses_starts, host.temper.event_loss = 1.0, "", 0.02
-            await self.power_on(host)
+            self.hands.power_on(host)
             host.thaw()
             host.start_daemon()
             for uuid in list(host.domains):

@@ -25,6 +25,7 @@ class Hands:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.busy: dict[str, None] = {}
+        self.taken_for_dead: dict[str, None] = {}
         self._virsh = {
             name: Virsh(host, cluster.random(f"virsh/{name}")) for name, host in cluster.hosts.items()
         }
@@ -62,6 +63,18 @@ class Hands:
         return any(
             uuid in host.migrations for host in self.cluster.hosts.values() if hasattr(host, "migrations")
         )
+
+    def power_on(self, host: SimHost) -> None:
+        """A machine that somebody said is dead for good does not boot as it is: what would start there by
+        itself is taken out first, for `domctl` may not have seen that it was set."""
+        if host.powered:
+            return
+        if host.name in self.taken_for_dead:
+            del self.taken_for_dead[host.name]
+            for domain in host.domains.values():
+                domain.autostart = False
+        self.cluster.trace.say("FAULT", f"{host.name} has power again")
+        host.power_on()
 
     # --- meddling
 

@@ -31,7 +31,7 @@ AGAIN_S = 45.0  # the same command is not given again sooner
 class Operator:
     cluster: Cluster
     api: Api
-    virsh: Hands
+    hands: Hands
     busy: dict[str, None]  # domains that somebody is at by hand
     _since: dict[tuple[str, str], float] = field(default_factory=dict)
     _did: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -82,9 +82,10 @@ class Operator:
         """Only of a machine that is off."""
         node = found["node"]
         host = self.cluster.hosts.get(node)
-        if host is None or host.powered:
+        if host is None or host.powered or not await self.api.confirm_dead(node):
             return False
-        return await self.api.confirm_dead(node)
+        self.hands.taken_for_dead[node] = None
+        return True
 
     async def _dead_or_not_on(self, name: str, body: Body, found: re.Match[str]) -> bool:
         if await self._confirm_dead(name, body, found):
@@ -110,6 +111,15 @@ class Operator:
             return False
         return await self.api.resolve(name, keep=node)
 
+    async def _choose(self, name: str, body: Body, found: re.Match[str]) -> bool:
+        """Two copies: the one on the domain's own node stays."""
+        uuid = body["metadata"]["uid"]
+        active, held = self.cluster.active_on(uuid), self.cluster.assignment(uuid)
+        if len(active) < 2:
+            return False
+        keep = held.node if held is not None and held.node in active else active[0]
+        return await self.api.resolve(name, keep=keep)
+
     async def _acknowledge(self, name: str, body: Body, found: re.Match[str]) -> bool:
         return await self.api.acknowledge()
 
@@ -122,13 +132,13 @@ class Operator:
         uuid, node = body["metadata"]["uid"], found["node"]
         host = self.cluster.hosts.get(node)
         domain = host.domains.get(uuid) if host is not None else None
-        if host is None or domain is None or not domain.in_migration or self.virsh.migrates(uuid):
+        if host is None or domain is None or not domain.in_migration or self.hands.migrates(uuid):
             return False
         elsewhere = [n for n in self.cluster.active_on(uuid) if n != node]
         others = [n for n, h in self.cluster.hosts.items() if n != node and uuid in h.domains]
         if elsewhere or others or domain.handed_over or domain.reason == "starting-up":
-            return await self.virsh.destroy(node, uuid)
-        return await self.virsh.resume(node, uuid)
+            return await self.hands.destroy(node, uuid)
+        return await self.hands.resume(node, uuid)
 
     async def _virsh(self, name: str, body: Body, found: re.Match[str]) -> bool:
         uuid, node = body["metadata"]["uid"], found["node"]
@@ -137,10 +147,10 @@ class Operator:
         if domain is None:
             return False
         if found["cure"] == "destroy":
-            return await self.virsh.destroy(node, uuid)
+            return await self.hands.destroy(node, uuid)
         if domain.state is not State.PAUSED or self.cluster.active_on(uuid) != [node]:
             return False
-        return await self.virsh.resume(node, uuid)
+        return await self.hands.resume(node, uuid)
 
     async def _stop_and_start(self, name: str, body: Body, found: re.Match[str]) -> bool:
         """domctl shutdown, then domctl start."""
@@ -173,8 +183,8 @@ class Operator:
         for node, holder in _holders(found, self.cluster):
             ours = holder in self.cluster.assignments()
             if not ours and holder in self.cluster.hosts[node].domains:
-                done |= await self.virsh.destroy(node, holder)
-                done |= await self.virsh.undefine(node, holder)
+                done |= await self.hands.destroy(node, holder)
+                done |= await self.hands.undefine(node, holder)
         return done
 
     async def _undefine_copies(self, name: str, body: Body, found: re.Match[str]) -> bool:
@@ -183,12 +193,12 @@ class Operator:
         done = False
         for node, host in self.cluster.hosts.items():
             if held is not None and node != held.node and uuid in host.domains:
-                done |= await self.virsh.undefine(node, uuid)
+                done |= await self.hands.undefine(node, uuid)
         return done
 
     async def _start_anew(self, name: str, body: Body, found: re.Match[str]) -> bool:
         """libvirtd does not let go of an interrupted start: its own note of it is removed."""
-        return await self.virsh.forget_stuck_start(found["node"], body["metadata"]["uid"])
+        return await self.hands.forget_stuck_start(found["node"], body["metadata"]["uid"])
 
     async def _clear_autostart(self, name: str, body: Body, found: re.Match[str]) -> bool:
         """From a rescue system: its links are gone, and the word that it is dead is withdrawn."""
@@ -230,6 +240,7 @@ WAYS: tuple[tuple[re.Pattern[str], Way], ...] = (
     (re.compile(r"^domctl node confirm-dead (?P<node>\S+)"), Operator._confirm_dead),
     (re.compile(r"^domctl store ack"), Operator._acknowledge),
     (re.compile(r"^domctl resolve \S+( -n \S+)? --keep (?P<node>h\d+)"), Operator._keep),
+    (re.compile(r"^domctl resolve \S+( -n \S+)? --keep NODE"), Operator._choose),
     (re.compile(r"^register node (?P<node>\S+) again"), Operator._register),
     (re.compile(r"^virsh resume or virsh destroy on (?P<node>\S+),"), Operator._resume_or_destroy),
     (re.compile(r"^virsh (?P<cure>resume|destroy|dompmwakeup) on (?P<node>[^\s,]+)"), Operator._virsh),

@@ -98,7 +98,7 @@ class Run:
         self.hands = Hands(self.cluster)
         self.api = Api(self.cluster, self.cluster.etcd.client("user"))
         self.workload = Workload(self.cluster, self.api)
-        self.faults = Faults(self.cluster, self.guard)
+        self.faults = Faults(self.cluster, self.hands, self.guard)
         self.operator = Operator(self.cluster, self.api, self.hands, self.hands.busy)
         self.trace.say("run", f"seed {self.seed}, handMigrations {policy.hand_migrations}")
 
