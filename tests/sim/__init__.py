@@ -8,6 +8,7 @@
     host         one host's ground truth: machine, libvirtd, domains, events
     desk         how requests reach libvirtd, wait and are answered
     operations   what libvirtd does when it is asked
+    guests       what guests do by themselves
     migration    a domain on its way from one host to another
     hypervisor   the Hypervisor port above all of it, for one client
     virsh        an administrator with another hand on the same hosts

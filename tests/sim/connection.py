@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from drivers.errors import HypervisorError, Unreachable
+from drivers.errors import Unreachable
 from drivers.hypervisor import EventKind
 from drivers.libvirt.errors import FROM_RPC, INTERNAL_ERROR, SYSTEM_ERROR
 from drivers.libvirt.lane import SLOTS
@@ -274,6 +274,7 @@ class Connection:
         """The daemon is gone, its kernel says so."""
         if self.accepted:
             self.accepted = False
+            self.host.forget(self)
             self.unread.clear()
             self._down.send(partial(self.lose, "error"))
 
@@ -281,7 +282,3 @@ class Connection:
         """The whole machine is gone and says nothing."""
         self.accepted = False
         self.unread.clear()
-
-
-def is_error(answer: object) -> bool:
-    return isinstance(answer, HypervisorError)

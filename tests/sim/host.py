@@ -3,7 +3,7 @@
 Guests outlive libvirtd; nothing outlives the machine but definitions. What a guest does by itself is true at
 once and seen by libvirtd when it runs and gets round to it. Events go to every connection that listens, each
 of them lost or late by the host's own chance; those of one connection stay in order. What libvirtd does when
-it is asked stands in `operations`, how requests reach it in `desk`.
+it is asked stands in `operations`, how requests reach it in `desk`, what guests do by themselves in `guests`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tests.sim import definition
 from tests.sim.connection import Connection, Settle
 from tests.sim.desk import Desk
 from tests.sim.domain import Change, SimDomain
+from tests.sim.guests import Guests
 from tests.sim.job import JobLock
 from tests.sim.network import Network
 from tests.sim.operations import Operations
@@ -86,6 +87,7 @@ class SimHost:
         self.connections: dict[Connection, None] = {}
         self.operations = Operations(self)
         self.desk = Desk(self)
+        self.guests = Guests(self)
         self.broken: dict[object, Callable[[str], None]] = {}  # migrations: told of power, kill, freeze, thaw
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._asleep: list[Callable[[], None]] = []  # what libvirtd will do when it runs
@@ -117,7 +119,7 @@ class SimHost:
             return
         self.powered, self._fresh_boot = True, True
         self.network.lighten(self.name)
-        self._booting = self._later(self.temper.boot_s, self.start_daemon)
+        self._booting = self.later(self.temper.boot_s, self.start_daemon)
 
     def _clear_boot(self) -> None:
         if self._booting is not None:
@@ -158,7 +160,7 @@ class SimHost:
             return
         self._clear_boot()
         self.daemon = "starting"
-        self._waking = self._later(self.temper.first_answer_s, self._come_up)
+        self._waking = self.later(self.temper.first_answer_s, self._come_up)
 
     def _come_up(self) -> None:
         """Why domains are shut off is forgotten over a restart; what ended meanwhile is found."""
@@ -170,23 +172,13 @@ class SimHost:
         self._tell_migrations("up")
         for domain in list(self.domains.values()):
             if domain.gone:
-                self._notice_late(domain)
+                self.guests.notice_late(domain)
         if self._fresh_boot:
             self._fresh_boot = False
             for domain in list(self.domains.values()):
                 if domain.autostart and domain.live is None:
                     self.start(domain, "host", "autostart")
         self._wake()
-
-    def _notice_late(self, domain: SimDomain) -> None:
-        """A guest that ended while nobody looked: the reason that libvirtd makes up."""
-        if domain.gone == "shutdown":
-            self.end(domain, "shutdown", "shutdown", "host")
-        elif domain.gone == "crashed":
-            reason = self.rng.choice(("crashed", "crashed", "failed", "daemon", "unknown"))
-            self.end(domain, reason, self.rng.choice(("failed", None)), "host")
-        else:
-            self.end(domain, domain.gone, None, "host")
 
     def freeze(self) -> None:
         """SIGSTOP."""
@@ -203,7 +195,7 @@ class SimHost:
 
     def _restart(self) -> None:
         self.daemon = "starting"
-        self._waking = self._later(self.temper.first_answer_s, self._come_up)
+        self._waking = self.later(self.temper.first_answer_s, self._come_up)
 
     def thaw(self) -> None:
         if self.daemon != "frozen":
@@ -342,88 +334,22 @@ class SimHost:
         if at_end is not None:
             at_end()
 
-    # --- what guests do by themselves
+    # --- what guests do by themselves: see `guests`
 
     def crash_guest(self, uuid: str) -> None:
-        """QEMU is killed."""
-        self._guest_ends(uuid, "crashed", self._see_crash)
+        self.guests.crash(uuid)
 
     def poweroff_guest(self, uuid: str) -> None:
-        """The guest powers itself off; one that is paused or stuck cannot."""
-        domain = self.domains.get(uuid)
-        if domain is not None and domain.state is State.RUNNING and not domain.stuck:
-            self._guest_ends(uuid, "shutdown", self._see_shutdown)
+        self.guests.poweroff(uuid)
 
     def panic_guest(self, uuid: str) -> None:
-        """What comes of it says the domain's on_crash."""
-        domain = self.domains.get(uuid)
-        if domain is None or domain.live is None or domain.state is not State.RUNNING or domain.stuck:
-            return
-        if definition.known(domain.live).preserves_crash:
-            domain.become(State.CRASHED, "panicked")
-            self.changed(domain, "panicked", "host")
-            self.say(domain, EventKind.CRASHED, "panicked")
-        else:
-            self._guest_ends(uuid, "crashed", self._see_panic)
-
-    def _guest_ends(self, uuid: str, how: str, see: Callable[[SimDomain, int], None]) -> None:
-        domain = self.domains.get(uuid)
-        if domain is None or domain.live is None or domain.gone or domain.handed_over:
-            return
-        domain.gone = how
-        self.changed(domain, "stopped", "host", how)
-        if self.daemon != "down":
-            self._later(self.temper.notices_s, partial(self.when_up, partial(see, domain, domain.boots)))
-
-    def _is_still(self, domain: SimDomain, boots: int) -> bool:
-        return bool(domain.gone) and domain.boots == boots and self.domains.get(domain.uuid) is domain
-
-    def _see_crash(self, domain: SimDomain, boots: int) -> None:
-        if self._is_still(domain, boots):
-            self.end(domain, "crashed", "failed", "host")
-
-    def _see_panic(self, domain: SimDomain, boots: int) -> None:
-        if self._is_still(domain, boots):
-            self.say(domain, EventKind.CRASHED, "panicked")
-            self.end(domain, "crashed", "crashed", "host")
-
-    def _see_shutdown(self, domain: SimDomain, boots: int) -> None:
-        """In two steps: it shuts down, and then it is off."""
-        if not self._is_still(domain, boots):
-            return
-        domain.become(State.SHUTDOWN, "unknown")
-        self.say(domain, EventKind.SHUTDOWN, "guest")
-        off = partial(self._see_off, domain, boots)
-        self._later(self.temper.notices_s, partial(self.when_up, off))
-
-    def _see_off(self, domain: SimDomain, boots: int) -> None:
-        if self._is_still(domain, boots):
-            self.end(domain, "shutdown", "shutdown", "host")
+        self.guests.panic(uuid)
 
     def stick_guest(self, uuid: str) -> None:
-        """SIGSTOP to QEMU: it holds its disks and answers nobody."""
-        domain = self.domains.get(uuid)
-        if domain is not None and domain.live is not None and not domain.gone:
-            domain.stuck = True
+        self.guests.stick(uuid)
 
     def unstick_guest(self, uuid: str) -> None:
-        domain = self.domains.get(uuid)
-        if domain is None or not domain.stuck:
-            return
-        domain.stuck = False
-        self.operations.answered(domain, True)
-        if domain.asked:
-            self.obey(domain)
-
-    def obey(self, domain: SimDomain) -> None:
-        """The guest was asked to shut down."""
-        domain.asked = True
-        if not domain.deaf and not domain.stuck:
-            self._later(self.temper.obeys_s, partial(self._obeys, domain, domain.boots))
-
-    def _obeys(self, domain: SimDomain, boots: int) -> None:
-        if domain.boots == boots and self.domains.get(domain.uuid) is domain:
-            self.poweroff_guest(domain.uuid)
+        self.guests.unstick(uuid)
 
     def facts(self, uri: str) -> HostFacts:
         running = sum(
@@ -453,5 +379,5 @@ class SimHost:
     def seconds(self, between: Range) -> float:
         return self.rng.uniform(*between) * self.temper.pace
 
-    def _later(self, between: Range, due: Callable[[], None]) -> asyncio.TimerHandle:
+    def later(self, between: Range, due: Callable[[], None]) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(self.seconds(between), due)

@@ -200,7 +200,7 @@ class Operations:
                 )
             await self._monitor(domain)
             self._host.changed(domain, "asked to stop", by)
-            self._host.obey(domain)
+            self._host.guests.obey(domain)
 
     async def suspend(self, uuid: str, by: str) -> None:
         self._running(uuid)
