@@ -3,7 +3,8 @@
 It keeps that driver's manners: two connections a session, at most SLOTS calls in flight on each, its very
 deadlines and its table of outcomes; a domain is looked up before it is changed, the permit is looked at as
 the last thing before a mutation leaves, and a call that was given up before is never sent. What was given up
-after that keeps its slot until an answer comes. `on_sent` hears of every mutation in the moment it leaves.
+after that keeps its slot until an answer comes. `on_sent` hears of every mutation in the moment it leaves: a
+fault that is to meet a command on its way (a cut, a kill, a frozen daemon) begins there.
 """
 
 from __future__ import annotations
@@ -447,8 +448,8 @@ class _Call:
             self._over(PermitExpired(said))
             return
         self.sent = True
-        self._session.leaves(self._call, self._uuid)
         self._connection.ask(self._call, self._arguments, self._over)
+        self._session.leaves(self._call, self._uuid)
 
     def _over(self, answer: Any) -> None:
         """The slot comes back, and the caller has the answer if it still waits."""

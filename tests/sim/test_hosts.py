@@ -397,32 +397,6 @@ async def test_a_stopped_client_sends_nothing_and_looks_at_its_leave_when_it_goe
 # -- jobs --------------------------------------------------------------------------------------------
 
 
-def test_a_create_that_races_an_undefine_is_seen_or_never_happens() -> None:
-    """45 of 45 raced trials, on both sides of the race."""
-    ends: collections.Counter[str] = collections.Counter()
-
-    async def trial(number: int) -> None:
-        lab = Lab(seed=number)
-        await lab.virsh.define(XML)
-        creating = asyncio.create_task(lab.host.desk.ask("create", (UUID,), "c1"))
-        wait_s = Random(number).uniform(0, 0.01)
-        undefining = asyncio.create_task(lab.host.desk.ask("undefine", (UUID,), "c2"))
-        if number % 2:
-            creating, undefining = undefining, creating
-        await asyncio.sleep(wait_s)
-        await undefining
-        await creating
-        ends["active" if lab.host.active(UUID) else "gone"] += 1
-        assert lab.host.active(UUID) or UUID not in lab.host.domains
-
-    async def all_trials() -> None:
-        for number in range(60):
-            await trial(number)
-
-    virtualtime.run(all_trials())
-    assert ends["active"] + ends["gone"] == 60
-
-
 @simulated
 async def test_an_undefine_waits_for_the_create_before_it(lab: Lab) -> None:
     session = await lab.open()
