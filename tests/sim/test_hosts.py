@@ -7,6 +7,7 @@ import asyncio
 import collections
 import functools
 import itertools
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -316,12 +317,17 @@ def test_a_command_sent_into_a_cut_dies_with_its_client(ends: str) -> None:
     run()
 
 
+def _only_user_timeout(held: sockets.Held) -> None:
+    held._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, sockets.USER_TIMEOUT_MS)
+
+
 @pytest.mark.parametrize("ends", ["dies", "closes"])
+@pytest.mark.parametrize("tune", [lambda _held: None, _only_user_timeout], ids=["neither", "no linger"])
 def test_without_its_options_the_kernel_delivers_a_dead_clients_command(
-    ends: str, monkeypatch: pytest.MonkeyPatch
+    ends: str, tune: Callable[[sockets.Held], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which shows that the test above would find one, and that the driver's own options are simulated."""
-    monkeypatch.setattr(sockets.Held, "tune", lambda _self: None)
+    monkeypatch.setattr(sockets.Held, "tune", tune)
     socket_options.cache_clear()
 
     @simulated
