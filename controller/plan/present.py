@@ -161,19 +161,30 @@ def inactive(case: Case, seen: Sighting) -> Answer:
 
 
 def _move_away(case: Case, why: str) -> Answer:
-    assert case.stored is not None
-    disks = pinning_disks(case.stored.domain.spec)
-    own = case.own_sighting
-    if own is not None and (own.detail.managed_save or own.detail.snapshots):
-        disks = (*disks, "its saved state or snapshots")
-    if disks:
-        return Deferred(
-            Reason.PINNED_BY_STORAGE,
-            f"{case.node} does not fit any more ({why}), but {', '.join(disks)} are on its own storage",
-            command="set source.shared of these disks to true if every node reaches them",
-        )
-    hold = quiet(case.snap, (case.node,))
+    hold = _pinned(case, why) or quiet(case.snap, (case.node,))
     return hold or actions.revoke(case, case.node, f"moves: {why}")
+
+
+def _pinned(case: Case, why: str) -> Deferred | None:
+    """What stands on the node's own storage, and for each what frees the domain of it."""
+    assert case.stored is not None
+    held = [
+        (disk, "set source.shared of these disks to true if every node reaches them")
+        for disk in pinning_disks(case.stored.domain.spec)
+    ]
+    own = case.own_sighting
+    if own is not None and own.detail.managed_save:
+        held.append(("its saved state", f"virsh managedsave-remove on {case.node}; it will boot anew"))
+    if own is not None and own.detail.snapshots:
+        held.append(("its snapshots", f"virsh snapshot-delete --metadata on {case.node}"))
+    if not held:
+        return None
+    return Deferred(
+        Reason.PINNED_BY_STORAGE,
+        f"{case.node} does not fit any more ({why}), but {', '.join(what for what, _ in held)} "
+        f"{'are' if len(held) > 1 else 'is'} on its own storage",
+        command=", and ".join(dict.fromkeys(cure for _, cure in held)),
+    )
 
 
 def missing_at_home(case: Case) -> Answer:

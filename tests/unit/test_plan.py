@@ -398,10 +398,19 @@ def test_a_proof_from_an_unproving_state_is_marked_as_vanished() -> None:
     assert action is not None and action.settled is not None and action.settled.proofs[-1].vanished
 
 
-@pytest.mark.parametrize("change", [{"managed_save": True}, {"snapshots": 2}])
-def test_saved_state_pins_a_domain_to_its_node(change: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    ("change", "way_out"),
+    [({"managed_save": True}, "virsh managedsave-remove on a"), ({"snapshots": 2}, "virsh snapshot-delete")],
+)
+def test_saved_state_pins_a_domain_to_its_node_and_says_what_frees_it(
+    change: dict[str, object], way_out: str
+) -> None:
     cluster = two_nodes().domain(placement={"node": "b"}, state="shutoff").assigned("a")
-    expect_hold(cluster.seen("a", "shutoff", "saved", **change), Reason.PINNED_BY_STORAGE)
+    cluster.seen("a", "shutoff", "saved", **change)
+    expect_hold(cluster, Reason.PINNED_BY_STORAGE)
+    verdict = cluster.verdict()
+    assert verdict.deferred is not None and way_out in verdict.deferred.command
+    assert "source.shared" not in verdict.deferred.command
 
 
 # --- stopping
