@@ -18,7 +18,6 @@ from controller import keys
 from controller.model import Assignment, Intent, IntentKind, LeaderRecord, Rule
 from drivers.hypervisor import Outcome
 from drivers.store import Compare, Put, TxnResult, Write
-from specs.domain import Domain, effective_state
 from tests.sim.cluster import BOUNDS, Cluster
 from tests.sim.domain import Change
 from tests.sim.doors import Call
@@ -88,7 +87,7 @@ class Checks:
     _by_hand: set[tuple[str, str]] = field(default_factory=set)
     _migrated_at: dict[str, float] = field(default_factory=dict)
     _reads_since: dict[tuple[str, str], float] = field(default_factory=dict)
-    _last: dict[str, tuple[int, Assignment]] = field(default_factory=dict)
+    _last: dict[str, Assignment] = field(default_factory=dict)
     _ended_at: dict[str, float] = field(default_factory=dict)
     _shown: dict[str, str] = field(default_factory=dict)
     _etcd_down_at: float | None = None
@@ -290,6 +289,15 @@ class Checks:
             if write.key.startswith(domains) and isinstance(write, Put):
                 self._object(client, write)
 
+    def restored(self) -> None:
+        """What etcd says now is what was wanted and promised at another time."""
+        self._last.clear()
+        self._wanted.clear()
+        for uuid, assignment in self.cluster.assignments().items():
+            self._last[uuid] = assignment
+        for body in self.cluster.objects("domains").values():
+            self._wants(body)
+
     def _check_fence(self, client: str, compares: Sequence[Compare], writes: Sequence[Write]) -> None:
         """I5."""
         written = [w.key for w in writes if w.key not in UNFENCED]
@@ -329,7 +337,7 @@ class Checks:
             + (", tombstone" if after.tombstone else "")
             + (f" ({intent.why})" if intent is not None else ""),
         )
-        self._last[uuid] = (self.cluster.etcd.revision, after)
+        self._last[uuid] = after
         if intent is not None:
             mine = self._intents.get((client, uuid), ())
             self._intents[(client, uuid)] = (*mine[-3:], intent)
@@ -339,8 +347,7 @@ class Checks:
             self._check_new_place(client, uuid, after)
 
     def _previous(self, uuid: str, revision: int) -> Assignment | None:
-        held = self._last.get(uuid)
-        return held[1] if held is not None and revision else None
+        return self._last.get(uuid) if revision else None
 
     def _check_intended(
         self, client: str, uuid: str, intent: Intent, before: Assignment | None, after: Assignment
@@ -388,20 +395,22 @@ class Checks:
 
     def _object(self, client: str, write: Put) -> None:
         body = msgspec.json.decode(write.value)
-        domain = msgspec.convert(body, Domain)
         uuid = body["metadata"]["uid"]
         self.cluster.trace.call(uuid, body["metadata"]["name"])
-        wanted = "absent" if body["metadata"].get("deletionTimestamp") else effective_state(domain.spec)
-        history = self._wanted.setdefault(uuid, deque(maxlen=16))
+        self._wants(body)
+        reason = (body.get("status") or {}).get("reason", "")
+        if client in self.cluster.replicas and self._shown.get(uuid) != reason:
+            self._shown[uuid] = reason
+            self.cluster.trace.say(client, f"says of {uuid}: {reason}: {_message(body)}")
+
+    def _wants(self, body: dict[str, Any]) -> None:
+        state = body["spec"].get("state") or "running"
+        wanted = "absent" if body["metadata"].get("deletionTimestamp") else state
+        history = self._wanted.setdefault(body["metadata"]["uid"], deque(maxlen=16))
         if not history or history[-1][1] != wanted:
             if history:  # what was wanted until now was wanted lately
                 history.append((self.cluster.clock(), history[-1][1]))
             history.append((self.cluster.clock(), wanted))
-        reason = (body.get("status") or {}).get("reason", "")
-        if client in self.cluster.replicas and self._shown.get(uuid) != reason:
-            self._shown[uuid] = reason
-            message = _message(body)
-            self.cluster.trace.say(client, f"says of {uuid}: {reason}: {message}")
 
     # --- now and then
 

@@ -54,11 +54,13 @@ class Call:
 @dataclass(frozen=True, slots=True)
 class Notes:
     """Who hears what passed. `renewed`: a keep-alive that succeeded was sent then.
-    `died`: a process is gone."""
+    `died`: a process is
+    gone. `restored`: etcd is of another past."""
 
     called: Callable[[Call], None]
     renewed: Callable[[str, float], None]
     died: Callable[[str], None]
+    restored: Callable[[], None]
     sent: Callable[[Sent], None]
 
 

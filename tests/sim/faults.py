@@ -302,6 +302,7 @@ class Faults:
         self.say("the backup of etcd is restored")
         self.cluster.pasts += 1
         self.cluster.etcd.restore(backup)
+        self.cluster.notes.restored()
 
     # --- the end
 

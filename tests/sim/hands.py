@@ -46,6 +46,16 @@ class Hands:
         self.cluster.trace.say("admin", what + (f": {answer.message}" if answer is not None else ""))
         return answer is None
 
+    async def managedsave_remove(self, node: str, uuid: str) -> bool:
+        """libvirt tells nobody."""
+        host = self.cluster.hosts[node]
+        domain = host.domains.get(uuid)
+        if domain is None or domain.saved is None or not host.powered:
+            return False
+        domain.saved = None
+        self.cluster.trace.say("admin", f"virsh managedsave-remove {uuid} on {node}")
+        return True
+
     async def forget_stuck_start(self, node: str, uuid: str) -> bool:
         """Stop libvirtd, check that no QEMU runs it, remove its note, start libvirtd."""
         host = self.cluster.hosts[node]

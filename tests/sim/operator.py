@@ -22,6 +22,7 @@ from tests.sim.people import Api, Body
 
 TO_END = "; to end this: "
 LOOKS_EVERY_S = 6.0
+IN_WORDS = (Reason.NO_NODE_FITS, Reason.BACKING_OFF)  # reasons whose text says what is in the way
 PATIENCE_S = 20.0  # a hold that is younger may end by itself
 MIGRATION_PATIENCE_S = 60.0
 AGAIN_S = 45.0  # the same command is not given again sooner
@@ -54,7 +55,7 @@ class Operator:
             for old in [k for k in self._since if k[0] == name and k != key]:
                 del self._since[old]
             since = self._since.setdefault(key, now)
-            if TO_END not in said[1] and said[0] != Reason.NO_NODE_FITS:
+            if TO_END not in said[1] and said[0] not in IN_WORDS:
                 continue
             if now - since < PATIENCE_S:
                 continue
@@ -177,6 +178,9 @@ class Operator:
 
         return await self.api.edit(DOMAINS, name, change, "source.shared")
 
+    async def _remove_save(self, name: str, body: Body, found: re.Match[str]) -> bool:
+        return await self.hands.managedsave_remove(found["node"], body["metadata"]["uid"])
+
     async def _make_room(self, name: str, body: Body, found: re.Match[str]) -> bool:
         """Somebody else's domain, or one that etcd has forgotten, stands where ours should."""
         done = False
@@ -246,6 +250,8 @@ WAYS: tuple[tuple[re.Pattern[str], Way], ...] = (
     (re.compile(r"^virsh (?P<cure>resume|destroy|dompmwakeup) on (?P<node>[^\s,]+)"), Operator._virsh),
     (re.compile(r"^domctl shutdown \S+( -n \S+)?, then domctl start"), Operator._stop_and_start),
     (re.compile(r"^set source.shared"), Operator._share),
+    (re.compile(r"virsh managedsave-remove on (?P<node>[^\s;,]+)"), Operator._remove_save),
+    (re.compile(r"undefine on (?P<node>\S+): .*managed save image exists"), Operator._remove_save),
     (re.compile(r"^rename or undefine (?P<uuid>\S+) on (?P<node>\S+)"), Operator._make_room),
     (re.compile(r"has another domain named (?P<name>[^\s;]+)"), Operator._make_room),
     (re.compile(r"^undefine the copies"), Operator._undefine_copies),

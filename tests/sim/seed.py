@@ -87,7 +87,13 @@ class Run:
         rng = Random(f"{self.seed}/run")
         policy = Policy(hand_migrations=rng.random() < 0.5)
         checks = self.checks = Checks()
-        notes = Notes(called=checks.called, renewed=checks.renewed, died=checks.died, sent=checks.sent)
+        notes = Notes(
+            called=checks.called,
+            renewed=checks.renewed,
+            died=checks.died,
+            restored=checks.restored,
+            sent=checks.sent,
+        )
         self.cluster = checks.cluster = Cluster(str(self.seed), self.loop, policy, self.trace, notes)
         for name in (*FIRST_HOSTS, SPARE_HOST):
             self.cluster.add_host(name).listeners.append(self.checks.changed)
