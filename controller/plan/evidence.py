@@ -236,6 +236,7 @@ def _ended_at_home(snap: Snapshot, held: Held, node: str, seen: Known | Absent) 
             and intent.kind is IntentKind.START
             and mark is not None
             and mark.cluster == snap.cluster
+            and mark.uuid == assignment.uuid
             and mark.epoch == intent.epoch
         ):
             return Leave(f"its definition on {node} carries the open start intent, epoch {intent.epoch}")

@@ -142,9 +142,12 @@ def interrupted_start(case: Case) -> Answer:
     if case.stored is None and not case.deleting:
         return None  # a missing object takes nothing away (I11)
     live = seen.detail.live_mark
-    ours = intent.kind is IntentKind.START and intent.node == case.node
-    if not ours or seen.record.reason != "starting-up" or live is None or live.epoch != intent.epoch:
+    ours = live is not None and live.uuid == case.uuid and live.epoch == intent.epoch
+    starts = intent.kind is IntentKind.START and intent.node == case.node
+    if not starts or not ours or seen.record.reason != "starting-up":
         return None
+    if case.snap.nodes[case.node].node.spec.observe_only is True:
+        return observe_only_hold(case.node)
     left_s = seen.since + case.snap.timing.stuck_s - case.snap.now
     if left_s > 0:
         return Deferred(

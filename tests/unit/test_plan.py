@@ -692,3 +692,18 @@ def test_a_deleted_domain_that_was_seen_to_migrate_is_looked_for_on_every_node()
     expect_action(cluster, ActionKind.RELEASE)
     expect_hold(cluster.given(migrated={UUID}), Reason.NODE_NOT_READ)
     expect_action(cluster.resolved(not_on=("b",)), ActionKind.RELEASE)
+
+
+def test_an_interrupted_start_on_a_node_that_may_not_be_changed_is_left_alone() -> None:
+    cluster = interrupted(NOW - 41)
+    cluster.node("a", observeOnly=True)
+    expect_hold(cluster, Reason.NODE_OBSERVE_ONLY)
+
+
+def test_the_mark_of_another_domain_is_no_evidence() -> None:
+    """A clone copies the mark, its epoch too."""
+    clone = Mark(CLUSTER, OTHER, 3, "")
+    cluster = two_nodes().domain().assigned("a").intends(IntentKind.START, "a").given(signs={UUID: 999.0})
+    expect_hold(cluster.seen("a", "shutoff", "unknown", config_mark=clone), Reason.READING_ALL_NODES)
+    paused = interrupted(NOW - 41).seen("a", "paused", "starting-up", active=True, since=900, live_mark=clone)
+    expect_hold(paused, Reason.MIGRATION_IN_PROGRESS)
