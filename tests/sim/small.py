@@ -142,7 +142,8 @@ MANY: Final = (
     *_UNREAD,
     Obs("ready"),
     *(Obs("ready", s) for s in _CENTRAL_STATES),
-    *(Obs("ready", s, m) for s in ("running", "ended") for m in ("old", "none", "foreign")),
+    *(Obs("ready", s, m) for s in ("running", "ended") for m in ("old", "none", "foreign", "future")),
+    Obs("ready", "postcopy"),
     Obs("ready", "running", "old live"),
     Obs("ready", "running", extra="autostart"),
 )
@@ -182,6 +183,8 @@ MORE_PROMISES: Final = (
     *(Promise((), proof=proof) for proof in ("a:R1", "a:R1!", "a:R3", "a:absent!")),
 )
 
+_FEW_PROMISES: Final = (None, Promise(), Promise(intent="start@a"), Promise(("a", "b")))
+
 # One at a time beside the centre, or in pairs.
 BESIDE: Final[tuple[dict[str, Any], ...]] = (
     {"resigned": False},
@@ -220,7 +223,7 @@ def worlds(*, everything: bool) -> Iterator[World]:
     near = MANY if everything else FEW
     for a, b, wanted, promise in itertools.product(near, near, WISHES, MORE_PROMISES):
         yield World(a, b, wanted, promise)
-    promises = (*PROMISES, *MORE_PROMISES) if everything else (None, Promise(), Promise(("a", "b")))
+    promises = (*PROMISES, *MORE_PROMISES) if everything else _FEW_PROMISES
     for beside in BESIDE:
         for a, b, wanted, promise in itertools.product(near, near, WISHES, promises):
             yield dataclasses.replace(World(a, b, wanted, promise), **beside)

@@ -215,7 +215,7 @@ def _may_start(world: World, promise: Promise, node: str) -> bool:
             return True
         if here.seen in PROVING:
             return True
-        carries = here.mark == "right" and promise.intent == f"start@{node}"
+        carries = here.mark in ("right", "old live") and promise.intent == f"start@{node}"
         if here.seen == "off-unknown" and carries:
             return True
     return _absent_everywhere(world, node)
@@ -261,9 +261,9 @@ def _stop(world: World, action: Action) -> str:
     if "postcopy" in (here.seen, other.seen):
         return "after post-copy no side is whole"
     migrating = here.seen in IN_MIGRATION or (known(other) and other.seen in IN_MIGRATION)
-    kept = world.word == f"keep {_other(action.node)}"
+    kept = world.word == f"keep {_other(action.node)}" and known(other) and other.seen in HOLDS_DISKS
     if kept and action.kind is ActionKind.DESTROY:
-        return "" if known(other) and other.seen in HOLDS_DISKS else "the copy to be kept was not seen"
+        return ""
     if migrating:
         return "safety 5: a migration is under way"
     both = here.seen in HOLDS_DISKS and other.seen in HOLDS_DISKS
@@ -283,7 +283,7 @@ def _undoes_a_start(world: World, action: Action) -> bool:
         action.kind is ActionKind.DESTROY
         and action.node == "a"
         and here.seen == "stuck-start"
-        and here.mark in ("right", "clone")
+        and here.mark == "right"
         and world.promise is not None
         and world.promise.intent == "start@a"
         and not _may_hold(world, "b")

@@ -22,10 +22,11 @@ def examine(*, everything: bool) -> Counter[str]:
     for world in worlds(everything=everything):
         dirty = [UUID, SECOND] if world.second else [UUID]
         verdict = plan(snapshot(world), dirty)[UUID]
+        kind = verdict.action.kind if verdict.action is not None else "none"
         complaint = wrong(world, verdict)
         if complaint:
-            broken.setdefault(complaint, f"{complaint}\n  {world}\n  {verdict}")
-        kinds[verdict.action.kind if verdict.action is not None else "none"] += 1
+            broken.setdefault(f"{kind}: {complaint}", f"{complaint}\n  {world}\n  {verdict}")
+        kinds[kind] += 1
     assert not broken, f"{len(broken)} kinds of wrong plans\n" + "\n".join(list(broken.values())[:SHOWN])
     return kinds
 
