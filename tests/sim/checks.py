@@ -257,6 +257,9 @@ class Checks:
             self._listed[(call.client, call.host)] = call.ended_at
             self._reads_since[(call.client, call.host)] = call.began_at
 
+    def read_at(self, client: str, host: str) -> float:
+        return self._reads_since.get((client, host), float("-inf"))
+
     def renewed(self, client: str, sent_at: float) -> None:
         self._renewed[client] = sent_at
 
@@ -266,7 +269,7 @@ class Checks:
         for key in [key for key in self._doubtful if key[0] == client]:
             del self._doubtful[key]
         for listed in [key for key in self._listed if key[0] == client]:
-            del self._listed[listed]
+            del self._listed[listed], self._reads_since[listed]
 
     # --- etcd
 
@@ -293,6 +296,7 @@ class Checks:
         """What etcd says now is what was wanted and promised at another time."""
         self._last.clear()
         self._wanted.clear()
+        self._unmet_since.clear()
         for uuid, assignment in self.cluster.assignments().items():
             self._last[uuid] = assignment
         for body in self.cluster.objects("domains").values():

@@ -15,23 +15,11 @@ from random import Random
 
 from controller.executor import FAULT_POINTS
 from tests.sim.cluster import Cluster, Replica
-from tests.sim.hands import Hands
+from tests.sim.hands import Guard, Hands
 from tests.sim.host import SimHost
 from tests.sim.store import Ways
 
 FIRST_S, LAST_S = 25.0, 560.0
-
-
-@dataclass
-class Guard:
-    """A domain that an administrator moves by hand, where that is not declared (`handMigrations`): until
-    domctl has seen where it went, nothing may become unreachable, for the README promises nothing then."""
-
-    until: float = 0.0
-
-    async def passed(self, cluster: Cluster) -> None:
-        while cluster.clock() < self.until:
-            await cluster.sleep(self.until - cluster.clock())
 
 
 @dataclass

@@ -8,22 +8,38 @@ declared, only while both ends are well. What he does by `meddle` is drawn from 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from random import Random
 
+from controller import keys
 from drivers.errors import HypervisorError
 from drivers.hypervisor import Mark, State
 from tests.sim.cluster import Cluster
 from tests.sim.host import SimHost
+from tests.sim.migration import Manner
 from tests.sim.virsh import Virsh
 
-QUIET_AROUND_S = 45.0  # how long nothing else may go wrong around an undeclared migration
+
+@dataclass
+class Guard:
+    """A domain that an administrator moves by hand, where that is not declared (`handMigrations`): until
+    domctl has seen where it went, nothing may become unreachable, for the README promises nothing then."""
+
+    moves: int = 0
+
+    async def passed(self, cluster: Cluster) -> None:
+        while self.moves:
+            await cluster.sleep(1.0)
 
 
 class Hands:
-    """`busy`: names of domains that somebody is at; nobody else touches them meanwhile."""
+    """`read_at` says when a replica's last complete list of a host was asked for. `busy`: names of domains
+    that somebody is at; nobody else touches them meanwhile."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, guard: Guard, read_at: Callable[[str, str], float]) -> None:
         self.cluster = cluster
+        self.guard = guard
+        self.read_at = read_at
         self.busy: dict[str, None] = {}
         self.taken_for_dead: dict[str, None] = {}
         self._virsh = {
@@ -70,9 +86,7 @@ class Hands:
 
     def migrates(self, uuid: str) -> bool:
         """Whether a migration of it is at work."""
-        return any(
-            uuid in host.migrations for host in self.cluster.hosts.values() if hasattr(host, "migrations")
-        )
+        return any(uuid in host.operations.migrations for host in self.cluster.hosts.values())
 
     def power_on(self, host: SimHost) -> None:
         """A machine that somebody said is dead for good does not boot as it is: what would start there by
@@ -167,6 +181,59 @@ class Hands:
         new = f"cccccccc-0000-4000-8000-{rng.getrandbits(48):012x}"
         await self._one(rng, _defined, "clone", lambda v, u: v.clone(u, new, f"clone-{new[-4:]}"))
 
+    async def moves(self, rng: Random) -> None:
+        """`virsh migrate` to another host that domctl knows; without `handMigrations`, while all is well."""
+        declared = self.cluster.policy.hand_migrations
+        manner = Manner(persist=rng.random() < 0.9, undefine_source=rng.random() < 0.9)
+        found = self._some(rng, _runs)
+        if found is None or not (declared or self._all_is_well()):
+            return
+        node, uuid = found
+        targets = [n for n in self._targets(uuid) if n != node]
+        if not targets or self.cluster.etcd.peek(keys.resolution(uuid)) is not None:
+            return
+        target = rng.choice(targets)
+        self.guard.moves += not declared
+        try:
+            self.cluster.trace.say("admin", f"virsh migrate {uuid} from {node} to {target} {manner}")
+            self._said(
+                f"virsh migrate {uuid} ended",
+                await self.on(node).migrate(uuid, self.cluster.hosts[target], manner),
+            )
+            if not declared:
+                await self._seen_since(self.cluster.clock(), (node, target))
+        finally:
+            self.guard.moves -= not declared
+
+    def _targets(self, uuid: str) -> list[str]:
+        dead = {key.rpartition("/")[2] for key, _ in self.cluster.stored(keys.CONFIRMED_DEAD)}
+        return [
+            name
+            for name, body in self.cluster.objects("nodes").items()
+            if name in self._virsh
+            and name not in dead | self.cluster.quarantined
+            and "deletionTimestamp" not in body["metadata"]
+            and self.cluster.hosts[name].daemon == "up"
+        ]
+
+    def _all_is_well(self) -> bool:
+        cluster = self.cluster
+        return cluster.leader is not None and all(
+            host.daemon == "up" and cluster.network.up(name, replica)
+            for name, host in cluster.hosts.items()
+            for replica in (*cluster.replicas, *cluster.hosts)
+            if replica != name
+        )
+
+    async def _seen_since(self, since: float, nodes: tuple[str, ...]) -> None:
+        """Until the leader has read both ends, and has had a moment to write down what it saw."""
+        while True:
+            leader = self.cluster.leader
+            if leader is not None and all(self.read_at(leader.name, node) > since for node in nodes):
+                break
+            await self.cluster.sleep(1.0)
+        await self.cluster.sleep(2.0)
+
     async def copies_definition(self, rng: Random) -> None:
         """A stale definition on another host that is registered."""
         nodes = self.cluster.objects("nodes") if self.cluster.etcd.running else {}
@@ -211,6 +278,7 @@ MEDDLING: dict[str, tuple[int, Meddle]] = {
     "admin_undefines": (3, Hands.undefines),
     "admin_removes": (2, Hands.removes),
     "admin_suspends": (1, Hands.suspends),
+    "admin_moves": (5, Hands.moves),
     "admin_starts": (2, Hands.starts),
     "admin_edits": (1, Hands.edits),
     "admin_strips_mark": (1, Hands.strips_mark),

@@ -19,8 +19,8 @@ from controller.plan.snapshot import Policy
 from tests.sim.checks import Checks, Violation, what_is_left
 from tests.sim.cluster import Cluster
 from tests.sim.doors import Notes
-from tests.sim.faults import FIRST_S, LAST_S, Faults, Guard
-from tests.sim.hands import MEDDLING, Hands
+from tests.sim.faults import FIRST_S, LAST_S, Faults
+from tests.sim.hands import MEDDLING, Guard, Hands
 from tests.sim.operator import Operator
 from tests.sim.people import Api
 from tests.sim.process import ProcessLoop
@@ -101,7 +101,7 @@ class Run:
         for name in REPLICAS if rng.random() < 0.8 else (*REPLICAS, "c3"):
             self.cluster.add_replica(name)
         self.guard = Guard()
-        self.hands = Hands(self.cluster)
+        self.hands = Hands(self.cluster, self.guard, checks.read_at)
         self.api = Api(self.cluster, self.cluster.etcd.client("user"))
         self.workload = Workload(self.cluster, self.api)
         self.faults = Faults(self.cluster, self.hands, self.guard)
