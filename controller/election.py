@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -29,7 +29,7 @@ from controller.watching import watching
 from controller.world import World
 from drivers.errors import LeaseLost, StoreError, StoreUnavailable
 from drivers.hypervisor import Permit
-from drivers.store import Compare, Delete, KeyValue, Put, Store
+from drivers.store import ChangeSet, Compare, Delete, KeyValue, Put, Store
 
 log = logging.getLogger(__name__)
 
@@ -160,17 +160,19 @@ class Election:
         """Return when nobody holds the leader key. The watch makes it quick, the polling certain: a watch
         on a frozen member says nothing. It begins where the key was read, for the key itself is as old as
         the term, and etcd may have compacted what was then, or would look through all that came since."""
-        while (page := await self.store.page(keys.LEADER, limit=1)).items:
+        page = await self.store.page(keys.LEADER, limit=1)
+        if not page.items:
+            return
+        async with watching(self.store, keys.LEADER, page.revision) as changes:
+            gone = asyncio.create_task(_deletion(changes), name="leader-gone")
             try:
-                async with (
-                    asyncio.timeout(LOOK_EVERY_S),
-                    watching(self.store, keys.LEADER, page.revision) as changes,
-                ):
-                    async for change_set in changes:
-                        if any(change.kind == "delete" for change in change_set.changes):
-                            break
-            except TimeoutError:
-                continue
+                while not gone.done() and await self.store.get(keys.LEADER) is not None:
+                    await asyncio.wait({gone}, timeout=LOOK_EVERY_S)
+                if gone.done():
+                    gone.result()
+            finally:
+                gone.cancel()
+                await asyncio.gather(gone, return_exceptions=True)
 
     async def _stand(self) -> tuple[Leadership, int] | None:
         """Try once to put the leader key; None if somebody else was quicker."""
@@ -321,6 +323,12 @@ class _Pulse:
     revision: int | None = None
     past: int = 0
     tried: set[bytes] = field(default_factory=set)
+
+
+async def _deletion(changes: AsyncIterator[ChangeSet]) -> None:
+    async for change_set in changes:
+        if any(change.kind == "delete" for change in change_set.changes):
+            return
 
 
 async def _lead_once_renewed(leadership: Leadership, lead: Lead) -> None:
