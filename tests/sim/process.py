@@ -71,6 +71,9 @@ class _Timer(asyncio.TimerHandle):
         self._when = when
         self._scheduled = True
 
+    def cancel(self) -> None:
+        self._cancelled = True
+
     _context: Context
     _loop: Any
     _callback: Any
@@ -136,9 +139,6 @@ class ProcessLoop(VirtualLoop):
         self._numbers += 1
         heappush(self._timers, (when, self._numbers, timer))
         return timer
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """It is dropped when its time comes."""
 
     def _run_once(self) -> None:
         timers, ready, clock = self._timers, self._ready, self._clock

@@ -64,6 +64,11 @@ class Ways:
     lag_s: float = 0.0  # of watches
     stalled: bool = False  # watches say nothing; the server answers everything else
 
+    @property
+    def good(self) -> bool:
+        """No call meets anything."""
+        return not (self.refuse or self.lose_request or self.lose_reply or self.reset or self.delay)
+
 
 @dataclass(frozen=True)
 class _Fate:
@@ -76,7 +81,17 @@ class _Fate:
     reset_after: bool
     there_s: float
     back_s: float
-    outlives_s: float
+
+
+_GOOD: Final = _Fate(
+    refused=False,
+    request_lost=False,
+    reply_lost=False,
+    reset_before=False,
+    reset_after=False,
+    there_s=0.0,
+    back_s=0.0,
+)
 
 
 @dataclass(frozen=True)
@@ -136,9 +151,7 @@ class SimStore:
         healthy_at = self._etcd.clock()
         while True:
             try:
-                status = await self.status()
-                if status.revision < position:
-                    raise Compacted(f"the store is at revision {status.revision} and was at {position}")
+                await self._connect(self._etcd.clock() + DEADLINE_S)
                 async with aclosing(self._stream(prefix, position)) as stream:
                     async for change_set in stream:
                         position = change_set.revision
@@ -168,14 +181,13 @@ class SimStore:
         up because it is silent."""
         etcd, incarnation = self._etcd, self._connection()
         mark_at = etcd.clock() + etcd.progress_s
+        core = await self._core_of(incarnation)
+        if core.revision < position:
+            raise Compacted(f"the store is at revision {core.revision} and was at {position}")
         while True:
             await etcd.news(position, max(0.0, mark_at - etcd.clock()))
             self._check_open()
-            try:
-                async with asyncio.timeout(SILENCE_S):
-                    core = await etcd.arrive(incarnation)
-            except TimeoutError:
-                raise Reset("the server is silent") from None
+            core = await self._core_of(incarnation)
             upto = core.revision
             found = [news for news in core.changes_after(prefix, position, upto) if news.changes]
             position = upto
@@ -185,6 +197,15 @@ class SimStore:
             for change_set in found or (ChangeSet(upto, ()),):
                 yield change_set
             mark_at = etcd.clock() + etcd.progress_s
+
+    async def _core_of(self, incarnation: int) -> MemoryStore:
+        if not self._etcd.frozen:
+            return await self._etcd.arrive(incarnation)
+        try:
+            async with asyncio.timeout(SILENCE_S):
+                return await self._etcd.arrive(incarnation)
+        except TimeoutError:
+            raise Reset("the server is silent") from None
 
     async def _travel(self) -> None:
         """A watch's message comes to us."""
@@ -257,7 +278,7 @@ class SimStore:
         reply: asyncio.Future[_Answer[T] | None],
     ) -> None:
         try:
-            async with asyncio.timeout(WRITE_S + fate.outlives_s):
+            async with asyncio.timeout(WRITE_S + self._rng.random() * OUTLIVES_S):
                 answer = await self._ask(effect, incarnation, fate)
         except Reset:
             finish(reply)
@@ -325,9 +346,10 @@ class SimStore:
         return self._incarnation
 
     def _fate(self) -> _Fate:
-        """Every call draws the same numbers, whatever the ways are."""
         ways, rng = self.ways, self._rng
-        draws = [rng.random() for _ in range(9)]
+        if ways.good:
+            return _GOOD
+        draws = [rng.random() for _ in range(7)]
         late_s = draws[5] * ways.delay_s if draws[4] < ways.delay else 0.0
         return _Fate(
             refused=draws[0] < ways.refuse,
@@ -337,7 +359,6 @@ class SimStore:
             reset_after=draws[3] > 1 - ways.reset / 2,
             there_s=late_s if draws[6] < 0.5 else 0.0,
             back_s=late_s if draws[6] >= 0.5 else 0.0,
-            outlives_s=draws[7] * OUTLIVES_S,
         )
 
     def _check_open(self) -> None:
