@@ -49,6 +49,8 @@ def _orphan(case: Case) -> Answer:
         )
     if isinstance(case.own, Unknown):
         return dead_or(case, case.node, case.own.deferred)
+    if case.snap.nodes[case.node].node.spec.observe_only is True:
+        return observe_only_hold(case.node)
     return actions.hand_back(case, "deletionPolicy is Orphan")
 
 

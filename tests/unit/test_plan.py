@@ -707,3 +707,11 @@ def test_the_mark_of_another_domain_is_no_evidence() -> None:
     expect_hold(cluster.seen("a", "shutoff", "unknown", config_mark=clone), Reason.READING_ALL_NODES)
     paused = interrupted(NOW - 41).seen("a", "paused", "starting-up", active=True, since=900, live_mark=clone)
     expect_hold(paused, Reason.MIGRATION_IN_PROGRESS)
+
+
+def test_a_domain_on_a_node_that_may_not_be_changed_is_not_handed_back() -> None:
+    meta = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
+    cluster = two_nodes().domain(meta=meta, deletionPolicy="Orphan").assigned("a").seen("a")
+    expect_action(cluster, ActionKind.HAND_BACK)
+    cluster.node("a", observeOnly=True)
+    expect_hold(cluster, Reason.NODE_OBSERVE_ONLY)
