@@ -119,6 +119,7 @@ def _held(world: World, action: Action) -> str:
 
 
 def _stale_word(world: World, node: str) -> bool:
+    """What was last seen there counts no more: somebody vouched for it since."""
     return not known(on(world, node)) and _proved_gone(world, node)
 
 
@@ -254,6 +255,8 @@ def _define(world: World, action: Action) -> str:
 def _stop(world: World, action: Action) -> str:
     """SHUTDOWN and DESTROY."""
     here, other = on(world, action.node), on(world, _other(action.node))
+    if _stale_word(world, _other(action.node)):
+        other = Obs("gone")
     if here.seen in INACTIVE or not here.seen:
         return "it is not active there"
     if _undoes_a_start(world, action):
@@ -267,7 +270,7 @@ def _stop(world: World, action: Action) -> str:
     if migrating:
         return "safety 5: a migration is under way"
     both = here.seen in HOLDS_DISKS and other.seen in HOLDS_DISKS
-    if both and not _stale_word(world, _other(action.node)):
+    if both:
         return "a duplicate is destroyed without a human's word"
     if _tombstone(world):
         return ""
