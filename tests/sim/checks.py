@@ -84,6 +84,8 @@ class Checks:
     _reachable_since: dict[tuple[str, str], float] = field(default_factory=dict)
     _unmet_since: dict[str, float] = field(default_factory=dict)
     _leading: tuple[str, float] = ("", 0.0)
+    _elected_at: dict[str, float] = field(default_factory=dict)
+    _first_listed: dict[tuple[str, str], float] = field(default_factory=dict)
     _by_hand: set[tuple[str, str]] = field(default_factory=set)
     _migrated_at: dict[str, float] = field(default_factory=dict)
     _reads_since: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -130,6 +132,8 @@ class Checks:
         if uuid not in self._assigned:
             self.complain("I10", f"{change.by} {what} {uuid} on {change.host}, which was never domctl's")
             return
+        if what in ("launched", "started", "stopped", "undefined", "resumed", "defined"):
+            self._check_quiet(change)
         if what == "autostart" and change.reason == "on":
             self.complain("I7", f"{change.by} set autostart of {uuid} on {change.host}")
         if what in ("launched", "started", "resumed"):
@@ -138,6 +142,22 @@ class Checks:
             self._check_taken(change, {IntentKind.REVOKE})
         if what == "stopped":
             self._check_taken(change, {IntentKind.STOP, IntentKind.START})
+
+    def _check_quiet(self, change: Change) -> None:
+        """Safety 4: once another leader's quiet time is over, nothing of former leaders arrives any more."""
+        leader, now = self.cluster.leader, self.cluster.clock()
+        if leader is None or leader.name == change.by or change.by not in self.cluster.replicas:
+            return
+        elected_at = self._elected_at.get(leader.name, now)
+        first_read_at = self._first_listed.get((leader.name, change.host), now)
+        timing = self.cluster.timing
+        over_at = max(elected_at + timing.lease_ttl_s, first_read_at) + timing.quiet_s
+        if now > over_at + 1.0:
+            self.complain(
+                "I4",
+                f"{change.by} {change.what} {change.uuid} on {change.host}, {now - elected_at:.0f} s after"
+                f" {leader.name} was elected",
+            )
 
     def _check_start(self, change: Change) -> None:
         """I2, as the host carries it out: its place, and nobody else's."""
@@ -254,6 +274,7 @@ class Checks:
         for key in read:
             del self._doubtful[key]
         if call.call == "list":
+            self._first_listed.setdefault((call.client, call.host), call.ended_at)
             self._listed[(call.client, call.host)] = call.ended_at
             self._reads_since[(call.client, call.host)] = call.began_at
 
@@ -318,6 +339,9 @@ class Checks:
     def _led(self, client: str, write: Write, result: TxnResult) -> None:
         if isinstance(write, Put):
             self._tokens[result.revision] = client
+            self._elected_at[client] = self.cluster.clock()
+            for listed in [key for key in self._first_listed if key[0] == client]:
+                del self._first_listed[listed]
             self._past = self.cluster.pasts
             record = msgspec.json.decode(write.value, type=LeaderRecord)
             self.cluster.trace.say(client, f"is elected as {record.id}, token {result.revision}")

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import fnmatch
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -53,6 +54,19 @@ def _wall(now: float) -> str:
 
 
 @dataclass
+class Tripwire:
+    """Stands in for `controller.faults.Faults`: at the first step that matches, `strike` is called once."""
+
+    pattern: str = ""
+    strike: Callable[[str], None] | None = None
+
+    def reach(self, point: str) -> None:
+        if self.strike is not None and fnmatch.fnmatchcase(point, self.pattern):
+            strike, self.strike = self.strike, None
+            strike(point)
+
+
+@dataclass
 class Replica:
     """One installation. `disk` is the memory of the store that its data directory keeps."""
 
@@ -64,7 +78,7 @@ class Replica:
     task: asyncio.Task[None] | None = None
     hypervisor: SimHypervisor | None = None
     client: SimStore | None = None
-    armed: str = ""  # the fault point at which the next process of it dies
+    tripwire: Tripwire = field(default_factory=Tripwire)
     starts: int = 0
     ways: Ways = field(default_factory=Ways)
     stopping: asyncio.Event | None = None
@@ -172,10 +186,9 @@ class Replica:
                 metrics=Metrics(world.now, "0"),
                 storewatch=storewatch,
                 cluster=await _cluster_id(store, world),
-                faults=Faults(self.armed, self._strike),
+                faults=cast(Faults, self.tripwire),
                 on_synced=lambda _: None,
             )
-            self.armed = ""
             await self._lead_until_stopped(office, stopping)
         finally:
             await hypervisor.close()
@@ -204,9 +217,6 @@ class Replica:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _strike(self, point: str) -> None:
-        self.kill(f"SIGKILL at {point}")
 
 
 @dataclass

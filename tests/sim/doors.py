@@ -1,16 +1,15 @@
 """The doors of one process: what it asks of etcd and of hosts passes here, and is noted for the checks.
 
-They change nothing while the process runs. Whoever was killed in the middle of a step asks for something
-until its task next waits: behind a closed door it waits for ever. What hosts say reaches a stopped process
-when it goes on.
+They change nothing while the process runs. Whoever was stopped in the middle of a step goes on until its
+task next waits; behind a closed door it waits until its process goes on, if ever. What hosts say reaches a
+stopped process when it goes on.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 from drivers.hypervisor import (
     Capabilities,
@@ -64,28 +63,29 @@ class Notes:
     sent: Callable[[Sent], None]
 
 
-async def _never() -> NoReturn:
-    await asyncio.Event().wait()
-    raise AssertionError("a dead process goes on")
-
-
 class StoreDoor:
     def __init__(self, inner: Store, process: Process, notes: Notes, clock: Callable[[], float]) -> None:
         self.inner, self.process, self.notes, self.clock = inner, process, notes, clock
 
+    async def _stopped(self) -> None:
+        if not self.process.runs:
+            await self.process.going_on()
+
     async def get(self, key: str) -> KeyValue | None:
-        return await self.inner.get(key) if self.process.runs else await _never()
+        await self._stopped()
+        return await self.inner.get(key)
 
     async def list(self, prefix: str) -> Page:
-        return await self.inner.list(prefix) if self.process.runs else await _never()
+        await self._stopped()
+        return await self.inner.list(prefix)
 
     async def page(self, prefix: str, *, after: str = "", limit: int = 500, revision: int = 0) -> Page:
-        if not self.process.runs:
-            await _never()
+        await self._stopped()
         return await self.inner.page(prefix, after=after, limit=limit, revision=revision)
 
     async def txn(self, compares: Sequence[Compare], writes: Sequence[Write]) -> TxnResult:
-        return await self.inner.txn(compares, writes) if self.process.runs else await _never()
+        await self._stopped()
+        return await self.inner.txn(compares, writes)
 
     async def watch(self, prefix: str, after_revision: int) -> AsyncGenerator[ChangeSet, None]:
         stream = self.inner.watch(prefix, after_revision)
@@ -98,21 +98,23 @@ class StoreDoor:
                 await close()
 
     async def grant(self, ttl_s: int) -> int:
-        return await self.inner.grant(ttl_s) if self.process.runs else await _never()
+        await self._stopped()
+        return await self.inner.grant(ttl_s)
 
     async def keep_alive(self, lease: int) -> int:
-        if not self.process.runs:
-            await _never()
+        await self._stopped()
         sent_at = self.clock()
         left_s = await self.inner.keep_alive(lease)
         self.notes.renewed(self.process.name, sent_at)
         return left_s
 
     async def revoke(self, lease: int) -> None:
-        await (self.inner.revoke(lease) if self.process.runs else _never())
+        await self._stopped()
+        await self.inner.revoke(lease)
 
     async def status(self) -> StoreStatus:
-        return await self.inner.status() if self.process.runs else await _never()
+        await self._stopped()
+        return await self.inner.status()
 
     async def close(self) -> None:
         await self.inner.close()
@@ -124,7 +126,7 @@ class HypervisorDoor:
 
     async def open(self, target: Target, sink: EventSink) -> SessionDoor:
         if not self.process.runs:
-            await _never()
+            await self.process.going_on()
         door = SessionDoor(self, target, sink)
         began_at = self.clock()
         failed = True
@@ -170,7 +172,7 @@ class SessionDoor:
     async def _read(self, call: str, uuid: str, work: Callable[[], Awaitable[T]]) -> T:
         door = self._door
         if not door.process.runs:
-            await _never()
+            await door.process.going_on()
         began_at, failed = door.clock(), True
         try:
             answer = await work()
@@ -184,7 +186,7 @@ class SessionDoor:
     async def _change(self, call: str, uuid: str, work: Callable[[], Awaitable[Result]]) -> Result:
         door = self._door
         if not door.process.runs:
-            await _never()
+            await door.process.going_on()
         began_at = door.clock()
         outcome = Outcome.AMBIGUOUS
         try:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 
-from controller.executor import FAULT_POINTS
 from tests.sim.cluster import Cluster, Replica
 from tests.sim.hands import Guard, Hands
 from tests.sim.host import SimHost
@@ -29,6 +28,7 @@ class Faults:
     cluster: Cluster
     hands: Hands
     guard: Guard
+    work: Callable[[Random], Awaitable[object]] | None = None  # something for a user to do
     drawn: list[tuple[float, str, Callable[[], Awaitable[None]]]] = field(default_factory=list)
     healed: bool = False
     _rng: Random = field(init=False)
@@ -203,17 +203,66 @@ class Faults:
         replica.kill()
         await self._again(replica, rng.choice([0.5, 3.0, 10.0, 40.0]))
 
-    async def kill_at_point(self, rng: Random) -> None:
-        """The next process dies at one step of an action."""
+    async def strike_at_step(self, rng: Random) -> None:
+        """Something happens in the middle of an action, which is brought about."""
         replica = self.replica(rng)
-        replica.armed = rng.choice(FAULT_POINTS)
-        replica.kill()
-        await self._again(replica, 1.0)
-        for _ in range(20):
-            await self.lasting(5.0)
-            if not replica.lives:
-                await self._again(replica, 2.0)
-                return
+        blow = rng.choice(list(BLOWS))
+        pattern = rng.choice(STEPS_HIT)
+        struck = asyncio.Event()
+
+        def strike(point: str) -> None:
+            self.say(f"{replica.name} reaches {point}")
+            BLOWS[blow](self, replica)
+            struck.set()
+
+        replica.tripwire.pattern, replica.tripwire.strike = pattern, strike
+        self.say(f"at {pattern} {replica.name} will meet: {blow}")
+        await self._make_work(rng)
+        try:
+            async with asyncio.timeout(40.0):
+                await struck.wait()
+        except TimeoutError:
+            replica.tripwire.strike = None
+            return
+        await self.lasting(rng.choice([1.0, 6.0, 12.0, 17.0, 30.0, 55.0, 75.0]))
+        self.cluster.network.rejoin(replica.name)
+        self.cluster.network.heal(replica.name, "etcd")
+        for name in self.cluster.hosts:
+            self.cluster.network.heal(replica.name, name)
+        replica.thaw()
+        await self._again(replica, 0.0)
+
+    async def _make_work(self, rng: Random) -> None:
+        """A user changes his mind, and a guest ends."""
+        if self.work is not None:
+            await self.work(rng)
+        if rng.random() < 0.5:
+            await self.guest_crash(rng)
+
+    async def zombies(self, rng: Random) -> None:
+        """Commands sent into a cut, or to a frozen daemon, by a leader that dies of it."""
+        await self.guard.passed(self.cluster)
+        replica, host = self.replica(rng), self.host(rng)
+        frozen = rng.random() < 0.4
+        self.say(f"commands of {replica.name} to {host.name} are held up")
+        if frozen:
+            host.freeze()
+        else:
+            self.cluster.network.cut(replica.name, host.name)
+        for _ in range(3):
+            await self._make_work(rng)
+        await self.lasting(rng.choice([0.5, 2.0, 5.0, 9.0]))
+        if rng.random() < 0.7:
+            replica.kill()
+        else:
+            replica.freeze()
+        await self.lasting(rng.choice([15.0, 40.0, 60.0, 80.0]))
+        host.thaw()
+        self.say(f"commands to {host.name} arrive again")
+        self.cluster.network.heal(replica.name, host.name)
+        await self.lasting(rng.choice([0.0, 5.0, 30.0]))
+        replica.thaw()
+        await self._again(replica, 0.0)
 
     async def _again(self, replica: Replica, pause_s: float) -> None:
         await self.lasting(pause_s)
@@ -279,6 +328,16 @@ class Faults:
         self.say("etcd is compacted")
         await self.cluster.etcd.compact()
 
+    async def etcd_wipe(self, rng: Random) -> None:
+        """All is lost, and an empty etcd stands in its place."""
+        await self.guard.passed(self.cluster)
+        if self.healed:
+            return
+        self.say("etcd has lost everything")
+        self.cluster.pasts += 1
+        self.cluster.etcd.wipe()
+        self.cluster.notes.restored()
+
     async def etcd_restore(self, rng: Random) -> None:
         """A backup, of some time before."""
         backup = self.cluster.etcd.snapshot()
@@ -338,6 +397,59 @@ async def every(tasks: list[asyncio.Task[None]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+STEPS_HIT = (
+    "start.*",
+    "start.define.*",
+    "start.recheck.*",
+    "start.create.*",
+    "start.settle.*",
+    "*.record.after",
+    "*.before",
+    "*.after",
+    "re*.*",
+    "revoke.*",
+    "destroy.*",
+    "shutdown.*",
+    "define.*",
+    "finish.*",
+)
+
+
+def _cut_from_hosts(faults: Faults, replica: Replica) -> None:
+    for name in faults.cluster.hosts:
+        faults.cluster.network.cut(replica.name, name)
+
+
+def _cut_off_and_kill(faults: Faults, replica: Replica) -> None:
+    faults.cluster.network.isolate(replica.name)
+    asyncio.get_running_loop().call_later(0.5, replica.kill)
+
+
+def _kill(faults: Faults, replica: Replica) -> None:
+    replica.kill()
+
+
+def _freeze(faults: Faults, replica: Replica) -> None:
+    replica.freeze()
+
+
+def _isolate(faults: Faults, replica: Replica) -> None:
+    faults.cluster.network.isolate(replica.name)
+
+
+def _cut_from_etcd(faults: Faults, replica: Replica) -> None:
+    faults.cluster.network.cut(replica.name, "etcd")
+
+
+BLOWS: dict[str, Callable[[Faults, Replica], None]] = {
+    "SIGKILL": _kill,
+    "SIGSTOP": _freeze,
+    "isolation": _isolate,
+    "a cut from etcd": _cut_from_etcd,
+    "a cut from all hosts": _cut_from_hosts,
+    "isolation and SIGKILL": _cut_off_and_kill,
+}
+
 Make = Callable[[Faults, Random], Awaitable[None]]
 
 KINDS: dict[str, tuple[int, Make]] = {
@@ -357,7 +469,8 @@ KINDS: dict[str, tuple[int, Make]] = {
     "guest_panic": (1, Faults.guest_panic),
     "guest_stuck": (2, Faults.guest_stuck),
     "kill": (6, Faults.kill),
-    "kill_at_point": (6, Faults.kill_at_point),
+    "strike_at_step": (14, Faults.strike_at_step),
+    "zombies": (6, Faults.zombies),
     "freeze": (6, Faults.freeze),
     "restart": (3, Faults.restart),
     "kill_all": (1, Faults.kill_all),
@@ -366,6 +479,7 @@ KINDS: dict[str, tuple[int, Make]] = {
     "etcd_ways": (5, Faults.etcd_ways),
     "etcd_revoke": (3, Faults.etcd_revoke),
     "etcd_compact": (2, Faults.etcd_compact),
+    "etcd_wipe": (1, Faults.etcd_wipe),
     "etcd_restore": (3, Faults.etcd_restore),
 }
 """kind: (weight, how it is made)."""

@@ -37,12 +37,24 @@ class Process:
         self.went_on_at = float("-inf")
         self.held: list[asyncio.Handle] = []
 
+    async def going_on(self) -> None:
+        """Until it runs: a task of it that was stopped in the middle of a step."""
+        while not self.runs:
+            waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self.held.append(asyncio.Handle(_settle, (waiting,), asyncio.get_running_loop()))
+            await waiting
+
     def hear(self, callback: Callable[[], None]) -> None:
         """What another's code calls in this process: at once, or when it goes on."""
         if self.runs:
             callback()
         else:
             self.held.append(asyncio.Handle(callback, (), asyncio.get_running_loop()))
+
+
+def _settle(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
 
 
 PROCESS: ContextVar[Process | None] = ContextVar("process", default=None)

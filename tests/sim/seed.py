@@ -101,13 +101,13 @@ class Run:
         for name in (*FIRST_HOSTS, SPARE_HOST):
             self.cluster.add_host(name).listeners.append(self.checks.changed)
         self.cluster.etcd.listeners.append(self.checks.transacted)
-        for name in REPLICAS if rng.random() < 0.8 else (*REPLICAS, "c3"):
+        for name in REPLICAS if rng.random() < 0.9 else (*REPLICAS, "c3"):
             self.cluster.add_replica(name)
         self.guard = Guard()
         self.hands = Hands(self.cluster, self.guard, checks.read_at)
         self.api = Api(self.cluster, self.cluster.etcd.client("user"))
         self.workload = Workload(self.cluster, self.api)
-        self.faults = Faults(self.cluster, self.hands, self.guard)
+        self.faults = Faults(self.cluster, self.hands, self.guard, self.workload.something)
         self.operator = Operator(self.cluster, self.api, self.hands, self.hands.busy)
         self.trace.say("run", f"seed {self.seed}, handMigrations {policy.hand_migrations}")
 

@@ -76,6 +76,24 @@ class Workload:
     def _at(self, when: float, step: Step) -> None:
         self.steps.append((when, step))
 
+    async def something(self, rng: Random) -> None:
+        """One thing more, now: it makes the controller act."""
+        name = rng.choice(DOMAIN_NAMES)
+        body = self._cluster.objects("domains").get(name) if self._cluster.etcd.running else None
+        if body is None:
+            await self._creation(name)()
+        elif rng.random() < 0.2:
+            await self._api.delete(DOMAINS, name)
+        elif (body["spec"].get("state") or "running") == "running" and rng.random() < 0.7:
+            await self._api.edit(DOMAINS, name, _shutoff, "shutoff")
+            if rng.random() < 0.5:
+                await self._cluster.sleep(rng.choice([0.1, 3.0, 12.0]))
+                await self._api.edit(DOMAINS, name, _running, "running")
+        else:
+            memory = rng.choice(["48Mi", "96Mi", "160Mi"])
+            await self._api.edit(DOMAINS, name, lambda b: b["spec"].update(memory=memory), memory)
+            await self._api.edit(DOMAINS, name, _running, "running")
+
     # --- what is done
 
     def _creation(self, name: str) -> Step:
