@@ -231,9 +231,11 @@ def returned(case: Case) -> Answer:
 def unexpected_copy(case: Case) -> Answer:
     if case.held is not None or not case.all_sightings:
         return None
-    nodes = ", ".join(sorted(case.all_sightings))
+    nodes = " and ".join(sorted(case.all_sightings))
     return Deferred(
-        Reason.UUID_IN_USE, f"a domain with this UUID is on {nodes} already, and domctl did not put it there"
+        Reason.UUID_IN_USE,
+        f"a domain with this UUID is on {nodes} already, and etcd does not say that domctl put it there",
+        command=f"virsh destroy and virsh undefine on {nodes}, if that copy may go; it is then started anew",
     )
 
 

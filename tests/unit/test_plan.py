@@ -108,8 +108,11 @@ def test_a_foreign_domain_in_the_place_of_ours_is_left_alone() -> None:
     assert OTHER in verdict.deferred.message
 
 
-def test_a_uuid_that_is_in_use_already_is_not_taken_over() -> None:
-    expect_hold(two_nodes().domain().seen("a"), Reason.UUID_IN_USE)
+def test_a_uuid_that_is_in_use_already_is_not_taken_over_and_the_hold_says_what_ends_it() -> None:
+    cluster = two_nodes().domain().seen("a")
+    expect_hold(cluster, Reason.UUID_IN_USE)
+    verdict = cluster.verdict()
+    assert verdict.deferred is not None and "virsh undefine on a" in verdict.deferred.command
 
 
 # --- converged, and small repairs
