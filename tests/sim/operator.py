@@ -191,6 +191,16 @@ class Operator:
                 done |= await self.hands.undefine(node, holder)
         return done
 
+    async def _remove_copies(self, name: str, body: Body, found: re.Match[str]) -> bool:
+        uuid = body["metadata"]["uid"]
+        done = False
+        for node in found["nodes"].split(" and "):
+            host = self.cluster.hosts.get(node)
+            if host is not None and uuid in host.domains:
+                await self.hands.destroy(node, uuid)
+                done |= uuid not in host.domains or await self.hands.undefine(node, uuid)
+        return done
+
     async def _undefine_copies(self, name: str, body: Body, found: re.Match[str]) -> bool:
         uuid = body["metadata"]["uid"]
         held = self.cluster.assignment(uuid)
@@ -252,6 +262,7 @@ WAYS: tuple[tuple[re.Pattern[str], Way], ...] = (
     (re.compile(r"^set source.shared"), Operator._share),
     (re.compile(r"virsh managedsave-remove on (?P<node>[^\s;,]+)"), Operator._remove_save),
     (re.compile(r"undefine on (?P<node>\S+): .*managed save image exists"), Operator._remove_save),
+    (re.compile(r"^virsh destroy and virsh undefine on (?P<nodes>.+?), if"), Operator._remove_copies),
     (re.compile(r"^rename or undefine (?P<uuid>\S+) on (?P<node>\S+)"), Operator._make_room),
     (re.compile(r"has another domain named (?P<name>[^\s;]+)"), Operator._make_room),
     (re.compile(r"^undefine the copies"), Operator._undefine_copies),
