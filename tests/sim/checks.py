@@ -47,6 +47,7 @@ INTENTS_OF: Final = {
     "undefine": {IntentKind.REVOKE},
 }
 WANTED_LATELY_S: Final = 15.0
+RECHECKED_S: Final = 1.0
 UNMET_S: Final = 90.0
 LIST_EVERY_S: Final = 75.0
 BURST: Final = 60  # L3: mutations of one domain in a minute
@@ -86,13 +87,13 @@ class Checks:
     _leading: tuple[str, float] = ("", 0.0)
     _elected_at: dict[str, float] = field(default_factory=dict)
     _first_listed: dict[tuple[str, str], float] = field(default_factory=dict)
+    _proved_at: dict[tuple[str, str], float] = field(default_factory=dict)
     _by_hand: set[tuple[str, str]] = field(default_factory=set)
     _migrated_at: dict[str, float] = field(default_factory=dict)
     _reads_since: dict[tuple[str, str], float] = field(default_factory=dict)
     _last: dict[str, Assignment] = field(default_factory=dict)
     _ended_at: dict[str, float] = field(default_factory=dict)
     _shown: dict[str, str] = field(default_factory=dict)
-    _etcd_down_at: float | None = None
     _past: int = 0
 
     def complain(self, invariant: str, text: str) -> None:
@@ -205,11 +206,32 @@ class Checks:
         if renewed_at is None or now > renewed_at + ACT_WITHIN_S + 1e-6:
             late = "never" if renewed_at is None else f"{now - renewed_at:.3f} s ago"
             self.complain("I4", f"{sent.client} sends {sent.call} {sent.uuid}, its lease was renewed {late}")
-        if self._etcd_down_at is not None and now > self._etcd_down_at + ACT_WITHIN_S:
+        away_at = cluster.etcd_away_at
+        if away_at is not None and now > away_at + ACT_WITHIN_S:
             self.complain("I12", f"{sent.client} sends {sent.call} {sent.uuid}, etcd is gone")
         self._check_intent(sent)
         self._check_read_again(sent)
+        if sent.call == "create":
+            self._check_still_due(sent, now)
         self._count(sent, now)
+
+    def _check_still_due(self, sent: Sent, now: float) -> None:
+        """Safety 2, step 3: what justified this start was looked at again just before."""
+        if not self._is_calm(sent.client, now - 2 * RECHECKED_S):
+            return
+        since, wanted = self._wanted.get(sent.uuid, ((now, "running"),))[-1]
+        if wanted != "running" and since < now - RECHECKED_S:
+            self.complain(
+                "I2", f"{sent.client} creates {sent.uuid} on {sent.host}, {wanted} for {now - since:.1f} s"
+            )
+        held = self.cluster.assignment(sent.uuid)
+        for proof in held.proofs if held is not None else ():
+            answered_at = self._listed.get((sent.client, proof.node), -1.0)
+            recorded_at = self._proved_at.get((sent.uuid, proof.node), now)
+            if proof.rule is Rule.CONFIRMED_DEAD and recorded_at < answered_at < now - RECHECKED_S:
+                self.complain(
+                    "I2", f"{sent.client} creates {sent.uuid} on {sent.host}, the dead {proof.node} answers"
+                )
 
     def _check_intent(self, sent: Sent) -> None:
         """I20: what is to be done stands in etcd before it is sent."""
@@ -366,6 +388,10 @@ class Checks:
             + (f" ({intent.why})" if intent is not None else ""),
         )
         self._last[uuid] = after
+        known = {p.node for p in before.proofs} if before is not None else set()
+        for proof in after.proofs:
+            if proof.node not in known:
+                self._proved_at[(uuid, proof.node)] = self.cluster.clock()
         if intent is not None:
             mine = self._intents.get((client, uuid), ())
             self._intents[(client, uuid)] = (*mine[-3:], intent)
@@ -441,6 +467,14 @@ class Checks:
             history.append((self.cluster.clock(), wanted))
 
     # --- now and then
+
+    def _is_calm(self, client: str, since: float) -> bool:
+        """Nothing went wrong or was mended since then, and `client` and etcd are on good terms."""
+        cluster = self.cluster
+        replica = cluster.replicas[client]
+        steady = replica.process is not None and replica.process.went_on_at < since
+        friends = replica.ways.good and cluster.network.up(client, "etcd") and cluster.etcd_away_at is None
+        return steady and friends and cluster.last_fault_at < since
 
     def sample(self) -> None:
         cluster, now = self.cluster, self.cluster.clock()

@@ -232,6 +232,8 @@ class Cluster:
     replicas: dict[str, Replica] = field(default_factory=dict)
     hosts: dict[str, SimHost] = field(default_factory=dict)
     identities: dict[str, Replica] = field(default_factory=dict)
+    last_fault_at: float = 0.0
+    etcd_away_at: float | None = None  # stopped or frozen since then
     pasts: int = 0  # how often etcd was set back
     graves: list[tuple[Process, asyncio.Task[None]]] = field(default_factory=list)
     network: Network = field(init=False)

@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 
+from controller import keys
 from tests.sim.cluster import Cluster, Replica
 from tests.sim.hands import Guard, Hands
-from tests.sim.host import SimHost
+from tests.sim.host import SimHost, Temper
 from tests.sim.store import Ways
 
+QUICK_DEFINE_S = Temper().define_s
 FIRST_S, LAST_S = 25.0, 560.0
 
 
@@ -51,6 +53,7 @@ class Faults:
         self.drawn.sort(key=lambda fault: fault[0])
 
     def say(self, what: str) -> None:
+        self.cluster.last_fault_at = self.cluster.clock()
         self.cluster.trace.say("FAULT", what)
 
     async def lasting(self, seconds: float) -> None:
@@ -144,6 +147,42 @@ class Faults:
         await self.lasting(_some_time(rng))
         host.temper.pace = 1.0
         self.say(f"{host.name} is as fast as before")
+
+    async def slow_definitions(self, rng: Random) -> None:
+        """A start takes so long that minds change meanwhile."""
+        hosts = list(self.cluster.hosts.values())
+        self.say("definitions take long everywhere")
+        for host in hosts:
+            host.temper.define_s = (2.0, 9.0)
+        for _ in range(rng.randint(2, 5)):
+            await self._make_work(rng)
+            await self.lasting(rng.choice([0.5, 2.0, 6.0]))
+        await self.lasting(20.0)
+        self.say("definitions are quick again")
+        for host in hosts:
+            host.temper.define_s = QUICK_DEFINE_S
+
+    async def dead_and_back(self, rng: Random) -> None:
+        """A machine comes back in the moment in which it was said to be dead for good."""
+        await self.guard.passed(self.cluster)
+        host = self.host(rng)
+        others = [other for other in self.cluster.hosts.values() if other is not host]
+        self.say(f"power loss of {host.name}, and definitions take long elsewhere")
+        host.power_off()
+        for other in others:
+            other.temper.define_s = (2.0, 12.0)
+        for _ in range(240):
+            await self.lasting(0.5)
+            if self.cluster.etcd.running and self.cluster.etcd.peek(keys.confirmed_dead(host.name)):
+                break
+        before, host.temper.boot_s = host.temper.boot_s, (0.1, 1.0)
+        await self.lasting(rng.choice([0.0, 1.0, 4.0]))
+        self.hands.power_on(host)
+        await self.lasting(20.0)
+        host.temper.boot_s = before
+        self.say("definitions are quick again")
+        for other in others:
+            other.temper.define_s = QUICK_DEFINE_S
 
     async def no_starts(self, rng: Random) -> None:
         host = self.host(rng)
@@ -294,16 +333,27 @@ class Faults:
     async def etcd_stop(self, rng: Random) -> None:
         self.say("etcd stops")
         self.cluster.etcd.stop()
+        self._etcd_state()
         await self.lasting(rng.choice([1.0, 6.0, 12.0, 20.0, 45.0]))
         self.say("etcd starts")
         self.cluster.etcd.start()
+        self._etcd_state()
 
     async def etcd_freeze(self, rng: Random) -> None:
         self.say("etcd is frozen")
         self.cluster.etcd.freeze()
+        self._etcd_state()
         await self.lasting(rng.choice([2.0, 8.0, 16.0, 30.0]))
         self.say("etcd goes on")
         self.cluster.etcd.thaw()
+        self._etcd_state()
+
+    def _etcd_state(self) -> None:
+        cluster = self.cluster
+        if cluster.etcd.running and not cluster.etcd.frozen:
+            cluster.etcd_away_at = None
+        elif cluster.etcd_away_at is None:
+            cluster.etcd_away_at = cluster.clock()
 
     async def etcd_ways(self, rng: Random) -> None:
         """Replies are lost, late, or connections reset, for one replica."""
@@ -368,8 +418,10 @@ class Faults:
         if not cluster.etcd.running:
             cluster.etcd.start()
         cluster.etcd.thaw()
+        self._etcd_state()
         for host in cluster.hosts.values():
             host.temper.pace, host.temper.refuses_starts, host.temper.event_loss = 1.0, "", 0.02
+            host.temper.define_s = QUICK_DEFINE_S
             self.hands.power_on(host)
             host.thaw()
             host.start_daemon()
@@ -462,6 +514,8 @@ KINDS: dict[str, tuple[int, Make]] = {
     "daemon_kill": (4, Faults.daemon_kill),
     "daemon_freeze": (5, Faults.daemon_freeze),
     "slow_host": (2, Faults.slow_host),
+    "slow_definitions": (4, Faults.slow_definitions),
+    "dead_and_back": (4, Faults.dead_and_back),
     "no_starts": (1, Faults.no_starts),
     "deaf_events": (3, Faults.deaf_events),
     "guest_crash": (2, Faults.guest_crash),
