@@ -1,4 +1,5 @@
-"""Small worlds, whole: nothing that two hosts and two domains can look like leads to a wrong action."""
+"""Small worlds, whole: nothing that two hosts and two domains can look like leads to a wrong action, and no
+action that is interrupted, wherever and however, leads to a wrong world."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import pytest
 
 from controller.plan import plan
 from controller.plan.types import ActionKind
+from tests.sim.interrupted import MISHAPS, WORST, cases, interrupt
 from tests.sim.small import SECOND, snapshot, worlds
 from tests.sim.smalloracle import wrong
 from tests.unit.plancase import UUID
@@ -40,3 +42,21 @@ def test_no_small_world_leads_to_a_wrong_action_or_to_silence() -> None:
 @pytest.mark.timeout(3600)
 def test_no_small_world_at_all_leads_to_a_wrong_action_or_to_silence() -> None:
     examine(everything=True)
+
+
+@pytest.mark.parametrize("mishap", WORST)
+def test_no_interrupted_action_leads_to_a_wrong_world(mishap: str) -> None:
+    interrupt_each(mishap, everything=False)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("mishap", MISHAPS)
+def test_no_interruption_at_all_leads_to_a_wrong_world(mishap: str) -> None:
+    interrupt_each(mishap, everything=True)
+
+
+def interrupt_each(mishap: str, *, everything: bool) -> None:
+    for case in cases(mishap, everything=everything):
+        ending = interrupt(*case)
+        assert not ending.wrong, f"{case}\n" + "\n".join(ending.wrong) + f"\n\n{ending.story}"

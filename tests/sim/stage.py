@@ -1,0 +1,201 @@
+"""The stage for interrupted actions: two hosts, two domains, two replicas, and the stories played there.
+
+A `Story` leads, by what people do, to one kind of action of the executor; `STORIES` has one for each. Nothing
+goes wrong here: that is `tests.sim.interrupted`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from controller.api.resources import DOMAINS, NODES
+from controller.plan.snapshot import Policy
+from controller.plan.types import ActionKind
+from tests.sim.checks import Checks, what_is_left
+from tests.sim.cluster import Cluster
+from tests.sim.doors import Notes
+from tests.sim.host import SimHost
+from tests.sim.people import Api, Body
+from tests.sim.process import ProcessLoop
+from tests.sim.trace import Trace
+from tests.sim.virsh import Virsh
+
+HOSTS: Final = ("h1", "h2")
+NAMES: Final = ("one", "two")
+HAPPENS_S: Final = 400.0  # until what must happen has happened
+PATIENCE: Final = 30  # of users, with an API that does not answer
+
+
+class Stage:
+    """One world, its people, and what is asked of it."""
+
+    def __init__(self, loop: ProcessLoop, seed: str) -> None:
+        self.loop = loop
+        self.trace = Trace(loop.time, loop.time())
+        self.checks = checks = Checks()
+        notes = Notes(
+            called=checks.called,
+            renewed=checks.renewed,
+            died=checks.died,
+            restored=checks.restored,
+            sent=checks.sent,
+        )
+        self.cluster = checks.cluster = Cluster(seed, loop, Policy(), self.trace, notes)
+        for name in HOSTS:
+            host = self.cluster.add_host(name)
+            host.temper.deaf = 0.0
+            host.listeners.append(checks.changed)
+        self.cluster.etcd.listeners.append(checks.transacted)
+        self.one, self.other = self.cluster.add_replica("c1"), self.cluster.add_replica("c2")
+        self.api = Api(self.cluster, self.cluster.etcd.client("user"))
+
+    @property
+    def hosts(self) -> list[SimHost]:
+        return [self.cluster.hosts[name] for name in HOSTS]
+
+    async def until(self, condition: Callable[[], object], limit_s: float = HAPPENS_S) -> bool:
+        began = self.loop.time()
+        while not condition():
+            if self.loop.time() - began > limit_s:
+                return False
+            await asyncio.sleep(0.25)
+        return True
+
+    # --- what people do
+
+    async def nodes(self) -> None:
+        for name in HOSTS:
+            await self.api.create(NODES, name, {"uri": f"qemu+tcp://{name}/system", "insecure": True})
+
+    async def domain(self, name: str, **spec: Any) -> None:
+        ladder = [{"method": "acpi", "timeoutSeconds": 5}, {"method": "destroy"}]
+        await self.api.create(DOMAINS, name, {"type": "qemu", "memory": "32Mi", "shutdown": ladder, **spec})
+
+    async def edit(self, name: str, **spec: Any) -> None:
+        def change(body: Body) -> None:
+            body["spec"].update(spec)
+
+        if name in self.cluster.objects("domains"):
+            await self.until_done(lambda: self.api.edit(DOMAINS, name, change, str(spec)))
+
+    async def delete(self, name: str) -> None:
+        if name in self.cluster.objects("domains"):
+            await self.until_done(lambda: self.api.delete(DOMAINS, name))
+
+    async def until_done(self, request: Callable[[], Awaitable[bool]]) -> None:
+        for _ in range(PATIENCE):
+            if await request():
+                return
+            await asyncio.sleep(1.0)
+
+    def uuid(self, name: str) -> str:
+        return str(self.cluster.objects("domains")[name]["metadata"]["uid"])
+
+    def settled(self) -> bool:
+        return not what_is_left(self.cluster)
+
+    def home(self, name: str) -> str:
+        if name not in self.cluster.objects("domains"):
+            return ""
+        held = self.cluster.assignment(self.uuid(name))
+        return held.node if held is not None else ""
+
+
+# --- stories: what leads to each kind of action
+
+
+async def _both(stage: Stage, **spec: Any) -> None:
+    """Both domains, one on each host, as wanted."""
+    await stage.nodes()
+    for name, host in zip(NAMES, HOSTS, strict=True):
+        await stage.domain(name, placement={"node": host}, **spec)
+    await stage.until(stage.settled)
+
+
+async def _start(stage: Stage) -> None:
+    await stage.nodes()
+    for name in NAMES:
+        await stage.domain(name)
+
+
+async def _define(stage: Stage) -> None:
+    await stage.nodes()
+    for name in NAMES:
+        await stage.domain(name, state="shutoff")
+
+
+async def _stop(stage: Stage) -> None:
+    await _both(stage)
+    for name in NAMES:
+        await stage.edit(name, state="shutoff")
+
+
+async def _stop_the_deaf(stage: Stage) -> None:
+    for host in stage.hosts:
+        host.temper.deaf = 1.0
+    await _stop(stage)
+
+
+async def _move(stage: Stage) -> None:
+    """Each to the other's host, and then it shall run there."""
+    await _both(stage, state="shutoff")
+    for name, host in zip(NAMES, reversed(HOSTS), strict=True):
+        await stage.edit(name, placement={"node": host}, state="running")
+
+
+async def _lose_a_host(stage: Stage) -> None:
+    await stage.nodes()
+    for name in NAMES:
+        await stage.domain(name)
+    await stage.until(stage.settled)
+    lost = stage.cluster.hosts[stage.home("one")]
+    lost.power_off()
+    await asyncio.sleep(5.0)
+    await stage.until_done(lambda: stage.api.confirm_dead(lost.name))
+
+
+async def _lose_the_mark(stage: Stage) -> None:
+    await _both(stage)
+    for name, host in zip(NAMES, stage.hosts, strict=True):
+        await _virsh(stage, host).set_mark(stage.uuid(name), None, live=True, config=False)
+
+
+async def _set_autostart(stage: Stage) -> None:
+    await _both(stage)
+    for name, host in zip(NAMES, stage.hosts, strict=True):
+        await _virsh(stage, host).autostart(stage.uuid(name))
+
+
+def _virsh(stage: Stage, host: SimHost) -> Virsh:
+    return Virsh(host, stage.cluster.random(f"virsh/{host.name}"))
+
+
+async def _hand_back(stage: Stage) -> None:
+    await _both(stage, deletionPolicy="Orphan")
+    for name in NAMES:
+        await stage.delete(name)
+
+
+async def _delete(stage: Stage) -> None:
+    await _both(stage)
+    for name in NAMES:
+        await stage.delete(name)
+
+
+Story = Callable[[Stage], Awaitable[None]]
+
+STORIES: Final[dict[ActionKind, Story]] = {
+    ActionKind.START: _start,
+    ActionKind.DEFINE: _define,
+    ActionKind.SHUTDOWN: _stop,
+    ActionKind.DESTROY: _stop_the_deaf,
+    ActionKind.REVOKE: _move,
+    ActionKind.RELEASE: _lose_a_host,
+    ActionKind.RECORD: _stop,
+    ActionKind.MARK: _lose_the_mark,
+    ActionKind.AUTOSTART: _set_autostart,
+    ActionKind.HAND_BACK: _hand_back,
+    ActionKind.FINISH: _delete,
+}
