@@ -69,17 +69,17 @@ def _ask_state(domain: Any) -> Record | None:
 def read_detail(raw: Any, driver: Driver, clock: Clock, uuid: str) -> Detail:
     """Everything of one domain, read between two equal states: a domain that started or stopped in the
     middle is read again, so that its two XMLs belong together."""
+    domain = raw.lookupByUUIDString(uuid)
     for _ in range(_DETAIL_ATTEMPTS - 1):
-        detail = _read_once(raw, driver, clock, uuid)
-        domain = raw.lookupByUUIDString(uuid)
+        detail = _read_once(domain, driver, clock)
         if record_of(domain, *domain.state()) == detail.record:
             return detail
-    return _read_once(raw, driver, clock, uuid)
+        domain = raw.lookupByUUIDString(uuid)  # its id, and its name, are of the moment it was looked up
+    return _read_once(domain, driver, clock)
 
 
-def _read_once(raw: Any, driver: Driver, clock: Clock, uuid: str) -> Detail:
+def _read_once(domain: Any, driver: Driver, clock: Clock) -> Detail:
     sent_at = clock()
-    domain = raw.lookupByUUIDString(uuid)
     record = record_of(domain, *domain.state())
     persistent = bool(domain.isPersistent())
     config_xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE) if persistent else None
