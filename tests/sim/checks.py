@@ -125,8 +125,12 @@ class Checks:
             self._by_hand.add((change.host, uuid))
         if change.what == "undefined":
             self._by_hand.discard((change.host, uuid))
-        if change.by == "migration" and change.what == "stopped":
-            self._migrated_at[uuid] = cluster.clock()
+        if change.what == "stopped":
+            moved = change.by == "migration" and change.reason in ("migrated", "unknown")
+            if moved:
+                self._migrated_at[uuid] = cluster.clock()
+            elif change.reason != "failed":
+                self._ended_at[uuid] = cluster.clock()
 
     def _changed_by_replica(self, change: Change) -> None:
         uuid, what = change.uuid, change.what
