@@ -261,7 +261,8 @@ class SimSession:
         return await self._mutate("destroy", uuid, (uuid,), self._limits.destroy_s, permit)
 
     async def undefine(self, uuid: str, permit: Permit) -> Result:
-        return await self._mutate("undefine", uuid, (uuid,), self._limits.undefine_s, permit)
+        arguments = (uuid, CAPABILITIES.undefine_flags)
+        return await self._mutate("undefine", uuid, arguments, self._limits.undefine_s, permit)
 
     async def set_mark(
         self, uuid: str, mark: Mark | None, *, live: bool, config: bool, permit: Permit

@@ -1,8 +1,9 @@
 """`tests/sim/run`: seeds by number, in parallel, with the story of each that fails.
 
-    ./tests/sim/run --seeds N [--from K] [--mutant NAME] [--jobs J]
+    ./tests/sim/run --seeds N [--from K] [--mutant NAME] [--drill NAME] [--jobs J]
 
-A mutant is a patch of `tests/sim/mutants`: it is applied to a copy of this tree, and the seeds run there.
+A drill adds faults that meet something in its course (see `drills`). A mutant is a patch of
+`tests/sim/mutants`: it is applied to a copy of this tree, and the seeds run there.
 The exit status is 0 when no seed failed.
 """
 
@@ -16,9 +17,11 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.sim.drills import DRILLS
 from tests.sim.seed import run_seed
 
 ROOT = Path(__file__).parents[2]
@@ -41,10 +44,10 @@ class Outcome(NamedTuple):
         return not self.violations and not self.unconverged
 
 
-def outcome_of(seed: int, *, always: bool = False) -> Outcome:
+def outcome_of(seed: int, drill: str = "", *, always: bool = False) -> Outcome:
     """One seed, whatever happens to it; the story is told when it failed, or `always`."""
     try:
-        result = run_seed(seed)
+        result = run_seed(seed, drill)
     except Exception as error:  # noqa: BLE001 - a crash of the world or the shell is what is looked for
         import traceback
 
@@ -55,21 +58,23 @@ def outcome_of(seed: int, *, always: bool = False) -> Outcome:
     return Outcome(seed, violations, result.unconverged, result.cpu_s, story, result.trace.digest())
 
 
-def outcomes(seeds: Iterable[int], jobs: int) -> Iterator[Outcome]:
+def outcomes(seeds: Iterable[int], jobs: int, drill: str = "") -> Iterator[Outcome]:
+    work = partial(outcome_of, drill=drill)
     if jobs <= 1:
-        yield from map(outcome_of, seeds)
+        yield from map(work, seeds)
         return
     with ProcessPoolExecutor(jobs) as pool:
-        yield from pool.map(outcome_of, seeds, chunksize=4)
+        yield from pool.map(work, seeds, chunksize=4)
 
 
-def replay(seed: int, mutant: str = "") -> str:
-    return f"./tests/sim/run --seeds 1 --from {seed}" + (f" --mutant {mutant}" if mutant else "")
+def replay(seed: int, mutant: str = "", drill: str = "") -> str:
+    more = (f" --mutant {mutant}" if mutant else "") + (f" --drill {drill}" if drill else "")
+    return f"./tests/sim/run --seeds 1 --from {seed}{more}"
 
 
-def tell(outcome: Outcome, mutant: str = "", *, story: bool = True) -> str:
+def tell(outcome: Outcome, mutant: str = "", drill: str = "", *, story: bool = True) -> str:
     """What a failed seed prints."""
-    lines = [f"seed {outcome.seed} failed; replay it by: {replay(outcome.seed, mutant)}"]
+    lines = [f"seed {outcome.seed} failed; replay it by: {replay(outcome.seed, mutant, drill)}"]
     lines += [f"  violation: {text}" for text in outcome.violations]
     lines += [f"  unconverged: {text}" for text in outcome.unconverged]
     return "\n".join([*lines, outcome.story] if story else lines)
@@ -97,6 +102,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=100, metavar="N", help="how many")
     parser.add_argument("--from", type=int, default=1, metavar="K", dest="first", help="the first one")
     parser.add_argument("--mutant", default="", metavar="NAME", help="run with this planted bug")
+    parser.add_argument("--drill", default="", metavar="NAME", choices=("", *DRILLS), help="add this drill")
     parser.add_argument("--jobs", type=int, default=2, metavar="J", help="processes")
     parser.add_argument("--story", action="store_true", help="tell the story of every seed")
     return parser.parse_args()
@@ -108,17 +114,21 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="mutant-") as there:
             tree = mutated(asked.mutant, Path(there))
             command = [sys.executable, "-m", "tests.sim.main", "--seeds", str(asked.seeds)]
-            command += ["--from", str(asked.first), "--jobs", str(asked.jobs)]
+            command += ["--from", str(asked.first), "--jobs", str(asked.jobs), "--drill", asked.drill]
             return subprocess.run(command, cwd=tree, check=False).returncode
     began = time.monotonic()
     found: list[Outcome] = []
     seeds = range(asked.first, asked.first + asked.seeds)
     told = 0
-    all_of_them = (outcome_of(s, always=True) for s in seeds) if asked.story else outcomes(seeds, asked.jobs)
+    all_of_them = (
+        (outcome_of(s, asked.drill, always=True) for s in seeds)
+        if asked.story
+        else outcomes(seeds, asked.jobs, asked.drill)
+    )
     for outcome in all_of_them:
         found.append(outcome)
         if not outcome.ok:
-            print(tell(outcome, asked.mutant, story=told < STORIES_TOLD), flush=True)
+            print(tell(outcome, asked.mutant, asked.drill, story=told < STORIES_TOLD), flush=True)
             told += 1
         elif asked.story:
             print(outcome.story)

@@ -94,12 +94,15 @@ class Operations:
             said = f"operation failed: domain '{same.name}' is already defined with uuid {uuid}"
             raise refusal(FAILED, said, "define")
 
-    async def undefine(self, uuid: str, by: str) -> None:
+    async def undefine(self, uuid: str, flags: frozenset[str], by: str) -> None:
         self._find(uuid)
         async with self._job(uuid, "undefine"):
             domain = self._find(uuid)
             if domain.config is None:
                 raise refusal(INVALID, "Requested operation is not valid: cannot undefine transient domain")
+            if domain.saved is not None and "managed-save" in flags:
+                domain.saved = None
+                self._host.changed(domain, "save lost", by)
             if domain.saved is not None:
                 said = "Refusing to undefine while domain managed save image exists"
                 raise refusal(INVALID, f"Requested operation is not valid: {said}")

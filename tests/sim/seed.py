@@ -20,6 +20,8 @@ from controller.plan.snapshot import Policy
 from tests.sim.checks import Checks, Violation, what_is_left
 from tests.sim.cluster import Cluster
 from tests.sim.doors import Notes
+from tests.sim.drills import Drills
+from tests.sim.duties import Duties
 from tests.sim.faults import FIRST_S, LAST_S, Faults
 from tests.sim.hands import MEDDLING, Guard, Hands
 from tests.sim.operator import Operator
@@ -51,8 +53,9 @@ class Result:
         return not self.violations and not self.unconverged
 
 
-def run_seed(seed: int) -> Result:
-    """Raises what the simulated world or the shell raised where nobody caught it."""
+def run_seed(seed: int, drill: str = "") -> Result:
+    """With a drill (see `drills`), if one is named. Raises what the simulated world or the shell raised
+    where nobody caught it."""
     logging.disable(logging.CRITICAL)
     began = time.process_time()
     gc.disable()  # a run is short, and looks through all of itself again and again otherwise
@@ -60,7 +63,7 @@ def run_seed(seed: int) -> Result:
         with asyncio.Runner(loop_factory=ProcessLoop) as runner:
             loop = runner.get_loop()
             assert isinstance(loop, ProcessLoop)
-            run = Run(seed, loop)
+            run = Run(seed, loop, drill)
             runner.run(run.all())
     finally:
         gc.enable()
@@ -77,8 +80,9 @@ def run_seed(seed: int) -> Result:
 
 
 class Run:
-    def __init__(self, seed: int, loop: ProcessLoop) -> None:
+    def __init__(self, seed: int, loop: ProcessLoop, drill: str = "") -> None:
         self.seed = seed
+        self.drill = drill
         self.loop = loop
         self.left: list[str] = []
         self.ended_s = self.converged_after_s = 0.0
@@ -108,6 +112,8 @@ class Run:
         self.api = Api(self.cluster, self.cluster.etcd.client("user"))
         self.workload = Workload(self.cluster, self.api)
         self.faults = Faults(self.cluster, self.hands, self.guard, self.workload.something)
+        Duties(self.cluster, checks).listen()
+        self.drills = Drills(self.cluster, self.hands).draw(self.drill) if self.drill else []
         self.operator = Operator(self.cluster, self.api, self.hands, self.hands.busy)
         self.trace.say("run", f"seed {self.seed}, handMigrations {policy.hand_migrations}")
 
@@ -142,6 +148,7 @@ class Run:
         steps = [(at, 0, n, do) for n, (at, do) in enumerate(self.workload.steps)]
         steps += [(at, 1, n, do) for n, (at, _, do) in enumerate(self.faults.drawn)]
         steps += [(at, 2, n, do) for n, (at, do) in enumerate(self.meddling)]
+        steps += [(at, 3, n, do) for n, (at, do) in enumerate(self.drills)]
         began = self.loop.time()
         for at, _, _, do in sorted(steps, key=lambda step: step[:3]):
             await asyncio.sleep(max(0.0, began + at - self.loop.time()))

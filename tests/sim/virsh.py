@@ -44,7 +44,7 @@ class Virsh:
 
     async def undefine(self, uuid: str) -> Said:
         """Also while it runs: it is transient then."""
-        return await self._do("undefine", uuid)
+        return await self._do("undefine", uuid, frozenset())
 
     async def shutdown(self, uuid: str) -> Said:
         return await self._do("shutdown", uuid, StopMethod.ACPI)

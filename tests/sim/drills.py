@@ -1,0 +1,342 @@
+"""Faults that meet something in its course: a command on its way, an intent just recorded, a move half done.
+
+What is drawn by time alone rarely falls into the few milliseconds that a command travels. A drill waits for
+its moment, and begins there; the rest of the world is as the seed draws it. Planted bugs that need such a
+moment are hunted with a drill, named in `mutants/caught.txt`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from random import Random
+
+import msgspec
+
+from controller import keys
+from controller.api.resources import DOMAINS, NODES
+from controller.model import Assignment
+from drivers.errors import StoreError
+from drivers.hypervisor import Mark
+from drivers.store import Compare, Delete, Put, TxnResult, Write
+from tests.sim.cluster import Cluster, Replica
+from tests.sim.hands import Hands
+from tests.sim.host import SimHost
+from tests.sim.hypervisor import Sent
+from tests.sim.people import NAMESPACE, Api
+from tests.sim.workload import SPARE_HOST
+
+FIRST_S, LAST_S = 25.0, 520.0
+TIMES = 6  # in one run
+WITHIN_S = 120.0  # after that the moment does not come any more
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A command leaves, or an intent was recorded: `what` is the call, or the intent's kind."""
+
+    client: str
+    host: str
+    what: str
+    uuid: str
+
+
+@dataclass
+class Drills:
+    """One run's."""
+
+    cluster: Cluster
+    hands: Hands
+    api: Api = field(init=False)
+    _waiting: list[tuple[frozenset[str], asyncio.Future[Moment]]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Before any replica starts."""
+        notes = self.cluster.notes
+        self.api = Api(self.cluster, self.cluster.etcd.client("drill"))
+
+        def sent(one: Sent) -> None:
+            notes.sent(one)
+            self._meet(Moment(one.client, one.host, one.call, one.uuid))
+
+        self.cluster.notes = replace(notes, sent=sent)
+        self.cluster.etcd.listeners.append(self._transacted)
+
+    def draw(self, name: str) -> list[tuple[float, Callable[[], Awaitable[None]]]]:
+        rng = self.cluster.random(f"drill/{name}")
+        return [
+            (rng.uniform(FIRST_S, LAST_S), partial(DRILLS[name], self, Random(rng.getrandbits(64))))
+            for _ in range(TIMES)
+        ]
+
+    # --- moments
+
+    def _transacted(
+        self, client: str, compares: Sequence[Compare], writes: Sequence[Write], result: TxnResult
+    ) -> None:
+        if not result.ok or client not in self.cluster.replicas:
+            return
+        for write in writes:
+            if isinstance(write, Put) and write.key.startswith(keys.ASSIGNMENTS):
+                after = msgspec.json.decode(write.value, type=Assignment)
+                if after.intent is not None:
+                    self._meet(Moment(client, after.intent.node, f"intent {after.intent.kind}", after.uuid))
+
+    def _meet(self, moment: Moment) -> None:
+        for waiting in self._waiting:
+            wanted, future = waiting
+            if moment.what in wanted and not future.done():
+                future.set_result(moment)
+                self._waiting.remove(waiting)
+                return
+
+    async def _moment(self, *wanted: str) -> tuple[Moment, Replica, SimHost] | None:
+        """The next of these, if it comes soon; whoever waits acts before the message travels."""
+        future: asyncio.Future[Moment] = asyncio.get_running_loop().create_future()
+        waiting = (frozenset(wanted), future)
+        self._waiting.append(waiting)
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                moment = await future
+        except TimeoutError:
+            if waiting in self._waiting:
+                self._waiting.remove(waiting)
+            return None
+        if moment.host not in self.cluster.hosts or self.hands.guard.moves:
+            return None  # see Guard
+        self._say(f"{moment.client} was met at {moment.what} {moment.uuid} to {moment.host}")
+        return moment, self.cluster.replicas[moment.client], self.cluster.hosts[moment.host]
+
+    def _say(self, what: str) -> None:
+        self.cluster.trace.say("DRILL", what)
+
+    async def _some_uuid(self, rng: Random, *, active: bool = True) -> tuple[str, SimHost] | None:
+        found = [
+            (uuid, host)
+            for uuid in self.cluster.assignments()
+            for host in self.cluster.hosts.values()
+            if uuid in host.domains and host.daemon == "up" and host.powered and host.active(uuid) == active
+        ]
+        return rng.choice(found) if found else None
+
+    async def _again(self, replica: Replica, after_s: float) -> None:
+        await self.cluster.sleep(after_s)
+        if not replica.lives:
+            replica.start()
+
+    # --- what is done to a command on its way
+
+    async def stranded(self, rng: Random) -> None:
+        """A cut catches the command, its sender dies, and the cut ends before TCP would have given up."""
+        met = await self._moment(rng.choice(["create", "define", "destroy", "undefine", "shutdown"]))
+        if met is None:
+            return
+        moment, replica, _ = met
+        self.cluster.network.cut(moment.client, moment.host)
+        await self.cluster.sleep(rng.choice([0.0, 0.0, 4.0, 8.0]))
+        replica.kill()
+        await self.cluster.sleep(rng.uniform(70.0, 95.0))
+        self.cluster.network.heal(moment.client, moment.host)
+        await self._again(replica, rng.uniform(0.0, 60.0))
+
+    async def ordered_end(self, rng: Random) -> None:
+        """A cut, or a frozen daemon, keeps the command while its sender is told to end."""
+        met = await self._moment("create", "define", "destroy", "undefine", "shutdown")
+        if met is None:
+            return
+        _, replica, host = met
+        host.freeze()
+        stopping = asyncio.create_task(replica.stop())
+        await self.cluster.sleep(rng.uniform(24.0, 90.0))
+        host.thaw()
+        await asyncio.wait({stopping}, timeout=90.0)
+        await self._again(replica, rng.uniform(0.0, 5.0))
+
+    async def asleep(self, rng: Random) -> None:
+        """Its sender sleeps from somewhere in the action until another leads."""
+        met = await self._moment("create", "define", "destroy", "undefine")
+        if met is None:
+            return
+        _, replica, _ = met
+        await self.cluster.sleep(rng.uniform(0.0, 0.15))
+        replica.freeze()
+        await self.cluster.sleep(rng.choice([9.0, 12.0, 18.0, 30.0, 60.0]))
+        replica.thaw()
+
+    async def killed(self, rng: Random) -> None:
+        """Its sender dies in the moment that it left, and the next leader finds what comes of it."""
+        met = await self._moment("create", "define", "destroy", "undefine", "shutdown")
+        if met is None:
+            return
+        _, replica, host = met
+        if rng.random() < 0.5:
+            host.freeze()
+        replica.kill()
+        await self._again(replica, rng.uniform(20.0, 60.0))
+        host.thaw()
+
+    async def slow_lease(self, rng: Random) -> None:
+        """etcd answers late, and then not any more, while the host keeps a command waiting."""
+        leader = self.cluster.leader
+        if leader is None:
+            return
+        leader.ways.delay, leader.ways.delay_s = 1.0, 4.5
+        met = await self._moment("intent stop", "intent revoke")
+        if met is not None:
+            _, replica, host = met
+            host.freeze()
+            await self.cluster.sleep(rng.uniform(3.0, 8.0))
+            self.cluster.network.cut(replica.name, "etcd")
+            await self.cluster.sleep(rng.uniform(4.0, 10.0))
+            host.thaw()
+            await self.cluster.sleep(20.0)
+            self.cluster.network.heal(replica.name, "etcd")
+        leader.ways.delay, leader.ways.delay_s = 0.0, 12.0
+
+    async def cut_off(self, rng: Random) -> None:
+        """The host holds a command back until the lease of its sender, who lost etcd, has ended."""
+        met = await self._moment("intent stop", "intent revoke", "define")
+        if met is None:
+            return
+        _, replica, host = met
+        await self.cluster.sleep(rng.choice([0.002, 0.05, 0.1]))
+        host.freeze()
+        self.cluster.network.cut(replica.name, "etcd")
+        await self.cluster.sleep(rng.uniform(10.5, 18.0))
+        host.thaw()
+        await self.cluster.sleep(20.0)
+        self.cluster.network.heal(replica.name, "etcd")
+
+    async def change_of_mind(self, rng: Random) -> None:
+        """The domain is to stop while the definition that it is to be started with is still being made."""
+        met = await self._moment("define")
+        if met is None:
+            return
+        moment, _, host = met
+        host.freeze()
+        name = self.cluster.trace.named(moment.uuid)
+        await self.api.edit(DOMAINS, name, lambda body: body["spec"].update(state="shutoff"), "shutoff")
+        await self.cluster.sleep(rng.uniform(16.5, 18.5))
+        host.thaw()
+
+    # --- what is done to what a leader knows
+
+    async def autostart_lost(self, rng: Random) -> None:
+        """The host goes in the moment in which its definition was to lose autostart."""
+        found = await self._some_uuid(rng)
+        if found is None:
+            return
+        uuid, host = found
+        await self.hands.on(host.name).autostart(uuid)
+        met = await self._moment("set_autostart")
+        if met is None:
+            return
+        met[2].power_off()
+        await self.cluster.sleep(rng.uniform(60.0, 100.0))
+        self.hands.power_on(met[2])
+
+    async def lost_key(self, rng: Random) -> None:
+        """Somebody deletes an object's key with etcdctl, and puts it back."""
+        found = await self._some_uuid(rng)
+        if found is None or not self.cluster.etcd.running:
+            return
+        name = self.cluster.trace.named(found[0])
+        kv = self.cluster.etcd.peek(keys.object_key("domains", NAMESPACE, name))
+        if kv is None or b"deletionTimestamp" in kv.value:
+            return
+        store = self.api.objects.store
+        await store.txn([Compare(kv.key, kv.mod_revision)], [Delete(kv.key)])
+        self._say(f"the key of {name} is lost")
+        await self.cluster.sleep(rng.uniform(5.0, 25.0))
+        while True:
+            try:
+                await store.txn([Compare(kv.key, 0)], [Put(kv.key, kv.value)])
+                break
+            except StoreError:
+                await self.cluster.sleep(1.0)
+        self._say(f"the key of {name} is back")
+
+    async def twin_node(self, rng: Random) -> None:
+        """A Node is registered with the address of another, which is mended a while later."""
+        host = rng.choice([name for name in sorted(self.cluster.hosts) if name != SPARE_HOST])
+
+        def spec(address: str) -> dict[str, object]:
+            return {"uri": f"qemu+tcp://{address}/system", "insecure": True, "allowedPaths": ["/srv"]}
+
+        if not await self.api.create(NODES, SPARE_HOST, spec(host), {"zone": "b"}):
+            return
+        await self.cluster.sleep(rng.uniform(20.0, 45.0))
+        mended = spec(SPARE_HOST)["uri"]
+        while not await self.api.edit(NODES, SPARE_HOST, lambda b: b["spec"].update(uri=mended), "its uri"):
+            await self.cluster.sleep(1.0)
+
+    async def other_cluster(self, rng: Random) -> None:
+        """Another cluster's mark on a domain of ours, for a while."""
+        found = await self._some_uuid(rng)
+        if found is None:
+            return
+        uuid, host = found
+        virsh = self.hands.on(host.name)
+        mark = Mark("another-cluster", uuid, 3, "0")
+        await virsh.set_mark(uuid, mark, live=True, config=True)
+        await self.cluster.sleep(rng.uniform(30.0, 60.0))
+        for node, there in self.cluster.hosts.items():
+            domain = there.domains.get(uuid)
+            if domain is not None:
+                virsh = self.hands.on(node)
+                await virsh.set_mark(
+                    uuid, None, live=domain.live is not None, config=domain.config is not None
+                )
+
+    async def deleted_while_saved(self, rng: Random) -> None:
+        found = await self._some_uuid(rng)
+        if found is None:
+            return
+        uuid, host = found
+        saving = asyncio.create_task(self.hands.on(host.name).managed_save(uuid))
+        await self.cluster.sleep(rng.uniform(0.0, 0.3))
+        await self.api.delete(DOMAINS, self.cluster.trace.named(uuid))
+        await asyncio.wait({saving})
+
+    async def moved_unheard(self, rng: Random) -> None:
+        """A move by hand of which no event tells; the source is read at once when it is over."""
+        found = await self._some_uuid(rng)
+        if found is None or not self.cluster.etcd.running:
+            return
+        uuid, source = found
+        others = [n for n in self.cluster.objects("nodes") if n in self.cluster.hosts and n != source.name]
+        target = self.cluster.hosts[rng.choice(sorted(others))]
+        for host in (source, target):
+            host.temper.event_loss = 1.0
+        before = self.hands.guard.moves
+        if not before:
+            self.hands.guard.moves += 1
+            self._say(f"{uuid} is moved from {source.name} to {target.name}")
+            answer = await self.hands.on(source.name).migrate(uuid, target)
+            if answer is None and self.cluster.policy.hand_migrations:
+                source.kill_daemon()
+                source.start_daemon()
+            await self.cluster.sleep(30.0)
+            self.hands.guard.moves -= 1
+        for host in (source, target):
+            host.temper.event_loss = 0.02
+
+
+DRILLS: dict[str, Callable[[Drills, Random], Awaitable[None]]] = {
+    "stranded": Drills.stranded,
+    "ordered_end": Drills.ordered_end,
+    "asleep": Drills.asleep,
+    "killed": Drills.killed,
+    "slow_lease": Drills.slow_lease,
+    "cut_off": Drills.cut_off,
+    "change_of_mind": Drills.change_of_mind,
+    "autostart_lost": Drills.autostart_lost,
+    "lost_key": Drills.lost_key,
+    "twin_node": Drills.twin_node,
+    "other_cluster": Drills.other_cluster,
+    "deleted_while_saved": Drills.deleted_while_saved,
+    "moved_unheard": Drills.moved_unheard,
+}
+"""name: how it is made."""

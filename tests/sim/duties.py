@@ -1,0 +1,205 @@
+"""What a leader owes to those before and after it, checked against ground truth: more of `checks`.
+
+A term's commands are carried out before the next leader counts them as impossible (the quiet time), and the
+next leader keeps still until then. What starts was still wanted a moment ago. Nothing is removed that nobody
+deleted, a node of which it is known that its definition starts by itself is not given up, a managed save is
+never thrown away, and what carries another cluster's mark is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from controller import keys
+from controller.model import Assignment, LeaderRecord, Rule
+from drivers.store import Compare, Put, TxnResult, Write
+from specs.mark import Mark
+from tests.sim import definition
+from tests.sim.checks import Checks
+from tests.sim.cluster import Cluster
+from tests.sim.domain import Change
+from tests.sim.doors import Call
+from tests.sim.hypervisor import Sent
+
+TAKING = frozenset({"undefine", "destroy", "shutdown"})
+READ_AGAIN_S = 15.0  # a linearizable read, and the leave to act that was given after it
+DOMAINS = keys.object_prefix("domains")
+
+
+@dataclass(slots=True)
+class Term:
+    """One leader's time in office, as etcd and the hosts saw it begin."""
+
+    client: str
+    elected_at: float
+    trusts: bool  # its predecessor resigned
+    first_read_at: dict[str, float]
+
+    def quiet_until(self, host: str, ttl_s: float, quiet_s: float) -> float:
+        if self.trusts:
+            return self.elected_at
+        read_at = self.first_read_at.get(host, self.elected_at)
+        return max(self.elected_at + ttl_s, read_at) + quiet_s
+
+
+class Duties:
+    """Hears what everybody else hears, too; complaints are those of `checks`."""
+
+    def __init__(self, cluster: Cluster, checks: Checks) -> None:
+        self._cluster = cluster
+        self._complain = checks.complain
+        self._last: LeaderRecord | None = None
+        self._term: Term | None = None
+        self._sent_in: dict[tuple[str, str, str], Term | None] = {}
+        self._wanted: dict[str, tuple[str, float]] = {}
+        self._deleted: set[str] = set()
+        self._marked: dict[tuple[str, str], float] = {}
+        self._knows_mark: dict[tuple[str, str, str], float] = {}
+        self._knows_autostart: dict[tuple[str, str], Term | None] = {}
+
+    def listen(self) -> None:
+        """Before any replica starts."""
+        notes = self._cluster.notes
+
+        def sent(one: Sent) -> None:
+            self.sent(one)
+            notes.sent(one)
+
+        def called(call: Call) -> None:
+            self.called(call)
+            notes.called(call)
+
+        def restored() -> None:
+            self.restored()
+            notes.restored()
+
+        self._cluster.notes = replace(notes, sent=sent, called=called, restored=restored)
+        self._cluster.etcd.listeners.append(self.transacted)
+        for host in self._cluster.hosts.values():
+            host.listeners.append(self.changed)
+
+    def restored(self) -> None:
+        """Another past: who leads, and what is wanted, has to be heard anew."""
+        kv = self._cluster.etcd.peek(keys.LAST_LEADER)
+        self._last = None if kv is None else msgspec.json.decode(kv.value, type=LeaderRecord)
+        self._term = None
+        self._wanted.clear()
+
+    # --- hosts
+
+    def sent(self, sent: Sent) -> None:
+        now, term = self._cluster.clock(), self._term
+        self._sent_in[(sent.client, sent.host, sent.uuid)] = term
+        if sent.call == "set_autostart":
+            self._knows_autostart[(sent.host, sent.uuid)] = term
+        if sent.call == "create":
+            wanted, since = self._wanted.get(sent.uuid, ("running", now))
+            if wanted != "running" and now - since > READ_AGAIN_S:
+                self._complain("I2", f"{sent.client} starts {sent.uuid}, to be {wanted} for a while already")
+        if sent.call in TAKING and term is not None and term.client == sent.client:
+            left_s = self._quiet_until(term, sent.host) - now
+            if left_s > 0:
+                self._complain(
+                    "I2",
+                    f"{sent.client} sends {sent.call} {sent.uuid} to {sent.host}, {left_s:.1f} s too early",
+                )
+
+    def _quiet_until(self, term: Term, host: str) -> float:
+        timing = self._cluster.timing
+        return term.quiet_until(host, timing.lease_ttl_s, timing.quiet_s)
+
+    def called(self, call: Call) -> None:
+        term = self._term
+        if call.failed:
+            return
+        if call.call == "list" and term is not None and term.client == call.client:
+            term.first_read_at.setdefault(call.host, call.ended_at)
+        if call.call == "detail" and self._marked.get((call.host, call.uuid), call.began_at) < call.began_at:
+            self._knows_mark.setdefault((call.client, call.host, call.uuid), call.ended_at)
+
+    def changed(self, change: Change) -> None:
+        where = (change.host, change.uuid)
+        if change.by in self._cluster.replicas:
+            self._check_late(change)
+        if change.what == "save lost":
+            self._complain("R1", f"{change.by} threw away the saved state of {change.uuid} on {change.host}")
+        if change.what == "autostart":
+            self._knows_autostart.pop(where, None)
+        mark = self._foreign_mark(change)
+        if mark is None:
+            self._marked.pop(where, None)
+            for known in [key for key in self._knows_mark if key[1:] == where]:
+                del self._knows_mark[known]
+        else:
+            self._marked.setdefault(where, self._cluster.clock())
+
+    def _foreign_mark(self, change: Change) -> Mark | None:
+        domain = self._cluster.hosts[change.host].domains.get(change.uuid)
+        shown = None if domain is None else domain.live or domain.config
+        mark = None if shown is None else definition.known(shown).mark
+        return mark if mark is not None and mark.cluster.startswith("another") else None
+
+    def _check_late(self, change: Change) -> None:
+        """A command is carried out after the next leader's quiet time."""
+        term, now = self._term, self._cluster.clock()
+        sender = self._sent_in.get((change.by, change.host, change.uuid))
+        if sender is None or term is None or sender is term:
+            return
+        late_s = now - self._quiet_until(term, change.host)
+        if late_s > 0 and sender.elected_at < term.elected_at:
+            self._complain(
+                "I2",
+                f"{change.by} {change.what} {change.uuid} on {change.host}, {late_s:.1f} s after the next"
+                " leader's quiet time",
+            )
+
+    # --- etcd
+
+    def transacted(
+        self, client: str, compares: Sequence[Compare], writes: Sequence[Write], result: TxnResult
+    ) -> None:
+        if not result.ok:
+            return
+        for write in writes:
+            if write.key == keys.LEADER and isinstance(write, Put):
+                trusts = self._last is None or self._last.resigned
+                self._term = Term(client, self._cluster.clock(), trusts, {})
+        for write in writes:
+            if write.key == keys.LAST_LEADER and isinstance(write, Put):
+                self._last = msgspec.json.decode(write.value, type=LeaderRecord)
+            elif write.key.startswith(DOMAINS) and isinstance(write, Put):
+                self._object(write)
+            elif write.key.startswith(keys.ASSIGNMENTS) and isinstance(write, Put):
+                self._assigns(client, write)
+
+    def _object(self, write: Put) -> None:
+        body = msgspec.json.decode(write.value)
+        uuid = body["metadata"]["uid"]
+        wanted = body["spec"].get("state") or "running"
+        if body["metadata"].get("deletionTimestamp"):
+            self._deleted.add(uuid)
+            wanted = "absent"
+        if self._wanted.get(uuid, ("", 0.0))[0] != wanted:
+            self._wanted[uuid] = (wanted, self._cluster.clock())
+
+    def _assigns(self, client: str, write: Put) -> None:
+        after = msgspec.json.decode(write.value, type=Assignment)
+        uuid = after.uuid
+        if after.tombstone and uuid not in self._deleted:
+            self._complain("I11", f"{client} removes {uuid}, which nobody deleted")
+        for proof in after.proofs:
+            if proof.rule is Rule.CONFIRMED_DEAD and proof.epoch == after.epoch:
+                self._check_autostart(client, uuid, proof.node)
+        knew_at = self._knows_mark.get((client, after.node, uuid))
+        if after.intent is not None and knew_at is not None and self._cluster.clock() > knew_at + 0.5:
+            self._complain("I10", f"{client} intends to {after.intent.kind} {uuid}, which is another's")
+
+    def _check_autostart(self, client: str, uuid: str, node: str) -> None:
+        host = self._cluster.hosts.get(node)
+        domain = None if host is None else host.domains.get(uuid)
+        knows = self._knows_autostart.get((node, uuid))
+        if domain is not None and domain.autostart and knows is not None and knows is self._term:
+            self._complain("R3", f"{client} gives up {node}, where {uuid} has autostart set")
