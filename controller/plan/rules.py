@@ -288,11 +288,14 @@ def _storage_pin(case: Case) -> Deferred | None:
 
 
 def elsewhere(case: Case) -> Answer:
-    """Somebody moved it by hand, or a lost migration ended there."""
+    """Somebody moved it by hand, or a lost migration ended there. That is written down before anything else:
+    the next leader may find that node silent and the domain's home empty."""
     strangers = [n for n in case.active_on if n != case.node]
     if not strangers:
         return None
     node = strangers[0]
+    if node not in case.assignment.candidates:
+        return actions.reclaim(case, node, f"it runs on {node}")
     return Deferred(
         Reason.RUNS_ELSEWHERE,
         f"it runs on {node}, not on {case.node} where domctl put it; it is left alone",

@@ -338,8 +338,12 @@ def test_keeping_the_other_copy_moves_the_assignment_first() -> None:
     assert action.after.node == "b" and set(action.after.candidates) == {"a", "b"}
 
 
-def test_a_domain_that_somebody_migrated_by_hand_is_left_alone() -> None:
-    expect_hold(two_nodes().domain().assigned("a").seen("b"), Reason.RUNS_ELSEWHERE)
+def test_where_a_domain_that_somebody_migrated_by_hand_runs_is_written_down_and_it_is_left_alone() -> None:
+    cluster = two_nodes().domain().assigned("a").seen("b")
+    action = cluster.verdict().action
+    assert action is not None and action.kind is ActionKind.RECORD and action.after is not None
+    assert action.after.candidates == ("a", "b") and action.after.node == "a"
+    expect_hold(cluster.assigned("a", candidates=("a", "b")), Reason.RUNS_ELSEWHERE)
 
 
 def test_a_running_migration_is_not_disturbed() -> None:

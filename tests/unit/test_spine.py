@@ -23,6 +23,7 @@ from drivers.errors import StoreUnavailable
 from drivers.hypervisor import Detail, EventKind, Listing, Record, State
 from drivers.memory import MemoryStore
 from drivers.store import Compare, Page, Put, TxnResult, Write
+from tests.faultystore import FaultyStore
 from tests.unit.plancase import UUID, facts
 from tests.unit.spine import DELETED, FOREIGN_XML, HostDomain, Leader, Spine, now, run, spine, until
 
@@ -616,6 +617,31 @@ def test_a_domain_whose_name_was_taken_over_is_still_seen_to_go() -> None:
     assert cache.seen.names["a"] == {"web": "z", "old": "x"}
     see(cache, 5.0)
     assert not cache.seen.by_uuid
+
+
+# --- what the next leader must know
+
+
+def test_the_next_leader_knows_where_a_domain_was_seen_to_run_though_that_node_is_silent_by_then() -> None:
+    async def main() -> None:
+        async with spine("a", "b") as s:
+            leader = await running_on_a(s)
+            a, b = s.hosts["a"], s.hosts["b"]
+            b.domains[UUID] = a.domains.pop(UUID)
+            a.say(EventKind.UNDEFINED, "removed")
+            b.say(EventKind.DEFINED, "added")
+            await asyncio.sleep(15)
+            assert (await s.status())[0] == "RunsElsewhere"
+            await leader.die()
+            b.lose()
+            s.leaders.append(Leader(s, "other", FaultyStore(s.store), list(leader.disk)))
+            await s.leaders[-1].start()
+            for _ in range(300):
+                await asyncio.sleep(1)
+                assert s.running_on() == ["b"]
+            assert (await s.status())[0] == "NodeUnreachable"
+
+    run(main)
 
 
 # --- a store that is set back
