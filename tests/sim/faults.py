@@ -303,6 +303,21 @@ class Faults:
         replica.thaw()
         await self._again(replica, 0.0)
 
+    async def moved_and_lost(self, rng: Random) -> None:
+        """A domain is moved by hand and seen to be; then its new host and whoever saw it are lost."""
+        target = await self.hands.moves(rng)
+        leader = self.cluster.leader
+        if not target or leader is None:
+            return
+        await self.guard.passed(self.cluster)
+        self.say(f"isolate {target}, to which a domain was moved")
+        self.cluster.network.isolate(target)
+        leader.kill()
+        await self.lasting(rng.choice([40.0, 80.0, 110.0]))
+        self.say(f"{target} is back")
+        self.cluster.network.rejoin(target)
+        await self._again(leader, 0.0)
+
     async def _again(self, replica: Replica, pause_s: float) -> None:
         await self.lasting(pause_s)
         if not replica.lives:
@@ -524,6 +539,7 @@ KINDS: dict[str, tuple[int, Make]] = {
     "guest_stuck": (2, Faults.guest_stuck),
     "kill": (6, Faults.kill),
     "strike_at_step": (14, Faults.strike_at_step),
+    "moved_and_lost": (4, Faults.moved_and_lost),
     "zombies": (6, Faults.zombies),
     "freeze": (6, Faults.freeze),
     "restart": (3, Faults.restart),

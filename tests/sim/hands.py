@@ -181,17 +181,18 @@ class Hands:
         new = f"cccccccc-0000-4000-8000-{rng.getrandbits(48):012x}"
         await self._one(rng, _defined, "clone", lambda v, u: v.clone(u, new, f"clone-{new[-4:]}"))
 
-    async def moves(self, rng: Random) -> None:
-        """`virsh migrate` to another host that domctl knows; without `handMigrations`, while all is well."""
+    async def moves(self, rng: Random) -> str:
+        """`virsh migrate` to another host that domctl knows; without `handMigrations`, while all is well.
+        Returns where it runs now, "" if nothing was moved."""
         declared = self.cluster.policy.hand_migrations
         manner = Manner(persist=rng.random() < 0.9, undefine_source=rng.random() < 0.9)
         found = self._some(rng, _runs)
         if found is None or not (declared or self._all_is_well()):
-            return
+            return ""
         node, uuid = found
         targets = [n for n in self._targets(uuid) if n != node]
         if not targets or self.cluster.etcd.peek(keys.resolution(uuid)) is not None:
-            return
+            return ""
         target = rng.choice(targets)
         self.guard.moves += not declared
         try:
@@ -204,6 +205,7 @@ class Hands:
                 await self._seen_since(self.cluster.clock(), (node, target))
         finally:
             self.guard.moves -= not declared
+        return target if self.cluster.active_on(uuid) == [target] else ""
 
     def _targets(self, uuid: str) -> list[str]:
         dead = {key.rpartition("/")[2] for key, _ in self.cluster.stored(keys.CONFIRMED_DEAD)}
@@ -270,7 +272,7 @@ def _defined(host: SimHost, uuid: str) -> bool:
     return domain.config is not None and not domain.in_migration
 
 
-Meddle = Callable[[Hands, Random], Awaitable[None]]
+Meddle = Callable[[Hands, Random], Awaitable[object]]
 
 MEDDLING: dict[str, tuple[int, Meddle]] = {
     "admin_destroys": (2, Hands.destroys),
