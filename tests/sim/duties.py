@@ -41,7 +41,7 @@ class Term:
     def quiet_until(self, host: str, ttl_s: float, quiet_s: float) -> float:
         if self.trusts:
             return self.elected_at
-        read_at = self.first_read_at.get(host, self.elected_at)
+        read_at = self.first_read_at.get(host, float("inf"))
         return max(self.elected_at + ttl_s, read_at) + quiet_s
 
 
