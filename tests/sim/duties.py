@@ -36,6 +36,7 @@ class Term:
     client: str
     elected_at: float
     trusts: bool  # its predecessor resigned
+    past: int  # of etcd: what a backup says of predecessors is said of others
     first_read_at: dict[str, float]
 
     def quiet_until(self, host: str, ttl_s: float, quiet_s: float) -> float:
@@ -149,7 +150,7 @@ class Duties:
         if sender is None or term is None or sender is term:
             return
         late_s = now - self._quiet_until(term, change.host)
-        if late_s > 0 and sender.elected_at < term.elected_at:
+        if late_s > 0 and sender.elected_at < term.elected_at and sender.past == term.past:
             self._complain(
                 "I2",
                 f"{change.by} {change.what} {change.uuid} on {change.host}, {late_s:.1f} s after the next"
@@ -166,7 +167,7 @@ class Duties:
         for write in writes:
             if write.key == keys.LEADER and isinstance(write, Put):
                 trusts = self._last is None or self._last.resigned
-                self._term = Term(client, self._cluster.clock(), trusts, {})
+                self._term = Term(client, self._cluster.clock(), trusts, self._cluster.pasts, {})
         for write in writes:
             if write.key == keys.LAST_LEADER and isinstance(write, Put):
                 self._last = msgspec.json.decode(write.value, type=LeaderRecord)
