@@ -129,7 +129,7 @@ class Duties:
             self._complain("R1", f"{change.by} threw away the saved state of {change.uuid} on {change.host}")
         if change.what == "autostart":
             self._knows_autostart.pop(where, None)
-        mark = self._foreign_mark(change)
+        mark = self._foreign_mark(change.host, change.uuid)
         if mark is None:
             self._marked.pop(where, None)
             for known in [key for key in self._knows_mark if key[1:] == where]:
@@ -137,8 +137,9 @@ class Duties:
         else:
             self._marked.setdefault(where, self._cluster.clock())
 
-    def _foreign_mark(self, change: Change) -> Mark | None:
-        domain = self._cluster.hosts[change.host].domains.get(change.uuid)
+    def _foreign_mark(self, node: str, uuid: str) -> Mark | None:
+        host = self._cluster.hosts.get(node)
+        domain = None if host is None else host.domains.get(uuid)
         shown = None if domain is None else domain.live or domain.config
         mark = None if shown is None else definition.known(shown).mark
         return mark if mark is not None and mark.cluster.startswith("another") else None
@@ -195,7 +196,8 @@ class Duties:
             if proof.rule is Rule.CONFIRMED_DEAD and proof.epoch == after.epoch:
                 self._check_autostart(client, uuid, proof.node)
         knew_at = self._knows_mark.get((client, after.node, uuid))
-        if after.intent is not None and knew_at is not None and self._cluster.clock() > knew_at + 0.5:
+        knew = knew_at is not None and self._cluster.clock() > knew_at + 0.5
+        if after.intent is not None and knew and self._foreign_mark(after.node, uuid) is not None:
             self._complain("I10", f"{client} intends to {after.intent.kind} {uuid}, which is another's")
 
     def _check_autostart(self, client: str, uuid: str, node: str) -> None:
