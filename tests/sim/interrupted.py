@@ -21,8 +21,8 @@ from typing import Final
 from controller.executor import STEPS
 from controller.faults import points
 from controller.plan.types import ActionKind
-from tests.sim.checks import what_is_left
 from tests.sim.cluster import Replica
+from tests.sim.converged import what_is_left
 from tests.sim.process import ProcessLoop
 from tests.sim.stage import HOSTS, NAMES, STORIES, Stage, Story
 

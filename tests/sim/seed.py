@@ -17,8 +17,9 @@ from functools import partial
 from random import Random
 
 from controller.plan.snapshot import Policy
-from tests.sim.checks import Checks, Violation, what_is_left
+from tests.sim.checks import Checks, Violation
 from tests.sim.cluster import Cluster
+from tests.sim.converged import what_is_left
 from tests.sim.doors import Notes
 from tests.sim.drills import Drills
 from tests.sim.duties import Duties

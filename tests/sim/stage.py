@@ -13,8 +13,9 @@ from typing import Any, Final
 from controller.api.resources import DOMAINS, NODES
 from controller.plan.snapshot import Policy
 from controller.plan.types import ActionKind
-from tests.sim.checks import Checks, what_is_left
+from tests.sim.checks import Checks
 from tests.sim.cluster import Cluster
+from tests.sim.converged import what_is_left
 from tests.sim.doors import Notes
 from tests.sim.host import SimHost
 from tests.sim.people import Api, Body

@@ -1,0 +1,78 @@
+"""Whether the world is as users want it, by ground truth: what L1 and L4 ask.
+
+A world has converged when every domain is as its object says and says so, stands on its own node alone,
+and nothing of what went wrong is left: no tombstone, no quarantine, no word that a machine is dead.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from controller import keys
+from controller.model import Assignment
+from tests.sim.cluster import Cluster
+
+
+def _conditions(body: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {c["type"]: c for c in (body.get("status") or {}).get("conditions") or []}
+
+
+def message_of(body: dict[str, Any]) -> str:
+    return str(_conditions(body).get("Ready", {}).get("message", ""))
+
+
+def says_ready(body: dict[str, Any]) -> bool:
+    ready = _conditions(body).get("Ready", {})
+    current = (body.get("status") or {}).get("observedGeneration") == body["metadata"].get("generation")
+    return bool(ready.get("status") == "True" and current)
+
+
+def is_met(cluster: Cluster, body: dict[str, Any]) -> bool:
+    """Whether the hosts have it as the object says."""
+    meta = body["metadata"]
+    if meta.get("deletionTimestamp"):
+        return False
+    active = cluster.active_on(meta["uid"])
+    if (body["spec"].get("state") or "running") == "shutoff":
+        return not active
+    return len(active) == 1
+
+
+def what_is_left(cluster: Cluster) -> list[str]:
+    """Why the world has not converged (L1); empty if it has."""
+    left: list[str] = []
+    assignments = cluster.assignments()
+    domains = cluster.objects("domains")
+    uids = {body["metadata"]["uid"] for body in domains.values()}
+    for name, body in domains.items():
+        uuid = body["metadata"]["uid"]
+        reason = (body.get("status") or {}).get("reason", "")
+        said = f"{reason}: {message_of(body)}"
+        if not is_met(cluster, body):
+            left.append(f"{name} is not as wanted ({said})")
+        elif not says_ready(body):
+            left.append(f"{name} is as wanted and does not say so ({said})")
+        elif (held := assignments.get(uuid)) is None:
+            left.append(f"{name} has no assignment")
+        else:
+            left += _misplaced(cluster, name, uuid, held)
+    left += [f"the assignment of {a.name} is left ({u})" for u, a in assignments.items() if u not in uids]
+    for prefix in (keys.QUARANTINE, keys.CONFIRMED_DEAD):
+        left += [f"{key} is left" for key, _ in cluster.stored(prefix)]
+    return left
+
+
+def _misplaced(cluster: Cluster, name: str, uuid: str, held: Assignment) -> list[str]:
+    left = []
+    on = [host for host, truth in cluster.hosts.items() if uuid in truth.domains]
+    if on != [held.node]:
+        left.append(f"{name} is on {on}, its place is {held.node}")
+    elif held.candidates != (held.node,):
+        left.append(f"{name} may be on {held.candidates}")
+    else:
+        domain = cluster.hosts[held.node].domains[uuid]
+        if domain.autostart:
+            left.append(f"{name} has autostart set")
+        if domain.config is None:
+            left.append(f"{name} is transient")
+    return left
