@@ -116,7 +116,12 @@ class Reconciler:
         self.parts.queue.add(DOMAIN_KEY + action.uuid)
 
     def _stale(self, action: Action, report: Report) -> None:
+        """Planned again, which helps once the cache has caught up with etcd. That may take its time where a
+        watch lags, and each attempt before it costs a transaction and a define (L3)."""
         log.debug("planned again", extra={"domain": action.key, "why": report.message})
+        attempts, now = self.parts.cache.attempts, self.parts.world.now()
+        if attempts.in_vain(action.uuid, f"{action.kind}: {report.message}", now):
+            attempts.failed(action.uuid, report.message, now)
         self.parts.queue.retry(DOMAIN_KEY + action.uuid)
 
     def _failed(self, action: Action, report: Report) -> None:

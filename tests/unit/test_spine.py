@@ -619,6 +619,35 @@ def test_a_domain_whose_name_was_taken_over_is_still_seen_to_go() -> None:
     assert not cache.seen.by_uuid
 
 
+# --- a watch that lags
+
+
+def test_a_leader_whose_watch_is_stuck_does_not_try_the_same_start_again_and_again() -> None:
+    """L3: it does not know that the domain is to be shut off by now, and finds that out anew each time, just
+    before it would start it."""
+
+    async def main() -> None:
+        async with spine("a", "b") as s:
+            leader = await running_on_a(s)
+            a = s.hosts["a"]
+            leader.store.deaf_watches = leader.store.silent = True
+            await s.write("/domctl/objects/others/one", {})  # at which its watch breaks
+            await asyncio.sleep(0.1)
+            leader.store.silent = False
+            await asyncio.sleep(8)
+            await s.domain(state="shutoff", meta={"generation": 2})
+            went_at = now()
+            a.end("crashed")
+            await asyncio.sleep(30)
+            assert not a.runs()
+            assert 1 <= a.times("define", went_at) <= 12
+            leader.store.deaf_watches = False
+            await asyncio.sleep(90)
+            assert (await s.status())[0] == "Shutoff"
+
+    run(main)
+
+
 # --- what the next leader must know
 
 
