@@ -122,15 +122,19 @@ class Reign:
     async def _watch_trust(self) -> None:
         """A store that turns out to be another past's ends the term: what the cache knows of it is compared
         by revisions, and the younger ones of the past that was given up would win (seeds 13, 25, 26, 29)."""
-        began_in_doubt = self.office.storewatch.trust is StoreTrust.RESTORED
+        doubted = self._store_is_doubted()
         while True:
-            if self.office.storewatch.trust is StoreTrust.RESTORED and not began_in_doubt:
+            if self._store_is_doubted() and not doubted:
                 self.leadership.lose("the store was restored: all that is known of it must be read anew")
+            doubted = self._store_is_doubted()
             try:
                 await self.trust.refresh()
             except StoreError as error:
                 log.warning("the store refused", extra={"why": error.message})
             await asyncio.sleep(TRUST_CYCLE_S)
+
+    def _store_is_doubted(self) -> bool:
+        return self.office.storewatch.trust is StoreTrust.RESTORED
 
     async def _cycle(self) -> None:
         """Light cycles prove that no event was lost; every resync the details are read again and everything
