@@ -24,7 +24,7 @@ import msgspec
 from controller import keys
 from controller.limits import Timing
 from controller.model import LeaderRecord
-from controller.storewatch import StoreWatch
+from controller.storewatch import StoreTrust, StoreWatch
 from controller.watching import watching
 from controller.world import World
 from drivers.errors import LeaseLost, StoreError, StoreUnavailable
@@ -204,7 +204,8 @@ class Election:
                 token=token,
                 elected_at=self.world.now(),
                 previous=previous,
-                predecessor_resigned=last is None or (previous is not None and previous.resigned),
+                predecessor_resigned=self._was_never_led(last)
+                or (previous is not None and previous.resigned),
                 world=self.world,
                 storewatch=self.storewatch,
                 store=self.store,
@@ -212,6 +213,10 @@ class Election:
             ),
             lease,
         )
+
+    def _was_never_led(self, last: KeyValue | None) -> bool:
+        """Nobody led before, if the store itself is new: one that lost what it held says the same."""
+        return last is None and self.storewatch.trust in (StoreTrust.NEW, StoreTrust.UNEXAMINED)
 
     async def _token_of(self, lease: int, until: float) -> int:
         """The reply to our candidacy was lost: the key's lease tells whether it is ours, by a lease that

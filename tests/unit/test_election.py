@@ -138,6 +138,24 @@ def test_the_first_leader_ever_need_not_wait_for_anybody() -> None:
     virtualtime.run(main())
 
 
+def test_a_store_that_lost_everything_is_no_proof_that_nobody_led_before() -> None:
+    async def main() -> None:
+        async with cluster() as c:
+            a, b = c.replica("a"), c.replica("b")
+            a.start()
+            await until(lambda: a.may_act)
+            for _ in range(2):  # as it does all the time
+                await b.election.storewatch.examine(b.store)
+            await a.die()
+            await c.store.close()
+            c.store = b.store.inner = MemoryStore(c.world.now)
+            b.start()
+            await until(lambda: b.terms)
+            assert not b.terms[0].predecessor_resigned
+
+    virtualtime.run(main())
+
+
 def test_a_permit_lasts_as_the_timing_says_from_when_the_keep_alive_was_sent() -> None:
     async def main() -> None:
         async with cluster() as c:
