@@ -21,6 +21,7 @@ from tests.sim.hands import Hands
 from tests.sim.people import Api, Body
 
 TO_END = "; to end this: "
+OTHER_CLUSTER = re.compile(r"the store holds (no )?cluster")
 LOOKS_EVERY_S = 6.0
 IN_WORDS = (Reason.NO_NODE_FITS, Reason.BACKING_OFF)  # reasons whose text says what is in the way
 PATIENCE_S = 20.0  # a hold that is younger may end by itself
@@ -37,6 +38,7 @@ class Operator:
     _since: dict[tuple[str, str], float] = field(default_factory=dict)
     _did: dict[tuple[str, str], float] = field(default_factory=dict)
     _lost: dict[str, None] = field(default_factory=dict)
+    _began_anew: int = 0
     not_understood: dict[str, None] = field(default_factory=dict)
 
     async def run(self) -> None:
@@ -122,6 +124,16 @@ class Operator:
         return await self.api.resolve(name, keep=keep)
 
     async def _acknowledge(self, name: str, body: Body, found: re.Match[str]) -> bool:
+        """A store of another cluster, or of none, is for processes that begin with it: all begin anew."""
+        if OTHER_CLUSTER.search(_said(body)[1]) and self._began_anew != self.cluster.pasts:
+            self._began_anew = self.cluster.pasts
+            for replica in self.cluster.replicas.values():
+                replica.kill()
+            await self.cluster.sleep(1.0)
+            for replica in self.cluster.replicas.values():
+                if not replica.lives:
+                    replica.start()
+            return True
         return await self.api.acknowledge()
 
     async def _register(self, name: str, body: Body, found: re.Match[str]) -> bool:
