@@ -25,8 +25,8 @@ from tests.sim.cluster import Cluster, Replica
 from tests.sim.hands import Hands
 from tests.sim.host import SimHost
 from tests.sim.hypervisor import Sent
-from tests.sim.people import NAMESPACE, Api
-from tests.sim.workload import SPARE_HOST
+from tests.sim.people import NAMESPACE, Api, Body
+from tests.sim.workload import FIRST_HOSTS, SPARE_HOST
 
 FIRST_S, LAST_S = 25.0, 520.0
 TIMES = 6  # in one run
@@ -258,19 +258,21 @@ class Drills:
                 await self.cluster.sleep(1.0)
         self._say(f"the key of {name} is back")
 
-    async def twin_node(self, rng: Random) -> None:
-        """A Node is registered with the address of another, which is mended a while later."""
-        host = rng.choice([name for name in sorted(self.cluster.hosts) if name != SPARE_HOST])
+    async def cloned_machine(self, rng: Random) -> None:
+        """A copy of another host, with that one's host_uuid, is registered, and domains are sent there."""
+        host = self.cluster.hosts[SPARE_HOST]
+        own, host.uuid = host.uuid, self.cluster.hosts[rng.choice(FIRST_HOSTS)].uuid
+        spec = {"uri": f"qemu+tcp://{SPARE_HOST}/system", "insecure": True, "allowedPaths": ["/srv"]}
+        found = await self._some_uuid(rng)
+        if found is not None and await self.api.create(NODES, SPARE_HOST, spec, {"zone": "b"}):
+            name = self.cluster.trace.named(found[0])
 
-        def spec(address: str) -> dict[str, object]:
-            return {"uri": f"qemu+tcp://{address}/system", "insecure": True, "allowedPaths": ["/srv"]}
+            def move(body: Body) -> None:
+                body["spec"].update(state="shutoff", placement={"node": SPARE_HOST})
 
-        if not await self.api.create(NODES, SPARE_HOST, spec(host), {"zone": "b"}):
-            return
-        await self.cluster.sleep(rng.uniform(20.0, 45.0))
-        mended = spec(SPARE_HOST)["uri"]
-        while not await self.api.edit(NODES, SPARE_HOST, lambda b: b["spec"].update(uri=mended), "its uri"):
-            await self.cluster.sleep(1.0)
+            await self.api.edit(DOMAINS, name, move, f"to {SPARE_HOST}")
+            await self.cluster.sleep(rng.uniform(30.0, 55.0))
+        host.uuid = own
 
     async def other_cluster(self, rng: Random) -> None:
         """Another cluster's mark on a domain of ours, for a while."""
@@ -334,7 +336,7 @@ DRILLS: dict[str, Callable[[Drills, Random], Awaitable[None]]] = {
     "change_of_mind": Drills.change_of_mind,
     "autostart_lost": Drills.autostart_lost,
     "lost_key": Drills.lost_key,
-    "twin_node": Drills.twin_node,
+    "cloned_machine": Drills.cloned_machine,
     "other_cluster": Drills.other_cluster,
     "deleted_while_saved": Drills.deleted_while_saved,
     "moved_unheard": Drills.moved_unheard,

@@ -96,6 +96,9 @@ class Duties:
         self._sent_in[(sent.client, sent.host, sent.uuid)] = term
         if sent.call == "set_autostart":
             self._knows_autostart[(sent.host, sent.uuid)] = term
+        pinned = self._pinned_to(self._cluster.hosts[sent.host].uuid)
+        if pinned and sent.host not in pinned:
+            self._complain("I10", f"{sent.client} uses {sent.host}, a host that is {' and '.join(pinned)}")
         if sent.call == "create":
             wanted, since = self._wanted.get(sent.uuid, ("running", now))
             if wanted != "running" and now - since > READ_AGAIN_S:
@@ -107,6 +110,14 @@ class Duties:
                     "I2",
                     f"{sent.client} sends {sent.call} {sent.uuid} to {sent.host}, {left_s:.1f} s too early",
                 )
+
+    def _pinned_to(self, host_uuid: str) -> list[str]:
+        """The Nodes that this identity is pinned to."""
+        return [
+            str(record["node"])
+            for key, record in self._cluster.stored(keys.IDENTITIES)
+            if key.startswith(keys.IDENTITIES + host_uuid)
+        ]
 
     def _quiet_until(self, term: Term, host: str) -> float:
         timing = self._cluster.timing
