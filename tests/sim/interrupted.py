@@ -16,6 +16,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from logging.handlers import BufferingHandler
 from typing import Final
 
 from controller.executor import STEPS
@@ -236,14 +237,27 @@ def cases(mishap: str, *, everything: bool) -> Iterator[tuple[str, str, str]]:
 
 
 def interrupt(point: str, mishap: str, users: str) -> Ending:
-    logging.disable(logging.CRITICAL)
+    """What a replica logs as an error is a bug that it met, and outlived."""
+    bugs = BufferingHandler(capacity=1_000_000)
+    bugs.setLevel(logging.ERROR)
+    controller = logging.getLogger("controller")
+    logging.disable(logging.WARNING)
+    controller.addHandler(bugs)
     try:
         with asyncio.Runner(loop_factory=ProcessLoop) as runner:
             loop = runner.get_loop()
             assert isinstance(loop, ProcessLoop)
-            return runner.run(_interrupt(Stage(loop, f"{point}/{mishap}/{users}"), point, mishap, users))
+            ending = runner.run(_interrupt(Stage(loop, f"{point}/{mishap}/{users}"), point, mishap, users))
     finally:
+        controller.removeHandler(bugs)
         logging.disable(logging.NOTSET)
+    ending.wrong += dict.fromkeys(_met(record) for record in bugs.buffer)
+    return ending
+
+
+def _met(record: logging.LogRecord) -> str:
+    error = record.exc_info[1] if record.exc_info else None
+    return f"a bug: {record.getMessage()}: {error!r}"
 
 
 async def _interrupt(stage: Stage, point: str, mishap: str, users: str) -> Ending:
