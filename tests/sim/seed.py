@@ -195,6 +195,8 @@ class Run:
             if self.left and self.loop.time() - began > CONVERGE_S:
                 for line in self.left:
                     self.trace.say("run", f"not converged: {line}")
+                for text in self.operator.not_understood:
+                    self.trace.say("run", f"the operator could not follow: {text}")
                 return
         self.converged_after_s = self.loop.time() - began
         await self._stay_still()
