@@ -386,10 +386,14 @@ class Faults:
         self.say(f"etcd is a good friend of {replica.name} again")
 
     async def etcd_revoke(self, rng: Random) -> None:
+        if not self.cluster.etcd.running:
+            return
         self.say("etcd ends all leases")
         await self.cluster.etcd.revoke_all_leases()
 
     async def etcd_compact(self, rng: Random) -> None:
+        if not self.cluster.etcd.running:
+            return
         self.say("etcd is compacted")
         await self.cluster.etcd.compact()
 

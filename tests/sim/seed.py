@@ -121,11 +121,13 @@ class Run:
     async def all(self) -> None:
         self._build()
         self._draw()
-        await self._begin()
-        await self._live()
-        await self._heal()
-        await self._converge()
-        await self._end()
+        try:
+            await self._begin()
+            await self._live()
+            await self._heal()
+            await self._converge()
+        finally:
+            await self._end()
 
     def _draw(self) -> None:
         self.workload.draw()
