@@ -9,7 +9,7 @@ only once a listing was sent after it (`await_observation`), and etcd's records 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -154,14 +154,21 @@ class Cache:
 
     # --- etcd --------------------------------------------------------------------------------------
 
-    def reset(self, items: tuple[KeyValue, ...], revision: int) -> None:
-        """A complete list replaces all that was known of etcd."""
+    def reset(self, items: tuple[KeyValue, ...], revision: int) -> str:
+        """A complete list replaces all that was known of etcd. Answers why it cannot be of the past that is
+        known here: a key's revision never falls ("" if it can be). The list is believed all the same."""
+        contradiction = ""
         present = {kv.key for kv in items}
         for key in [k for k, at in self._revisions.items() if k not in present and at <= revision]:
             self._drop(key, revision)
         for kv in items:
+            known = self._revisions.get(kv.key, 0)
+            if kv.mod_revision < known <= revision:
+                contradiction = f"{kv.key} is of revision {kv.mod_revision}, it was of {known} before"
+                self._revisions[kv.key] = 0
             self._put(kv)
         self.synced = True
+        return contradiction
 
     def apply(self, changes: ChangeSet) -> None:
         for change in changes.changes:
@@ -354,9 +361,11 @@ class Cache:
         self.seen.forget_node(node)
         self.views.pop(node, None)
 
-    def observed(self, node: str, listing: Listing, details: Mapping[str, Detail]) -> int:
+    def observed(
+        self, node: str, listing: Listing, details: Mapping[str, Detail], except_for: Set[str] = frozenset()
+    ) -> int:
         """One complete listing (see `Sightings.listed`). Returns how many domains changed."""
-        changed, known_again = self.seen.listed(node, listing, details)
+        changed, known_again = self.seen.listed(node, listing, details, except_for)
         if changed:
             self._count_foreign(node)
         view = self.view(node)

@@ -87,10 +87,12 @@ class Hands:
 
 @dataclass(slots=True)
 class Progress:
-    """One action on its way: `revision` is the assignment's after the last commit."""
+    """One action on its way: `revision` is the assignment's after the last commit; `touched` are the nodes
+    that were asked to change something, which are read when it is over."""
 
     action: Action
     revision: int
+    touched: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -114,8 +116,8 @@ class Executor:
             return Report(Ending.FAILED, error.message)
         finally:
             self.hands.cache.capacity.unreserve(action.uuid)
-            for node in self.hands.cache.seen.expectations.release(action.uuid):
-                self.hands.observer.look([node], action.uuid)
+            self.hands.cache.seen.expectations.release(action.uuid)
+            self.hands.observer.look(progress.touched, action.uuid)
         return Report(Ending.DONE)
 
     def _stamped(self, action: Action) -> Action:
@@ -362,7 +364,9 @@ class Executor:
         if session is None:
             raise Halt(Report(Ending.FAILED, f"the connection to node {action.node} is lost"))
         hands.begin()
-        hands.cache.seen.expectations.hold(action.uuid, action.node)
+        if action.kind is ActionKind.START:
+            hands.cache.seen.expectations.hold(action.uuid, action.node)
+        progress.touched = [action.node]
         known = False
         try:
             result = await send(session, permit)

@@ -8,33 +8,40 @@ own at once.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
 class Expectations:
     """`pending`: (uuid, node) to the monotonic instant before which no listing counts. `held`: the nodes on
-    which an action is changing a domain just now; what it comes to is read when it is over."""
+    which a domain is being started just now; what comes of it is read when that is over."""
 
     pending: dict[tuple[str, str], float] = field(default_factory=dict)
     held: dict[str, set[str]] = field(default_factory=dict)
 
+    def expect(self, uuid: str, node: str, now: float) -> None:
+        self.pending[(uuid, node)] = now
+
     def hold(self, uuid: str, node: str) -> None:
         self.held.setdefault(uuid, set()).add(node)
 
-    def release(self, uuid: str) -> list[str]:
-        """The action is over; the nodes to read."""
-        return sorted(self.held.pop(uuid, ()))
+    def release(self, uuid: str) -> None:
+        self.held.pop(uuid, None)
 
     def is_held(self, uuid: str, node: str) -> bool:
         return node in self.held.get(uuid, ())
 
-    def expect(self, uuid: str, node: str, now: float) -> None:
-        self.pending[(uuid, node)] = now
+    def held_on(self, node: str) -> frozenset[str]:
+        return frozenset(uuid for uuid, nodes in self.held.items() if node in nodes)
 
-    def settle(self, node: str, sent_at: float) -> list[str]:
+    def settle(self, node: str, sent_at: float, except_for: Set[str] = frozenset()) -> list[str]:
         """A listing of `node`, sent at `sent_at`, was taken over; the UUIDs that are known again."""
-        met = [key for key, at in self.pending.items() if key[1] == node and at < sent_at]
+        met = [
+            (uuid, on)
+            for (uuid, on), at in self.pending.items()
+            if on == node and at < sent_at and uuid not in except_for
+        ]
         for key in met:
             del self.pending[key]
         return [uuid for uuid, _ in met]

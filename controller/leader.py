@@ -179,7 +179,9 @@ class _Sink:
     office: Office
 
     def reset(self, items: tuple[KeyValue, ...], revision: int) -> None:
-        self.cache.reset(items, revision)
+        contradiction = self.cache.reset(items, revision)
+        if contradiction:
+            self.office.storewatch.note_restored(contradiction)
         self.office.storewatch.saw_revision(revision)
         self.office.on_synced(True)
 

@@ -120,9 +120,10 @@ class NodeKeeper:
             self.cache.wrote({key: None}, commit.revision)
 
     async def _remove(self, stored: StoredNode) -> None:
-        """A deleted Node goes once no assignment names it among its candidates."""
+        """A deleted Node goes once no assignment names it among its candidates, and, where domains are
+        migrated by hand, once it is known what it has: nobody asks a host that is not registered."""
         name = stored.node.metadata.name
-        if self._is_held(name):
+        if self._is_held(name) or _keeps_a_domain(self.cache, name):
             await self._write_status(stored, self.cache.view(name))
             return
         kv = await self.objects.store.get(keys.object_key("nodes", "", name))
@@ -170,6 +171,24 @@ class NodeKeeper:
         commit = await self.ledger.commit([Compare(key, stored.revision)], [Put(key, value)])
         if commit.ok:
             self.cache.wrote({key: value}, commit.revision)
+
+
+def _keeps_a_domain(cache: Cache, name: str) -> str:
+    """Why a deleted node must not be forgotten yet although nothing is assigned to it ("" if it may): what is
+    there, or may be, would look as if it had vanished."""
+    way_out = f"; to end this: domctl node confirm-dead {name}"
+    if name in cache.dead:
+        return ""
+    left = _leftovers_of(cache, name)
+    if left:
+        return (
+            f"{len(left)} domains that are assigned to other nodes were seen on it{way_out}, if that is true"
+        )
+    if cache.setting.policy.hand_migrations and not cache.view(name).answers:
+        return (
+            f"it does not answer, and domains may have been migrated to it by hand{way_out}, if that is true"
+        )
+    return ""
 
 
 def _taken(owner: str) -> str:
@@ -231,7 +250,8 @@ def _is_orphan(cache: Cache, uuid: str, node: str) -> bool:
 def _phase(cache: Cache, stored: StoredNode, view: NodeView) -> tuple[str, str, str]:
     name = stored.node.metadata.name
     if not isinstance(stored.node.metadata.deletion_timestamp, UnsetType):
-        return "Terminating", "Terminating", "waits until no domain may be here any more"
+        message = _keeps_a_domain(cache, name) or "waits until no domain may be here any more"
+        return "Terminating", "Terminating", message
     if view.answers and name in cache.quarantine:
         left = len(_leftovers_of(cache, name))
         return (

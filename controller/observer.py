@@ -202,6 +202,11 @@ class NodeWatcher:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def _is_held(self, uuid: str) -> bool:
+        """Whether an action is changing it. It is read when that is over: libvirt 9 holds up whoever looks up
+        a domain that is just being launched, and behind him all who define another on that host."""
+        return self.eyes.cache.seen.expectations.is_held(uuid, self.node)
+
     async def _read_alone(self, uuid: str) -> None:
         """A glance that fails decides nothing: a list, which reads this domain's detail too, will."""
         try:
@@ -211,7 +216,7 @@ class NodeWatcher:
                 known = await self._glanced(uuid)
                 # What was done to it in the very instant of the request is not answered yet.
                 awaited = (uuid, self.node) in self.eyes.cache.seen.expectations.pending
-                again = known and (self._glances[uuid] or awaited)
+                again = known and (self._glances[uuid] or awaited) and not self._is_held(uuid)
         finally:
             del self._glances[uuid]
         if not known:
@@ -245,6 +250,7 @@ class NodeWatcher:
         deep, self.deep = self.deep, False
         details: dict[str, Detail] = {}
         for _ in range(MAX_RELISTS):
+            held = self.eyes.cache.seen.expectations.held_on(self.node)
             listing = await self._read_once(stale, deep, details)
             if listing is not None:
                 break
@@ -257,7 +263,7 @@ class NodeWatcher:
             self.node, replace(cache.view(self.node), link=Link.READY, why="", since=self.eyes.now())
         )
         self._doubt_illegible(listing)
-        self.changed = cache.observed(self.node, listing, details)
+        self.changed = cache.observed(self.node, listing, details, except_for=held)
 
     async def _read_once(self, stale: set[str], deep: bool, details: dict[str, Detail]) -> Listing | None:
         """A list, with `details` filled for all that needs reading; None when a domain went in between.
@@ -268,7 +274,8 @@ class NodeWatcher:
         wanted = [
             r
             for r in records
-            if not (r.uuid in details and details[r.uuid].record.active == r.active)
+            if not self._is_held(r.uuid)
+            and not (r.uuid in details and details[r.uuid].record.active == r.active)
             and (deep or r.uuid in stale or self._unread(r.uuid, r.active))
         ]
         try:
@@ -321,7 +328,7 @@ class NodeWatcher:
                 self._closed = True
                 continue
             if self.eyes.cache.seen.heard(self.node, self._serial, event):
-                if not self.eyes.cache.seen.expectations.is_held(event.uuid, self.node):
+                if event.kind is not EventKind.SHUTDOWN and not self._is_held(event.uuid):
                     self._glance(event.uuid)
                 self._list_within(LIST_AFTER_GLANCE_S)
                 continue

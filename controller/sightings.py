@@ -8,7 +8,7 @@ and migrations whose end was not seen. Nothing here decides, and nothing here kn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field, replace
 
 from controller.expectations import Expectations
@@ -59,29 +59,35 @@ class Sightings:
 
     # --- what observers bring
 
-    def listed(self, node: str, listing: Listing, details: Mapping[str, Detail]) -> tuple[int, list[str]]:
+    def listed(
+        self, node: str, listing: Listing, details: Mapping[str, Detail], except_for: Set[str] = frozenset()
+    ) -> tuple[int, list[str]]:
         """One complete listing, with fresh details where they were read: how many domains changed, and the
         UUIDs that were awaited and are known again.
 
         What is not listed is absent as of `listing.sent_at`. Every listed domain must have a detail, now or
-        from before: a domain that is listed but not read must not look absent."""
+        from before: a domain that is listed but not read must not look absent. Of those in `except_for`,
+        which are being started, nothing is concluded: they are read when that is over."""
         changed = 0
         there = {record.uuid for record in listing.records}
         glances = self._glances.setdefault(node, {})
         younger = {uuid for uuid, at in glances.items() if at > listing.sent_at}
+        skipped = except_for | self.expectations.held_on(node)
+        for uuid in skipped:
+            self._sign(uuid, listing.sent_at)  # this listing shows no absence of it
         for uuid in self.uuids_on(node):
-            if uuid not in there and uuid not in younger:
+            if uuid not in there and uuid not in younger and uuid not in skipped:
                 self._unsee(uuid, node)
                 changed += 1
         for record in listing.records:
-            if record.uuid in younger:
+            if record.uuid in younger or record.uuid in skipped:
                 continue
             before = self.find(record.uuid, node)
             detail = details.get(record.uuid, before.detail if before is not None else None)
             assert detail is not None, f"{record.uuid} was listed on {node} but never read"
             changed += self._take(node, Sighting(record, detail, listing.sent_at, listing.sent_at))
         self._glances[node] = {uuid: at for uuid, at in glances.items() if uuid in younger}
-        return changed, self.expectations.settle(node, listing.sent_at)
+        return changed, self.expectations.settle(node, listing.sent_at, skipped)
 
     def glanced(self, node: str, uuid: str, detail: Detail | None, sent_at: float) -> bool:
         """One domain read by itself, asked for at `sent_at`; None: the node knows no such domain. It says

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from controller import keys
@@ -22,7 +23,7 @@ from controller.storewatch import StoreTrust
 from drivers.errors import StoreUnavailable
 from drivers.hypervisor import Detail, EventKind, Listing, Record, State
 from drivers.memory import MemoryStore
-from drivers.store import Compare, Page, Put, TxnResult, Write
+from drivers.store import Compare, KeyValue, Page, Put, TxnResult, Write
 from tests.faultystore import FaultyStore
 from tests.unit.plancase import UUID, facts
 from tests.unit.spine import DELETED, FOREIGN_XML, HostDomain, Leader, Spine, now, run, spine, until
@@ -582,7 +583,53 @@ def test_a_node_that_is_being_deleted_goes_once_nothing_is_on_it() -> None:
     run(main)
 
 
+def test_a_node_that_has_a_domain_of_another_is_not_forgotten_before_it_is_gone() -> None:
+    async def main() -> None:
+        async with spine("a", "b") as s:
+            leader = await s.lead()
+            await s.node("a")
+            await until(lambda: leader.answers("a"))
+            await s.domain()
+            await until(lambda: s.running_on() == ["a"])
+            await s.node("b")
+            await until(lambda: leader.answers("b"))
+            moved = s.hosts["a"].domains.pop(UUID)  # somebody migrates it by hand
+            s.hosts["b"].domains[UUID] = moved
+            s.hosts["b"].say(EventKind.STARTED, "migrated")
+            s.hosts["a"].say(EventKind.STOPPED, "migrated")
+            await asyncio.sleep(20)
+            await s.node("b", meta={**DELETED, "finalizers": ["domctl.io/node"]})
+            await asyncio.sleep(120)
+            assert s.running_on() == ["b"]
+            assert await s.exists(keys.object_key("nodes", "", "b"))
+            s.hosts["a"].domains[UUID] = s.hosts["b"].domains.pop(UUID)  # and brings it back
+            s.hosts["a"].say(EventKind.STARTED, "migrated")
+            s.hosts["b"].say(EventKind.STOPPED, "migrated")
+            await asyncio.sleep(30)
+            assert s.running_on() == ["a"]
+            assert not await s.exists(keys.object_key("nodes", "", "b"))
+
+    run(main)
+
+
 # --- the cache by itself
+
+
+def test_a_list_in_which_a_revision_fell_says_so_and_is_believed() -> None:
+    cache = empty_cache()
+    node = keys.object_key("nodes", "", "a")
+
+    def body(uri: str) -> bytes:
+        return msgspec.json.encode(
+            {"apiVersion": "domctl.io/v1", "kind": "Node", "metadata": {"name": "a"}, "spec": {"uri": uri}}
+        )
+
+    assert not cache.reset((KeyValue(node, body("qemu:///one"), 5, 9),), 9)
+    cache.wrote({node: body("qemu:///two")}, 12)
+    assert not cache.reset((KeyValue(node, body("qemu:///one"), 5, 9),), 11), "a list that is older"
+    assert cache.nodes["a"].node.spec.uri == "qemu:///two"
+    assert "12" in cache.reset((KeyValue(node, body("qemu:///one"), 5, 9),), 13)
+    assert cache.nodes["a"].node.spec.uri == "qemu:///one"
 
 
 def empty_cache() -> Cache:
