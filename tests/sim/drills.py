@@ -8,7 +8,8 @@ moment are hunted with a drill, named in `mutants/caught.txt`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
@@ -20,6 +21,7 @@ from controller.api.resources import DOMAINS, NODES
 from controller.model import Assignment
 from drivers.errors import StoreError
 from drivers.hypervisor import Mark
+from drivers.memory import Backup
 from drivers.store import Compare, Delete, Put, TxnResult, Write
 from tests.sim.cluster import Cluster, Replica
 from tests.sim.hands import Hands
@@ -303,27 +305,97 @@ class Drills:
         await asyncio.wait({saving})
 
     async def moved_unheard(self, rng: Random) -> None:
-        """A move by hand of which no event tells; the source is read at once when it is over."""
-        found = await self._some_uuid(rng)
-        if found is None or not self.cluster.etcd.running:
+        """A quick move by hand of which no event tells; the source is read at once when it is over."""
+        ends = await self._ends_of_a_move(rng)
+        if ends is None:
             return
-        uuid, source = found
-        others = [n for n in self.cluster.objects("nodes") if n in self.cluster.hosts and n != source.name]
-        target = self.cluster.hosts[rng.choice(sorted(others))]
+        uuid, source, target = ends
         for host in (source, target):
-            host.temper.event_loss = 1.0
-        before = self.hands.guard.moves
-        if not before:
-            self.hands.guard.moves += 1
+            host.temper.event_loss, host.temper.copy_s = 1.0, (0.2, 1.0)
+        async with self._moving():
             self._say(f"{uuid} is moved from {source.name} to {target.name}")
             answer = await self.hands.on(source.name).migrate(uuid, target)
             if answer is None and self.cluster.policy.hand_migrations:
                 source.kill_daemon()
                 source.start_daemon()
             await self.cluster.sleep(30.0)
-            self.hands.guard.moves -= 1
         for host in (source, target):
-            host.temper.event_loss = 0.02
+            host.temper.event_loss, host.temper.copy_s = 0.02, (5.0, 25.0)
+
+    async def moved_slowly(self, rng: Random) -> None:
+        """A move by hand that takes long, of a domain that is deleted meanwhile."""
+        ends = await self._ends_of_a_move(rng)
+        if ends is None:
+            return
+        uuid, source, target = ends
+        for host in (source, target):
+            host.temper.copy_s = (50.0, 70.0)
+        async with self._moving():
+            self._say(f"{uuid} is moved from {source.name} to {target.name}")
+            moving = asyncio.create_task(self.hands.on(source.name).migrate(uuid, target))
+            await self.cluster.sleep(rng.uniform(2.0, 12.0))
+            await self.api.delete(DOMAINS, self.cluster.trace.named(uuid))
+            await asyncio.wait({moving})
+            await self.cluster.sleep(15.0)
+        for host in (source, target):
+            host.temper.copy_s = (5.0, 25.0)
+
+    async def _ends_of_a_move(self, rng: Random) -> tuple[str, SimHost, SimHost] | None:
+        found = await self._some_uuid(rng)
+        if found is None or not self.cluster.etcd.running or self.hands.guard.moves:
+            return None
+        uuid, source = found
+        others = [n for n in self.cluster.objects("nodes") if n in self.cluster.hosts and n != source.name]
+        return uuid, source, self.cluster.hosts[rng.choice(sorted(others))]
+
+    @asynccontextmanager
+    async def _moving(self) -> AsyncIterator[None]:
+        """Meanwhile nothing becomes unreachable: see Guard."""
+        self.hands.guard.moves += 1
+        try:
+            yield
+        finally:
+            self.hands.guard.moves -= 1
+
+    async def set_back(self, rng: Random) -> None:
+        """etcd is set back to when a domain had no place yet, and its leader goes, while the host on which it
+        was started since does not answer."""
+        cluster = self.cluster
+        if not cluster.etcd.running:
+            return
+        name = f"e{rng.randrange(1000)}"
+        spec = {"type": "qemu", "memory": "32Mi"}
+        backups: list[Backup] = []
+
+        def remember(
+            client: str, compares: Sequence[Compare], writes: Sequence[Write], result: TxnResult
+        ) -> None:
+            if client == "drill" and result.ok and writes and not backups:
+                backups.append(cluster.etcd.snapshot())
+
+        cluster.etcd.listeners.append(remember)
+        created = await self.api.create(DOMAINS, name, spec)
+        cluster.etcd.listeners.remove(remember)
+        await cluster.sleep(8.0)
+        if not created or self.hands.guard.moves or name not in cluster.objects("domains"):
+            return
+        if set(cluster.objects("nodes")) != cluster.nodes_in(backups[0]):
+            return
+        active = cluster.active_on(cluster.objects("domains")[name]["metadata"]["uid"])
+        for host in active:
+            cluster.network.isolate(host)
+        self._say(f"etcd is set back to when {name} was new, {active} does not answer")
+        cluster.pasts += 1
+        cluster.etcd.restore(backups[0])
+        cluster.notes.restored()
+        leader = cluster.leader
+        if leader is not None:
+            leader.kill()
+        await cluster.sleep(rng.uniform(40.0, 90.0))
+        for host in active:
+            cluster.network.rejoin(host)
+        if leader is not None:
+            await self._again(leader, 0.0)
 
 
 DRILLS: dict[str, Callable[[Drills, Random], Awaitable[None]]] = {
@@ -340,5 +412,7 @@ DRILLS: dict[str, Callable[[Drills, Random], Awaitable[None]]] = {
     "other_cluster": Drills.other_cluster,
     "deleted_while_saved": Drills.deleted_while_saved,
     "moved_unheard": Drills.moved_unheard,
+    "moved_slowly": Drills.moved_slowly,
+    "set_back": Drills.set_back,
 }
 """name: how it is made."""

@@ -99,6 +99,10 @@ class Duties:
         pinned = self._pinned_to(self._cluster.hosts[sent.host].uuid)
         if pinned and sent.host not in pinned:
             self._complain("I10", f"{sent.client} uses {sent.host}, a host that is {' and '.join(pinned)}")
+        if sent.call == "destroy" and self._arrives(sent):
+            self._complain(
+                "I9", f"{sent.client} destroys {sent.uuid} on {sent.host}, which a migration fills"
+            )
         if sent.call == "create":
             wanted, since = self._wanted.get(sent.uuid, ("running", now))
             if wanted != "running" and now - since > READ_AGAIN_S:
@@ -110,6 +114,16 @@ class Duties:
                     "I2",
                     f"{sent.client} sends {sent.call} {sent.uuid} to {sent.host}, {left_s:.1f} s too early",
                 )
+
+    def _arrives(self, sent: Sent) -> bool:
+        """A migration is at work, and this is its target."""
+        hosts = self._cluster.hosts
+        domain = hosts[sent.host].domains.get(sent.uuid)
+        at_work = any(sent.uuid in host.operations.migrations for host in hosts.values())
+        return at_work and domain is not None and domain.in_migration and len(self._holders(sent.uuid)) > 1
+
+    def _holders(self, uuid: str) -> list[str]:
+        return [name for name, host in self._cluster.hosts.items() if uuid in host.domains]
 
     def _pinned_to(self, host_uuid: str) -> list[str]:
         """The Nodes that this identity is pinned to."""

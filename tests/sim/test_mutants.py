@@ -1,0 +1,80 @@
+"""Planted bugs must be caught: each patch applies, and a seed that is known finds what it breaks.
+
+The usual run applies every patch, compiles what it changes, and hunts a few mutants by the seeds that caught
+them; `--long` hunts them all, by the known seed first and by as many others as `BOUND`.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.sim.drills import DRILLS
+from tests.sim.main import MUTANTS, outcome_of, tell
+from tests.sim.mutants import Catch, hunt, known, names, planted
+
+BOUND = 150
+ALWAYS = 3
+RULE = re.compile(r"^(I\d+\w?|L\d|R\d|[A-Z][^:]+)[^:]*: .+\.$")
+
+
+def hunted() -> list[str]:
+    """A few in every run, those that are caught first."""
+    return [catch.mutant for catch in sorted(known().values(), key=lambda catch: catch.seed)[:ALWAYS]]
+
+
+def test_there_is_a_catch_for_each_mutant_and_a_mutant_for_each_catch() -> None:
+    assert sorted(known()) == names()
+    assert len(names()) >= 15
+    assert {catch.drill for catch in known().values()} <= {"", *DRILLS}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("name", names())
+def test_a_mutant_applies_says_what_it_breaks_and_can_be_imported(name: str) -> None:
+    patch = (MUTANTS / f"{name}.patch").read_text()
+    rule, *follows = patch.partition("\n\n")[0].splitlines()
+    assert RULE.match(rule), f"which rule does it break? {rule}"
+    assert follows, "and what follows from it?"
+    with planted(name) as tree:
+        changed = re.findall(r"^\+\+\+ b/(\S+)\.py", patch, re.MULTILINE)
+        assert changed
+        assert all(Path(path).parts[0] in ("controller", "drivers") for path in changed)
+        modules = [path.replace("/", ".").removesuffix(".__init__") for path in changed]
+        subprocess.run([sys.executable, "-c", f"import {', '.join(modules)}"], cwd=tree, check=True)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", hunted())
+def test_a_mutant_is_caught_by_the_seed_that_caught_it_first(name: str) -> None:
+    catch = known()[name]
+    assert hunt(name, [catch.seed], catch.drill) is not None, f"{name} survives {catch}"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", names())
+def test_every_mutant_is_caught(name: str) -> None:
+    catch = known()[name]
+    seeds = [catch.seed, *(seed for seed in range(1, BOUND + 1) if seed != catch.seed)]
+    found = hunt(name, seeds, catch.drill)
+    assert found is not None, f"{name} survived {len(seeds)} seeds: the faults that are drawn are too mild"
+    _expect_sound(found)
+
+
+def _expect_sound(catch: Catch) -> None:
+    """It is the bug that was caught, not the world that fails anyway."""
+    outcome = outcome_of(catch.seed, catch.drill)
+    assert outcome.ok, tell(outcome, drill=catch.drill)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("drill", DRILLS)
+def test_drills_are_stood(drill: str) -> None:
+    failed = [outcome for seed in range(1, 26) if not (outcome := outcome_of(seed, drill)).ok]
+    assert not failed, tell(failed[0], drill=drill)
