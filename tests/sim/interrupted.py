@@ -29,7 +29,8 @@ from tests.sim.stage import HOSTS, NAMES, STORIES, Stage, Story
 
 CONVERGE_S: Final = 600.0
 REST_S: Final = 15.0
-STILL_S: Final = 70.0  # more than a resync
+RESYNC_S: Final = 62.0
+STILL_S: Final = 70.0
 SAMPLE_S: Final = 10.0
 
 
@@ -321,6 +322,7 @@ async def _converge(stage: Stage, ending: Ending) -> None:
             ending.wrong += [f"L1: {line}" for line in what_is_left(stage.cluster)]
             return
         await asyncio.sleep(REST_S)
+    await asyncio.sleep(RESYNC_S)  # what a lost event hid is found by then
     before = stage.checks.mutations
     await asyncio.sleep(STILL_S)
     if stage.checks.mutations != before:
