@@ -181,17 +181,20 @@ class Drills:
 
     async def slow_lease(self, rng: Random) -> None:
         """etcd answers late, and then not any more, while the host keeps a command waiting."""
-        leader = self.cluster.leader
-        if leader is None:
+        leader, found = self.cluster.leader, await self._some_uuid(rng)
+        if leader is None or found is None:
             return
         leader.ways.delay, leader.ways.delay_s = 1.0, 4.5
+        await self.cluster.sleep(12.0)
+        name = self.cluster.trace.named(found[0])
+        await self.api.edit(DOMAINS, name, lambda body: body["spec"].update(state="shutoff"), "shutoff")
         met = await self._moment("intent stop", "intent revoke")
         if met is not None:
             _, replica, host = met
             host.freeze()
-            await self.cluster.sleep(rng.uniform(3.0, 8.0))
+            await self.cluster.sleep(0.3)
             self.cluster.network.cut(replica.name, "etcd")
-            await self.cluster.sleep(rng.uniform(4.0, 10.0))
+            await self.cluster.sleep(rng.uniform(2.0, 10.0))
             host.thaw()
             await self.cluster.sleep(20.0)
             self.cluster.network.heal(replica.name, "etcd")
@@ -222,6 +225,52 @@ class Drills:
         await self.api.edit(DOMAINS, name, lambda body: body["spec"].update(state="shutoff"), "shutoff")
         await self.cluster.sleep(rng.uniform(16.5, 18.5))
         host.thaw()
+
+    async def started_by_hand(self, rng: Random) -> None:
+        """Somebody starts a domain just before its definition is taken away."""
+        found = await self._some_uuid(rng)
+        if found is None:
+            return
+        name, others = self.cluster.trace.named(found[0]), [h for h in FIRST_HOSTS if h != found[1].name]
+        place = {"node": rng.choice(others)}
+        aim = {"state": "shutoff", "placement": place}
+        await self.api.edit(DOMAINS, name, lambda body: body["spec"].update(aim), f"to {place}")
+        met = await self._moment("intent revoke")
+        if met is not None:
+            await self.hands.on(met[0].host).start(met[0].uuid)
+
+    async def moved_away(self, rng: Random) -> None:
+        """A host does not answer, its leader has never read it, and a domain there is to be elsewhere."""
+        found, leader = await self._some_uuid(rng), self.cluster.leader
+        if found is None or leader is None or self.hands.guard.moves:
+            return
+        name, host = self.cluster.trace.named(found[0]), found[1].name
+        place = {"node": rng.choice([h for h in FIRST_HOSTS if h != host])}
+        self._say(f"{host} does not answer, and {name} is to move")
+        self.cluster.network.isolate(host)
+        leader.kill()
+        await self.api.edit(DOMAINS, name, lambda body: body["spec"].update(placement=place), f"to {place}")
+        await self._again(leader, 5.0)
+        await self.cluster.sleep(rng.uniform(80.0, 110.0))
+        self.cluster.network.rejoin(host)
+
+    async def came_back(self, rng: Random) -> None:
+        """A host that was taken for dead comes back while a new leader keeps quiet, and a domain is sent
+        there."""
+        found = await self._some_uuid(rng)
+        if found is None or self.hands.guard.moves:
+            return
+        host = found[1]
+        self._say(f"{host.name} has no power")
+        host.power_off()
+        await self.cluster.sleep(rng.uniform(60.0, 100.0))
+        self.hands.power_on(host)
+        leader = self.cluster.leader
+        if leader is not None:
+            leader.kill()
+            await self._again(leader, 1.0)
+        spec = {"type": "qemu", "memory": "32Mi", "placement": {"node": host.name}}
+        await self.api.create(DOMAINS, f"f{rng.randrange(1000)}", spec)
 
     # --- what is done to what a leader knows
 
@@ -397,6 +446,30 @@ class Drills:
         if leader is not None:
             await self._again(leader, 0.0)
 
+    async def forgotten(self, rng: Random) -> None:
+        """etcd is set back to before a domain was started again, and no data directory remembers it: only the
+        hosts do."""
+        cluster, found = self.cluster, await self._some_uuid(rng)
+        if found is None or not cluster.etcd.running:
+            return
+        name, backup = cluster.trace.named(found[0]), cluster.etcd.snapshot()
+        await self.api.edit(DOMAINS, name, lambda body: body["spec"].update(state="shutoff"), "shutoff")
+        await cluster.sleep(25.0)
+        await self.api.edit(DOMAINS, name, lambda body: body["spec"].update(state="running"), "running")
+        await cluster.sleep(25.0)
+        if self.hands.guard.moves or set(cluster.objects("nodes")) != cluster.nodes_in(backup):
+            return
+        self._say(f"etcd is set back to when {name} ran before, and every data directory is lost")
+        for replica in cluster.replicas.values():
+            replica.kill()
+            replica.disk.clear()
+        cluster.pasts += 1
+        cluster.etcd.restore(backup)
+        cluster.notes.restored()
+        await cluster.sleep(20.0)
+        for replica in cluster.replicas.values():
+            await self._again(replica, 0.0)
+
 
 DRILLS: dict[str, Callable[[Drills, Random], Awaitable[None]]] = {
     "stranded": Drills.stranded,
@@ -414,5 +487,9 @@ DRILLS: dict[str, Callable[[Drills, Random], Awaitable[None]]] = {
     "moved_unheard": Drills.moved_unheard,
     "moved_slowly": Drills.moved_slowly,
     "set_back": Drills.set_back,
+    "forgotten": Drills.forgotten,
+    "started_by_hand": Drills.started_by_hand,
+    "moved_away": Drills.moved_away,
+    "came_back": Drills.came_back,
 }
 """name: how it is made."""

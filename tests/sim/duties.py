@@ -59,6 +59,10 @@ class Duties:
         self._deleted: set[str] = set()
         self._marked: dict[tuple[str, str], float] = {}
         self._knows_mark: dict[tuple[str, str, str], float] = {}
+        self._sent_at: dict[tuple[str, str, str, str], float] = {}
+        self._read_at: dict[tuple[str, str, str], float] = {}
+        self._restored_at: float | None = None
+        self._dead: dict[str, set[str]] = {}  # what was given up with each host
         self._knows_autostart: dict[tuple[str, str], Term | None] = {}
 
     def listen(self) -> None:
@@ -88,6 +92,8 @@ class Duties:
         self._last = None if kv is None else msgspec.json.decode(kv.value, type=LeaderRecord)
         self._term = None
         self._wanted.clear()
+        self._dead.clear()
+        self._restored_at = self._cluster.clock()
 
     # --- hosts
 
@@ -99,6 +105,8 @@ class Duties:
         pinned = self._pinned_to(self._cluster.hosts[sent.host].uuid)
         if pinned and sent.host not in pinned:
             self._complain("I10", f"{sent.client} uses {sent.host}, a host that is {' and '.join(pinned)}")
+        self._check_seen_since(sent, now)
+        self._check_epoch(sent, now)
         if sent.call == "destroy" and self._arrives(sent):
             self._complain(
                 "I9", f"{sent.client} destroys {sent.uuid} on {sent.host}, which a migration fills"
@@ -114,6 +122,33 @@ class Duties:
                     "I2",
                     f"{sent.client} sends {sent.call} {sent.uuid} to {sent.host}, {left_s:.1f} s too early",
                 )
+
+    def _check_seen_since(self, sent: Sent, now: float) -> None:
+        """I6: nothing is done twice on one observation."""
+        what = (sent.client, sent.host, sent.uuid, sent.call)
+        before = self._sent_at.get(what)
+        reads = (self._read_at.get(what[:3], 0.0), self._read_at.get((*what[:2], ""), 0.0))
+        if before is not None and max(reads) < before:
+            self._complain("I6", f"{sent.client} sends {sent.call} {sent.uuid} to {sent.host} twice, unseen")
+        self._sent_at[what] = now
+
+    def _check_epoch(self, sent: Sent, now: float) -> None:
+        """Hosts that are of a later time than etcd are left alone until somebody acknowledged that."""
+        restored_at = self._restored_at
+        if restored_at is None or now < restored_at + READ_AGAIN_S:
+            return
+        domain = self._cluster.hosts[sent.host].domains.get(sent.uuid)
+        shown = None if domain is None else domain.config or domain.live
+        mark, held = (
+            None if shown is None else definition.known(shown).mark,
+            self._cluster.assignment(sent.uuid),
+        )
+        if mark is not None and held is not None and mark.uuid == sent.uuid and mark.epoch > held.epoch:
+            self._complain(
+                "I11",
+                f"{sent.client} sends {sent.call} {sent.uuid} to {sent.host}, which is of epoch {mark.epoch},"
+                f" etcd of {held.epoch}",
+            )
 
     def _arrives(self, sent: Sent) -> bool:
         """A migration is at work, and this is its target."""
@@ -139,6 +174,8 @@ class Duties:
 
     def called(self, call: Call) -> None:
         term = self._term
+        if call.call in ("list", "detail") and (call.uuid or not call.failed):
+            self._read_at[(call.client, call.host, call.uuid)] = call.began_at
         if call.failed:
             return
         if call.call == "list" and term is not None and term.client == call.client:
@@ -150,6 +187,8 @@ class Duties:
         where = (change.host, change.uuid)
         if change.by in self._cluster.replicas:
             self._check_late(change)
+        if change.what == "vanished":
+            self._dead.get(change.host, set()).discard(change.uuid)
         if change.what == "save lost":
             self._complain("R1", f"{change.by} threw away the saved state of {change.uuid} on {change.host}")
         if change.what == "autostart":
@@ -220,10 +259,38 @@ class Duties:
         for proof in after.proofs:
             if proof.rule is Rule.CONFIRMED_DEAD and proof.epoch == after.epoch:
                 self._check_autostart(client, uuid, proof.node)
+                self._dead.setdefault(proof.node, set()).add(uuid)
+            if proof.rule is Rule.REVOKED and proof.epoch == after.epoch and after.intent is None:
+                self._check_revoked(client, uuid, proof.node)
+        self._check_clean(client, after)
         knew_at = self._knows_mark.get((client, after.node, uuid))
         knew = knew_at is not None and self._cluster.clock() > knew_at + 0.5
         if after.intent is not None and knew and self._foreign_mark(after.node, uuid) is not None:
             self._complain("I10", f"{client} intends to {after.intent.kind} {uuid}, which is another's")
+
+    def _check_revoked(self, client: str, uuid: str, node: str) -> None:
+        host = self._cluster.hosts.get(node)
+        if host is not None and node not in self._assigned_to(uuid) and host.active(uuid):
+            self._complain("R1", f"{client} says that {uuid} is not on {node}, where it runs")
+
+    def _home(self, uuid: str) -> str:
+        held = self._cluster.assignment(uuid)
+        return "" if held is None else held.node
+
+    def _assigned_to(self, uuid: str) -> tuple[str, ...]:
+        held = self._cluster.assignment(uuid)
+        return () if held is None else held.candidates
+
+    def _check_clean(self, client: str, after: Assignment) -> None:
+        """I15: by what stands on the host, not by what etcd says of a quarantine."""
+        node, host = after.node, self._cluster.hosts.get(after.node)
+        if host is None or after.intent is None or after.candidates != (node,) or after.uuid in host.domains:
+            return
+        moved_on = [
+            u for u in self._dead.get(node, ()) if u in host.domains and self._home(u) not in ("", node)
+        ]
+        if moved_on:
+            self._complain("I15", f"{client} places {after.uuid} on {node}, where {len(moved_on)} are left")
 
     def _check_autostart(self, client: str, uuid: str, node: str) -> None:
         host = self._cluster.hosts.get(node)

@@ -12,6 +12,7 @@ which are drawn are too mild.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import logging
 import os
 import subprocess
@@ -84,11 +85,13 @@ def _hunted(arguments: list[str]) -> None:
     drill, *seeds = arguments
     logging.disable(logging.CRITICAL)
     for seed in map(int, seeds):
-        loop = ProcessLoop()
-        run = Run(seed, loop, "" if drill == NO_DRILL else drill)
-        _end_at_violation(seed, run.trace)
         try:
-            loop.run_until_complete(run.all())
+            with asyncio.Runner(loop_factory=ProcessLoop) as runner:
+                loop = runner.get_loop()
+                assert isinstance(loop, ProcessLoop)
+                run = Run(seed, loop, "" if drill == NO_DRILL else drill)
+                _end_at_violation(seed, run.trace)
+                runner.run(run.all())
         except Exception as error:  # noqa: BLE001 - the shell, or the world, fell over the bug
             _tell((seed, f"crash: {type(error).__name__}: {error}"))
         if run.left:
