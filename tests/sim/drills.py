@@ -412,7 +412,7 @@ class Drills:
         cluster = self.cluster
         if not cluster.etcd.running:
             return
-        name = f"e{rng.randrange(1000)}"
+        name, past = f"e{rng.randrange(1000)}", cluster.pasts
         spec = {"type": "qemu", "memory": "32Mi"}
         backups: list[Backup] = []
 
@@ -427,6 +427,8 @@ class Drills:
         cluster.etcd.listeners.remove(remember)
         await cluster.sleep(8.0)
         if not created or self.hands.guard.moves or name not in cluster.objects("domains"):
+            return
+        if cluster.pasts != past:
             return
         if set(cluster.objects("nodes")) != cluster.nodes_in(backups[0]):
             return
@@ -452,12 +454,14 @@ class Drills:
         cluster, found = self.cluster, await self._some_uuid(rng)
         if found is None or not cluster.etcd.running:
             return
-        name, backup = cluster.trace.named(found[0]), cluster.etcd.snapshot()
+        name, backup, past = cluster.trace.named(found[0]), cluster.etcd.snapshot(), cluster.pasts
         await self.api.edit(DOMAINS, name, lambda body: body["spec"].update(state="shutoff"), "shutoff")
         await cluster.sleep(25.0)
         await self.api.edit(DOMAINS, name, lambda body: body["spec"].update(state="running"), "running")
         await cluster.sleep(25.0)
         if self.hands.guard.moves or set(cluster.objects("nodes")) != cluster.nodes_in(backup):
+            return
+        if cluster.pasts != past:
             return
         self._say(f"etcd is set back to when {name} ran before, and every data directory is lost")
         for replica in cluster.replicas.values():
