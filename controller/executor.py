@@ -8,6 +8,7 @@ what was done, or may have been done, is Unknown until a listing sent afterwards
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import logging
 from collections import deque
@@ -41,6 +42,7 @@ audit = logging.getLogger("domctl.audit")
 
 DOMAIN = KIND_OF["Domain"]
 MINUTE_S: Final = 60.0
+TOGETHER_S, TOGETHER_LOOKS = 0.005, 10
 
 
 class Ending(enum.Enum):
@@ -99,10 +101,15 @@ class Progress:
 class Executor:
     hands: Hands
     _destroys: deque[float] = field(default_factory=deque)
+    _preparing: dict[str, str] = field(
+        default_factory=dict
+    )  # uuid of a start that is not checked yet: its node
 
     async def run(self, action: Action) -> Report:
         """All steps of the action, or those up to the first that halts it. Raises Fenced."""
         progress = Progress(self._stamped(action), action.before_revision)
+        if action.kind is ActionKind.START:
+            self._preparing[action.uuid] = action.node
         try:
             for name in STEPS[action.kind]:
                 self.hands.faults.reach(f"{action.kind}.{name}.before")
@@ -115,6 +122,7 @@ class Executor:
         except StoreError as error:
             return Report(Ending.FAILED, error.message)
         finally:
+            self._preparing.pop(action.uuid, None)
             self.hands.cache.capacity.unreserve(action.uuid)
             self.hands.cache.seen.expectations.release(action.uuid)
             self.hands.observer.look(progress.touched, action.uuid)
@@ -207,6 +215,7 @@ class Executor:
         """Safety §2.3: by linearizable reads, nothing that justified this start has changed."""
         action = progress.action
         assert action.after is not None
+        await self._together(action)
         own = keys.assignment(action.uuid)
         key = keys.object_key("domains", action.after.namespace, action.after.name)
         known = self.hands.cache.domains.get(action.uuid)
@@ -231,6 +240,17 @@ class Executor:
         for node in action.dead_proofs:
             if self.hands.cache.view(node).answers:
                 raise Halt(Report(Ending.STALE, f"node {node}, taken for dead, answers"))
+
+    async def _together(self, action: Action) -> None:
+        """Wait a moment for other starts on this node that are about to be defined: while libvirt 9 launches
+        one domain it holds up the definition of others, for up to a second (measured)."""
+        self._preparing.pop(action.uuid, None)
+        for _ in range(TOGETHER_LOOKS):
+            if action.node not in self._preparing.values() and not self.hands.observer.is_glancing(
+                action.node
+            ):
+                return
+            await asyncio.sleep(TOGETHER_S)
 
     @staticmethod
     def _still_wanted(domain: Domain, action: Action) -> bool:

@@ -192,6 +192,10 @@ class NodeWatcher:
 
     # --- glances
 
+    @property
+    def is_glancing(self) -> bool:
+        return bool(self._glances)
+
     def _glance(self, uuid: str) -> None:
         """Read one domain by itself; once more if it is being read just now, for that may be too early."""
         if uuid in self._glances:
@@ -401,6 +405,10 @@ class Observer:
         for node in nodes:
             if node in self.watchers:
                 self.watchers[node].look(uuid)
+
+    def is_glancing(self, node: str) -> bool:
+        """Whether a domain there is being read by itself, and may soon be acted upon."""
+        return node in self.watchers and self.watchers[node].is_glancing
 
     async def fresh(self, node: str) -> bool:
         """Read one node now; True once a listing sent after this call was taken over."""
