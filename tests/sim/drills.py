@@ -428,7 +428,7 @@ class Drills:
         await cluster.sleep(8.0)
         if not created or self.hands.guard.moves or name not in cluster.objects("domains"):
             return
-        if cluster.pasts != past:
+        if cluster.pasts != past or cluster.etcd.peek(keys.CLUSTER) is None:
             return
         if set(cluster.objects("nodes")) != cluster.nodes_in(backups[0]):
             return
