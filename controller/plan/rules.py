@@ -137,8 +137,10 @@ def interrupted_start(case: Case) -> Answer:
     incoming migration. It never ran: it is destroyed, and started again as if it had ended at home."""
     seen = case.own_sighting if case.held is not None else None
     intent = case.assignment.intent if case.held is not None else None
-    if seen is None or intent is None or case.others or not seen.in_migration:
+    if seen is None or intent is None or not seen.in_migration:
         return None
+    if any(other.record.active or other.record.reason == "migrated" for _, other in case.others):
+        return None  # a definition alone, on a host that came back, is no other end of a migration
     if case.stored is None and not case.deleting:
         return None  # a missing object takes nothing away (I11)
     live = seen.detail.live_mark

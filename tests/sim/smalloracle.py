@@ -289,7 +289,7 @@ def _undoes_a_start(world: World, action: Action) -> bool:
         and here.mark == "right"
         and world.promise is not None
         and world.promise.intent == "start@a"
-        and not _may_hold(world, "b")
+        and on(world, "b").seen in ("", *INACTIVE - {"migrated-away"})
     )
 
 

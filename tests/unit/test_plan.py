@@ -722,3 +722,9 @@ def test_a_domain_on_a_node_that_may_not_be_changed_is_not_handed_back() -> None
     expect_action(cluster, ActionKind.HAND_BACK)
     cluster.node("a", observeOnly=True)
     expect_hold(cluster, Reason.NODE_OBSERVE_ONLY)
+
+
+def test_an_interrupted_start_is_undone_though_a_dead_node_came_back_with_a_definition() -> None:
+    """Else it is taken for an incoming migration, and nobody ever clears either."""
+    expect_action(interrupted(NOW - 41).seen("b", "shutoff", "unknown"), ActionKind.DESTROY)
+    expect_hold(interrupted(NOW - 41).seen("b", "shutoff", "migrated"), Reason.MIGRATION_IN_PROGRESS)
