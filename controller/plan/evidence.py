@@ -120,7 +120,7 @@ def absent_everywhere(snap: Snapshot, held: Held, home: str) -> AbsentEverywhere
     vouched = _vouched(snap, assignment.uuid)
     concerned = _concerned(snap, held, home)
     answering = tuple(n for n in concerned if (v := snap.views.get(n)) is not None and v.answers)
-    unread = tuple(n for n in concerned if n not in answering and n not in vouched)
+    unread = tuple(n for n in concerned if n not in answering and n not in vouched and n not in snap.dead)
     moves = snap.policy.hand_migrations or assignment.uuid in snap.migrated
     must = tuple(n for n in unread if moves or n in assignment.candidates or n == home)
     if must:

@@ -98,8 +98,10 @@ def dead_or(case: Case, node: str, deferred: Deferred) -> Answer:
                 f"its definition on {node} had autostart set: it would start by itself if the host came back",
                 command=f"make sure that {node} never boots again, or clear its autostart links",
             )
+        # A dead host says nothing of a domain that had left it before: it was there if it was read there.
+        vanished = case.assignment.started and (case.snap.policy.hand_migrations or last is None)
         return quiet(case.snap, ()) or actions.release(
-            case, node, Rule.CONFIRMED_DEAD, f"node {node} was confirmed dead", vanished=False
+            case, node, Rule.CONFIRMED_DEAD, f"node {node} was confirmed dead", vanished=vanished
         )
     decision = case.snap.resolutions.get(case.uuid)
     if decision is not None and node in decision.not_on and node != case.node:

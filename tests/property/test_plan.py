@@ -97,7 +97,10 @@ def test_no_plan_breaks_an_invariant(cluster: Cluster) -> None:
         action = verdict.action
         if action is None:
             continue
-        seen = snap.sightings.get(uuid, {})
+        held = snap.assignments.get(uuid)
+        dead = {p.node for p in held.assignment.proofs if p.rule is Rule.CONFIRMED_DEAD} if held else set()
+        dead = {n for n in dead if not snap.views[n].answers}  # what was last seen there died with it
+        seen = {n: s for n, s in snap.sightings.get(uuid, {}).items() if n not in dead}
         if action.kind in SENT:
             assert snap.views[action.node].answers, f"I3: {action.node} does not answer"
             spec = snap.nodes[action.node].node.spec
