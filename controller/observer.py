@@ -280,7 +280,7 @@ class NodeWatcher:
             for r in records
             if not self._is_held(r.uuid)
             and not (r.uuid in details and details[r.uuid].record.active == r.active)
-            and (deep or r.uuid in stale or self._unread(r.uuid, r.active))
+            and (deep or r.uuid in stale or self._is_due(r.uuid, r.active))
         ]
         try:
             for start in range(0, len(wanted), DETAILS_AT_ONCE):
@@ -320,9 +320,12 @@ class NodeWatcher:
             if uuid in cache.assignments or uuid in cache.domains:
                 cache.await_observation(uuid, self.node)
 
-    def _unread(self, uuid: str, active: bool) -> bool:
-        before = self.eyes.cache.seen.find(uuid, self.node)
-        return before is None or before.record.active != active
+    def _is_due(self, uuid: str, active: bool) -> bool:
+        """Its detail was never read, or not since it changed or may have been changed by us."""
+        seen = self.eyes.cache.seen
+        before = seen.find(uuid, self.node)
+        awaited = (uuid, self.node) in seen.expectations.pending
+        return before is None or awaited or before.record.active != active
 
     def _on_events(self, session: Session, events: tuple[HostEvent | SessionClosed, ...]) -> None:
         if session is not self.session and self.session is not None:

@@ -152,9 +152,13 @@ class Reconciler:
             self.on_fenced(str(fenced))
         except asyncio.CancelledError:
             raise
-        except Exception:
+        except Exception as error:
             # A bug in one key's work must not stop all others; it is loud, and tried again slowly.
             log.exception("reconcile failed", extra={"key": key})
+            if key.startswith(DOMAIN_KEY):
+                message = f"domctl cannot act on it, which is a bug: {type(error).__name__}: {error}"
+                uuid = key.removeprefix(DOMAIN_KEY)
+                self.parts.cache.attempts.failed(uuid, message, self.parts.world.now())
             self.parts.queue.retry(key)
         finally:
             self.parts.queue.done(key)

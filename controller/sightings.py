@@ -95,6 +95,8 @@ class Sightings:
         was awaited and is known again."""
         before = self.find(uuid, node)
         if before is not None and before.seen_at > sent_at:
+            if detail is not None and before.detail.sent_at < sent_at and before.record == detail.record:
+                self._take(node, replace(before, detail=detail))  # the list read none, and agrees
             return False
         self._glances.setdefault(node, {})[uuid] = sent_at
         if detail is not None:

@@ -615,6 +615,20 @@ def test_a_node_that_has_a_domain_of_another_is_not_forgotten_before_it_is_gone(
 # --- the cache by itself
 
 
+def test_what_a_glance_read_counts_though_a_later_list_came_first() -> None:
+    """The list read no detail of its own; what it would have found is what the glance brings."""
+    cache = empty_cache()
+    see(cache, 10.0, ("x", "web"))
+    cache.await_observation("x", "a")
+    record = Record("x", "web", State.RUNNING, "booted", True)
+    cache.observed("a", Listing(12.0, 12.1, (record,)), {})
+    again = Detail(record, 11.6, True, True, False, FOREIGN_XML, FOREIGN_XML, None, None, 2, 2 << 30)
+    cache.glanced("a", "x", again, 11.5)
+    seen = cache.seen.find("x", "a")
+    assert seen is not None
+    assert (seen.detail.vcpus, seen.seen_at) == (2, 12.0)
+
+
 def test_a_list_in_which_a_revision_fell_says_so_and_is_believed() -> None:
     cache = empty_cache()
     node = keys.object_key("nodes", "", "a")
