@@ -82,6 +82,9 @@ class Lane:
         self._free = asyncio.Semaphore(slots)
         self._jobs: queue.SimpleQueue[_Job[object]] = queue.SimpleQueue()
         self._lock = threading.Lock()
+        self._quiet = threading.Condition(self._lock)
+        self._working = 0
+        self._closed = False
         self._idle = 0
         self._overdue = 0
         self._in_flight = 0
@@ -100,6 +103,12 @@ class Lane:
     def is_clogged(self) -> bool:
         """All slots are held by calls that passed their deadline."""
         return self._overdue >= self._slots
+
+    def close(self, within_s: float) -> bool:
+        """In a thread: begin no work any more, and wait for what is under way. False: some still is."""
+        with self._quiet:
+            self._closed = True
+            return self._quiet.wait_for(lambda: self._working == 0, within_s)
 
     async def run(self, work: Callable[[], T], deadline_s: float) -> T:
         """Run `work` in a thread. Raises DeadlinePassed, and whatever `work` raises. The deadline counts
@@ -145,12 +154,19 @@ class Lane:
             job = self._next()
             if job is None:
                 return
-            try:
-                answer, error = job.work(), None
-            except Exception as raised:  # noqa: BLE001 - it belongs to the caller, in the other thread
-                answer, error = None, raised
             with self._lock:
+                begins = not self._closed
+                self._working += begins
+            answer: object = None
+            error: Exception | None = None if begins else DeadlinePassed(started=False)
+            try:
+                answer = job.work() if begins else None
+            except Exception as raised:  # noqa: BLE001 - it belongs to the caller, in the other thread
+                error = raised
+            with self._quiet:
                 self._idle += 1
+                self._working -= begins
+                self._quiet.notify_all()
             try:
                 job.loop.call_soon_threadsafe(self._finish, job, answer, error)
             except RuntimeError:  # the loop is closed: nobody waits any more
