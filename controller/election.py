@@ -216,7 +216,8 @@ class Election:
 
     def _was_never_led(self, last: KeyValue | None) -> bool:
         """Nobody led before, if the store itself is new: one that lost what it held says the same."""
-        return last is None and self.storewatch.trust in (StoreTrust.NEW, StoreTrust.UNEXAMINED)
+        new = (StoreTrust.NEW, StoreTrust.UNEXAMINED, StoreTrust.TRUSTED)  # trusted: looked at twice by now
+        return last is None and self.storewatch.trust in new
 
     async def _token_of(self, lease: int, until: float) -> int:
         """The reply to our candidacy was lost: the key's lease tells whether it is ours, by a lease that
