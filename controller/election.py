@@ -215,9 +215,10 @@ class Election:
         )
 
     def _was_never_led(self, last: KeyValue | None) -> bool:
-        """Nobody led before, if the store itself is new: one that lost what it held says the same."""
+        """Nobody led before, if the store is new and this replica remembers no leader's heartbeat in it: one
+        that lost what it held says the same."""
         new = (StoreTrust.NEW, StoreTrust.UNEXAMINED, StoreTrust.TRUSTED)  # trusted: looked at twice by now
-        return last is None and self.storewatch.trust in new
+        return last is None and self.storewatch.trust in new and not self.storewatch.saw_a_leader
 
     async def _token_of(self, lease: int, until: float) -> int:
         """The reply to our candidacy was lost: the key's lease tells whether it is ours, by a lease that

@@ -139,6 +139,11 @@ class StoreWatch:
         """The highest revision seen. Read it before a request, for its answer may not be lower."""
         return self._memory.high_revision if self._memory is not None else 0
 
+    @property
+    def saw_a_leader(self) -> bool:
+        """Whether a leader's heartbeat was ever seen in the store that is remembered."""
+        return self._memory is not None and self._memory.revision > 0
+
     async def examine(self, store: Store) -> StoreTrust:
         """Look at the store, judge and remember. Raises StoreError when it cannot be read."""
         remembered = self._memory
