@@ -97,6 +97,7 @@ class Checks:
     _ended_at: dict[str, float] = field(default_factory=dict)
     _shown: dict[str, str] = field(default_factory=dict)
     _past: int = 0
+    _created_in: dict[tuple[str, str, str], int] = field(default_factory=dict)  # the past it was sent in
 
     def complain(self, invariant: str, text: str) -> None:
         """Once for each thing, for one mistake shows itself many times."""
@@ -168,8 +169,9 @@ class Checks:
 
     def _check_start(self, change: Change) -> None:
         """I2, as the host carries it out: its place, and nobody else's."""
-        if self._past != self.cluster.pasts:
-            return  # what etcd says is of another past
+        sent_in = self._created_in.get((change.by, change.host, change.uuid), self.cluster.pasts)
+        if self._past != self.cluster.pasts or sent_in != self.cluster.pasts:
+            return  # what etcd says is of another past, or forgets what the command rested on
         assignment = self.cluster.assignment(change.uuid)
         if assignment is None:
             self.complain("I2", f"{change.by} {change.what} {change.uuid} on {change.host}: no assignment")
@@ -204,6 +206,8 @@ class Checks:
     # --- what leaves a replica
 
     def sent(self, sent: Sent) -> None:
+        if sent.call == "create":
+            self._created_in[sent.client, sent.host, sent.uuid] = self.cluster.pasts
         cluster, now = self.cluster, self.cluster.clock()
         cluster.trace.say(sent.client, f"sends {sent.call} {sent.uuid} to {sent.host}")
         self.mutations += 1
