@@ -499,12 +499,16 @@ class Checks:
         self._check_reasons(name, stable_s, now)
 
     def _check_lists(self, leader: str, stable_s: float, now: float) -> None:
-        """I18, I16: every host that can be reached is read again and again, whatever others do."""
+        """I18, I16: every host that can be reached is read again and again, whatever others do. A new leader
+        whose own way to etcd is bad cannot read yet which hosts there are (seed 1179)."""
         nodes = self.cluster.objects("nodes")
+        began = any(client == leader for client, _ in self._first_listed)
+        knows_hosts = began or self.cluster.replicas[leader].ways.good
         for host_name, host in self.cluster.hosts.items():
             key = (leader, host_name)
             fine = (
-                host_name in nodes
+                knows_hosts
+                and host_name in nodes
                 and self.cluster.network.up(leader, host_name)
                 and host.powered
                 and host.daemon == "up"
