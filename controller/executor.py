@@ -360,7 +360,7 @@ class Executor:
     async def autostart(self, progress: Progress) -> None:
         self._audit(progress.action)
         uuid = progress.action.uuid
-        await self._mutate(progress, "autostart", lambda s, permit: s.clear_autostart(uuid, permit))
+        await self._mutate(progress, "autostart", lambda s, permit: s.set_autostart(uuid, False, permit))
 
     async def listed(self, progress: Progress) -> None:
         """R1c: a complete list, sent after the reply, in which the domain is neither active nor defined."""

@@ -29,8 +29,10 @@ __all__ = [
     "HostEvent",
     "HostFacts",
     "Hypervisor",
+    "Job",
     "Listing",
     "Mark",
+    "Move",
     "Outcome",
     "Permit",
     "Record",
@@ -189,6 +191,35 @@ class StopMethod(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Job:
+    """What libvirt is doing with one domain, or did last (virDomainGetJobStats). `operation`: migration-out,
+    migration-in, save, restore, dump, snapshot, backup, start, or unknown. Bytes are those of memory and of
+    disks that are copied with it. `downtime_ms`: how long the guest stood still, once that is known."""
+
+    operation: str
+    elapsed_s: float
+    processed_bytes: int
+    remaining_bytes: int
+    total_bytes: int
+    downtime_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A live migration, peer to peer: the source's libvirtd opens `target_uri` with credentials of its own
+    and goes on whatever becomes of us. `persistent_xml` is planted as the definition there (None: it arrives
+    transient). `copy_disks`: targets (vda) of disks that the hosts do not share and that are copied with it.
+    `undefine_source`: let libvirt take the source's definition away at the end, where it cannot be taken
+    before (TPM). `limit_s`: how long the call may take before its outcome is given up as ambiguous."""
+
+    target_uri: str
+    persistent_xml: str | None
+    limit_s: float
+    copy_disks: tuple[str, ...] = ()
+    undefine_source: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a driver can do; asking for anything else gives Unsupported."""
 
@@ -196,6 +227,8 @@ class Capabilities:
     managed_save: bool
     live_migration: bool
     keep_alive: bool
+    suspend: bool = True
+    reset: bool = True
     undefine_flags: frozenset[str] = field(default_factory=frozenset)
     raced_create_undefine: bool = False  # create and undefine of one domain proved serialised (safety)
 
@@ -254,7 +287,44 @@ class Session(Protocol):
         """Write (None: remove) our element in <metadata> of the live and/or persistent definition."""
         ...
 
-    async def clear_autostart(self, uuid: str, permit: Permit) -> Result: ...
+    async def set_autostart(self, uuid: str, on: bool, permit: Permit) -> Result: ...
+
+    async def suspend(self, uuid: str, permit: Permit) -> Result:
+        """Stop its processors; it keeps its memory and its disks."""
+        ...
+
+    async def resume(self, uuid: str, permit: Permit) -> Result: ...
+
+    async def save(self, uuid: str, permit: Permit) -> Result:
+        """Managed save: its memory goes to the host's disk, and the next create restores it."""
+        ...
+
+    async def drop_saved(self, uuid: str, permit: Permit) -> Result:
+        """Throw a managed save away: what the guest had in memory is lost."""
+        ...
+
+    async def reboot(self, uuid: str, permit: Permit) -> Result:
+        """Ask the guest to start again; Done says only that it was asked."""
+        ...
+
+    async def reset(self, uuid: str, permit: Permit) -> Result:
+        """As by the reset button: the guest is not asked."""
+        ...
+
+    async def job(self, uuid: str, *, completed: bool = False) -> Job | None:
+        """What libvirt is doing with the domain, None for nothing; `completed`: what it did last, which a
+        migration leaves at its target. Raises NoDomain."""
+        ...
+
+    async def migrate(self, uuid: str, move: Move, permit: Permit) -> Result:
+        """Move a running domain, live and peer to peer, over a connection of its own; never UNSAFE, never
+        post-copy, never tunnelled (I7). Returns when libvirt's call does. Whatever it says, only reading both
+        ends tells where the domain is (I8)."""
+        ...
+
+    async def abort_job(self, uuid: str, permit: Permit) -> Result:
+        """End the job of a migration's source; the domain goes on there."""
+        ...
 
     async def close(self) -> None: ...
 

@@ -36,6 +36,8 @@ class Driver:
     undefine: frozenset[str]
     raced_create_undefine: bool
     one_world: bool = False
+    suspend: bool = True
+    reset: bool = True
     memory_is_usage: bool = False
     shutdown_flags: dict[StopMethod, int] = field(default_factory=dict)
 
@@ -58,6 +60,7 @@ DRIVERS = {
         undefine=frozenset(),
         raced_create_undefine=True,
         memory_is_usage=True,
+        reset=False,
         shutdown_flags={StopMethod.ACPI: DEFAULT},  # asks the container's init, by initctl or a signal
     ),
     "test": Driver(
@@ -68,6 +71,7 @@ DRIVERS = {
         undefine=frozenset({"snapshots-metadata"}),  # its other flag is MANAGED_SAVE
         raced_create_undefine=True,
         one_world=True,
+        reset=False,
         shutdown_flags={StopMethod.ACPI: DEFAULT},
     ),
 }
@@ -91,4 +95,6 @@ def public(driver: Driver, version: int, *, keep_alive: bool) -> Capabilities:
         keep_alive=keep_alive,
         undefine_flags=undefine_names(driver, version),
         raced_create_undefine=driver.raced_create_undefine,
+        suspend=driver.suspend,
+        reset=driver.reset,
     )

@@ -19,8 +19,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import libvirt
@@ -39,8 +40,10 @@ from drivers.hypervisor import (
     EventSink,
     HostEvent,
     HostFacts,
+    Job,
     Listing,
     Mark,
+    Move,
     Outcome,
     Permit,
     Result,
@@ -54,6 +57,7 @@ from drivers.libvirt.events import Feed
 from drivers.libvirt.facts import read_facts
 from drivers.libvirt.lane import DeadlinePassed, Gate, start_thread
 from drivers.libvirt.link import Link, attempt
+from drivers.libvirt.migration import migration_request, read_job
 from drivers.libvirt.opening import Opened
 from drivers.libvirt.reads import Clock, read_detail, read_listing
 from specs.mark import MARK_KEY, MARK_NAMESPACE, UntrustedXml, find, payload
@@ -79,9 +83,24 @@ class Deadlines:
     undefine_s: float = 45.0
     shutdown_s: float = 30.0
     metadata_s: float = 30.0
+    suspend_s: float = 35.0  # longer than the 30 s of a job lock, so that its error is heard
+    save_s: float = 600.0
     sign_of_life_s: float = 3.0
     close_s: float = 2.0
 
+
+LIMITS_OF: Mapping[str, Callable[[Deadlines], float]] = MappingProxyType(
+    {
+        "set_autostart": lambda d: d.metadata_s,
+        "suspend": lambda d: d.suspend_s,
+        "resume": lambda d: d.suspend_s,
+        "save": lambda d: d.save_s,
+        "drop_saved": lambda d: d.metadata_s,
+        "reboot": lambda d: d.shutdown_s,
+        "reset": lambda d: d.suspend_s,
+        "abort_job": lambda d: d.suspend_s,
+    }
+)
 
 CallMeter = Callable[[str, str, str, float], None]  # node, call, result, seconds
 
@@ -256,12 +275,65 @@ class LibvirtSession:
             lambda raw: functools.partial(raw.lookupByUUIDString(uuid).setMetadata, *element),
         )
 
-    async def clear_autostart(self, uuid: str, permit: Permit) -> Result:
+    async def set_autostart(self, uuid: str, on: bool, permit: Permit) -> Result:
+        return await self._on_domain(
+            "set_autostart", uuid, permit, lambda domain: functools.partial(domain.setAutostart, on)
+        )
+
+    async def suspend(self, uuid: str, permit: Permit) -> Result:
+        return await self._on_domain("suspend", uuid, permit, lambda domain: domain.suspend)
+
+    async def resume(self, uuid: str, permit: Permit) -> Result:
+        return await self._on_domain("resume", uuid, permit, lambda domain: domain.resume)
+
+    async def save(self, uuid: str, permit: Permit) -> Result:
+        if not self._driver.managed_save:
+            return _unsupported(f"driver {self._given.uri.driver} cannot save a domain")
+        return await self._on_domain(
+            "save", uuid, permit, lambda domain: functools.partial(domain.managedSave, 0)
+        )
+
+    async def drop_saved(self, uuid: str, permit: Permit) -> Result:
+        return await self._on_domain(
+            "drop_saved", uuid, permit, lambda domain: functools.partial(domain.managedSaveRemove, 0)
+        )
+
+    async def reboot(self, uuid: str, permit: Permit) -> Result:
+        return await self._on_domain(
+            "reboot", uuid, permit, lambda domain: functools.partial(domain.reboot, 0)
+        )
+
+    async def reset(self, uuid: str, permit: Permit) -> Result:
+        if not self._driver.reset:
+            return _unsupported(f"driver {self._given.uri.driver} cannot reset a domain")
+        return await self._on_domain("reset", uuid, permit, lambda domain: functools.partial(domain.reset, 0))
+
+    async def job(self, uuid: str, *, completed: bool = False) -> Job | None:
+        limit = self._given.deadlines.read_s
+        return await self._read("job", limit, lambda raw: read_job(raw, uuid, completed=completed))
+
+    async def migrate(self, uuid: str, move: Move, permit: Permit) -> Result:
+        if not self._driver.live_migration:
+            return _unsupported(f"driver {self._given.uri.driver} cannot migrate a running domain")
+        uri, parameters, flags = migration_request(move)
         return await self._mutate(
-            "clear_autostart",
-            self._given.deadlines.metadata_s,
+            "migrate",
+            move.limit_s,
             permit,
-            lambda raw: functools.partial(raw.lookupByUUIDString(uuid).setAutostart, 0),
+            lambda raw: functools.partial(raw.lookupByUUIDString(uuid).migrateToURI3, uri, parameters, flags),
+        )
+
+    async def abort_job(self, uuid: str, permit: Permit) -> Result:
+        return await self._on_domain("abort_job", uuid, permit, lambda domain: domain.abortJob)
+
+    async def _on_domain(self, call: str, uuid: str, permit: Permit, bind: Callable[[Any], Call]) -> Result:
+        """One C call on a domain; `bind` names it."""
+        limit_s = LIMITS_OF[call](self._given.deadlines)
+        return await self._mutate(
+            call,
+            limit_s,
+            permit,
+            lambda raw: bind(raw.lookupByUUIDString(uuid)),
         )
 
     async def _mutate(

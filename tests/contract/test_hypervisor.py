@@ -482,7 +482,7 @@ ON_ONE: dict[str, Mutation] = {
     "set_mark": lambda session, world, leave: session.set_mark(
         UUID, MARK, live=False, config=True, permit=leave
     ),
-    "clear_autostart": lambda session, world, leave: session.clear_autostart(UUID, leave),
+    "set_autostart": lambda session, world, leave: session.set_autostart(UUID, False, leave),
 }
 
 
@@ -572,7 +572,7 @@ async def test_autostart_is_cleared_whether_it_was_set_or_not(session: Session, 
     done(await session.define(domain_xml(world), permit()))
     world.set_autostart()
     for _ in range(2):
-        done(await session.clear_autostart(UUID, permit()))
+        done(await session.set_autostart(UUID, False, permit()))
         assert not (await session.detail(UUID)).autostart
 
 

@@ -35,7 +35,7 @@ DEADLINES_S: Final = {
     "undefine": 45.0,
     "shutdown": 30.0,
     "set_mark": 30.0,
-    "clear_autostart": 30.0,
+    "set_autostart": 30.0,
 }
 SLACK_S: Final = 4.0  # a driver looks for a sign of life after a deadline
 ACT_WITHIN_S: Final = 10.0

@@ -230,8 +230,8 @@ class SessionDoor:
 
         return await self._change("set_mark", uuid, work)
 
-    async def clear_autostart(self, uuid: str, permit: Permit) -> Result:
-        return await self._change("clear_autostart", uuid, lambda: self.session.clear_autostart(uuid, permit))
+    async def set_autostart(self, uuid: str, on: bool, permit: Permit) -> Result:
+        return await self._change("set_autostart", uuid, lambda: self.session.set_autostart(uuid, on, permit))
 
     async def close(self) -> None:
         await self.session.close()

@@ -273,8 +273,8 @@ class SimSession:
         arguments = (uuid, mark, live, config)
         return await self._mutate("set_mark", uuid, arguments, self._limits.metadata_s, permit)
 
-    async def clear_autostart(self, uuid: str, permit: Permit) -> Result:
-        return await self._mutate("set_autostart", uuid, (uuid, False), self._limits.metadata_s, permit)
+    async def set_autostart(self, uuid: str, on: bool, permit: Permit) -> Result:
+        return await self._mutate("set_autostart", uuid, (uuid, on), self._limits.metadata_s, permit)
 
     async def _mutate(
         self, call: str, uuid: str, arguments: tuple[Any, ...], limit_s: float, permit: Permit

@@ -283,12 +283,12 @@ class HostSession:
             domain.live = _marked(domain.live, mark)
         return self._done(uuid, EventKind.OTHER, "")
 
-    async def clear_autostart(self, uuid: str, permit: Permit) -> Result:
+    async def set_autostart(self, uuid: str, on: bool, permit: Permit) -> Result:
         """libvirt sends no event for it."""
-        lost = await self._told("clear_autostart")
+        lost = await self._told("set_autostart")
         if lost:
             return lost
-        self._host.domains[uuid].autostart = False
+        self._host.domains[uuid].autostart = on
         return Result(Outcome.DONE)
 
 

@@ -304,7 +304,7 @@ def test_autostart_is_cleared_once() -> None:
             a.say(EventKind.OTHER)
             await asyncio.sleep(120)
             assert not a.domains[UUID].autostart
-            assert a.times("clear_autostart") == 1
+            assert a.times("set_autostart") == 1
 
     run(main)
 
