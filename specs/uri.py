@@ -10,6 +10,12 @@ some transport. So nothing reaches libvirt but what this whitelist was written f
     qemu+tcp://HOST[:PORT]/system               the same for lxc, xen and vz (system only)
     test:///default  test:///path.xml           test+tcp://HOST[:PORT]/default, test+unix:///default
 
+`parse_migration_uri` is for what one host opens to reach another during a live migration, with credentials
+that live on the hosts; it adds tls and ssh:
+
+    qemu+tcp://HOST[:PORT]/system               qemu+tls://HOST[:PORT]/system, qemu://HOST[:PORT]/system
+    qemu+ssh://[USER@]HOST[:PORT]/system        qemu+unix:///system?socket=/path
+
 Pure: no look-up, no file is touched. Whether a driver is really supported is the driver's to say.
 """
 
@@ -30,11 +36,14 @@ _PATHS = {
     "test": ("/default",),  # and any absolute path that ends in .xml
 }
 _TRANSPORTS = ("unix", "tcp")
+_MIGRATION_PORTS = {"tcp": DEFAULT_TCP_PORT, "tls": 16514, "ssh": 22}
+_MIGRATION_DRIVER = "qemu"
 _SCHEME = re.compile(r"([a-z][a-z0-9]*)(?:\+([a-z0-9]+))?://", re.ASCII)
 _HOSTNAME = re.compile(
     r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*", re.ASCII
 )
 _FILE = re.compile(r"/[A-Za-z0-9._+@:/-]*[A-Za-z0-9._+@-]", re.ASCII)
+_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", re.ASCII)
 _MAX_SOCKET_PATH = 107  # sun_path
 
 
@@ -75,6 +84,48 @@ class ParsedUri:
 def parse_uri(uri: str) -> ParsedUri:
     """Take a libvirt URI apart. Raises UriNotAllowed for what we do not allow, ValueError for what is no
     libvirt URI; both say what would be right."""
+    scheme, plus, authority, path, query = _split(uri)
+    driver, transport = _kind(scheme, plus, authority)
+    path = _path(driver, path)
+    socket = _socket(query, transport)
+    if transport != "tcp":
+        if authority:
+            raise UriNotAllowed(f"{driver}+{transport} names no host: write {driver}+tcp://{authority}{path}")
+        return ParsedUri(driver, transport, "", 0, path, socket)
+    host, port = _authority(authority, DEFAULT_TCP_PORT)
+    return ParsedUri(driver, transport, host, port, path, "")
+
+
+def parse_migration_uri(uri: str) -> str:
+    """The URI by which a source host reaches the target of a migration, written by us. It names a host (or a
+    socket on the source host) and carries no parameter that could name a file or run a command there.
+    Raises UriNotAllowed, or ValueError for what is no libvirt URI; both say what would be right."""
+    driver, plus, authority, path, query = _split(uri)
+    if driver != _MIGRATION_DRIVER:
+        raise UriNotAllowed(f"a migration URI begins with {_MIGRATION_DRIVER}, this one with {driver!r}")
+    transport = plus or ("tls" if authority else "")
+    if transport == "unix":
+        socket = _socket(query, transport)
+        if authority or not socket:
+            raise UriNotAllowed(f"a migration over unix needs {driver}+unix://{path}?socket=PATH")
+        return ParsedUri(driver, transport, "", 0, _path(driver, path), socket).text
+    if transport not in _MIGRATION_PORTS:
+        known = ", ".join(f"{driver}+{name}" for name in (*_MIGRATION_PORTS, "unix"))
+        raise UriNotAllowed(f"a migration URI is one of {known} and names the host to go to, is {uri!r}")
+    if query:
+        raise UriNotAllowed(f"a migration URI has no parameters; found {query!r}")
+    user, at, address = authority.rpartition("@")
+    if at and (transport != "ssh" or not _USER.fullmatch(user)):
+        raise UriNotAllowed(f"only ssh has a user, of plain letters and without a password; found {user!r}")
+    default = _MIGRATION_PORTS[transport]
+    host, port = _authority(address, default)
+    where = f"[{host}]" if ":" in host else host
+    number = "" if port == default else f":{port}"
+    return f"{driver}+{transport}://{user}{at}{where}{number}{_path(driver, path)}"
+
+
+def _split(uri: str) -> tuple[str, str | None, str, str, str]:
+    """(driver, transport, authority, path, query), each as it was written."""
     if len(uri) > MAX_URI_LENGTH:
         raise ValueError(f"a libvirt URI has at most {MAX_URI_LENGTH} characters, this one has {len(uri)}")
     if any(not " " < character <= "~" for character in uri):
@@ -87,15 +138,7 @@ def parse_uri(uri: str) -> ParsedUri:
         raise UriNotAllowed("a libvirt URI has no fragment (#)")
     before_query, _, query = rest.partition("?")
     authority, slash, path = before_query.partition("/")
-    driver, transport = _kind(scheme.group(1), scheme.group(2), authority)
-    path = _path(driver, slash + path)
-    socket = _socket(query, transport)
-    if transport != "tcp":
-        if authority:
-            raise UriNotAllowed(f"{driver}+{transport} names no host: write {driver}+tcp://{authority}{path}")
-        return ParsedUri(driver, transport, "", 0, path, socket)
-    host, port = _authority(authority)
-    return ParsedUri(driver, transport, host, port, path, "")
+    return scheme.group(1), scheme.group(2), authority, slash + path, query
 
 
 def _kind(driver: str, transport: str | None, authority: str) -> tuple[str, str]:
@@ -132,7 +175,7 @@ def _socket(query: str, transport: str) -> str:
     return value
 
 
-def _authority(authority: str) -> tuple[str, int]:
+def _authority(authority: str, default_port: int) -> tuple[str, int]:
     if "@" in authority:
         raise UriNotAllowed("a user name has no meaning for transport tcp")
     bracketed, closing, port = authority.rpartition("]")
@@ -147,7 +190,7 @@ def _authority(authority: str) -> tuple[str, int]:
         if not _HOSTNAME.fullmatch(host):
             raise ValueError(f"the host must be a DNS name or an IP address, is {host!r}")
     if not port and not authority.endswith(":"):
-        return host, DEFAULT_TCP_PORT
+        return host, default_port
     if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65535:
         raise ValueError(f"the port must be between 1 and 65535, is {port!r}")
     return host, int(port)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specs.uri import ParsedUri, UriNotAllowed, parse_uri
+from specs.uri import ParsedUri, UriNotAllowed, parse_migration_uri, parse_uri
 
 ALLOWED = {
     "qemu:///system": ParsedUri("qemu", "unix", "", 0, "/system", ""),
@@ -117,3 +117,53 @@ def test_no_text_is_anything_but_refused_or_written_again_the_same(text: str) ->
         return
     assert parse_uri(parsed.text) == parsed
     assert not set(parsed.text) & set("@#&%;'\"\\$` \n")
+
+
+MIGRATION_ALLOWED = {
+    "qemu+tcp://h2/system": "qemu+tcp://h2/system",
+    "qemu+tcp://H2:16509/system": "qemu+tcp://h2/system",
+    "qemu+tcp://10.0.0.1:1700/system": "qemu+tcp://10.0.0.1:1700/system",
+    "qemu+tls://h2.example.org/system": "qemu+tls://h2.example.org/system",
+    "qemu://h2:16514/system": "qemu+tls://h2/system",
+    "qemu+ssh://h2/system": "qemu+ssh://h2/system",
+    "qemu+ssh://mover_1@[2001:DB8::1]:2222/system": "qemu+ssh://mover_1@[2001:db8::1]:2222/system",
+    "qemu+unix:///system?socket=/run/h2.sock": "qemu+unix:///system?socket=/run/h2.sock",
+}
+
+
+@pytest.mark.parametrize("uri", MIGRATION_ALLOWED)
+def test_a_migration_uri_names_the_way_to_another_host(uri: str) -> None:
+    assert parse_migration_uri(uri) == MIGRATION_ALLOWED[uri]
+    assert parse_migration_uri(MIGRATION_ALLOWED[uri]) == MIGRATION_ALLOWED[uri]
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "qemu:///system",
+        "qemu+unix:///system",
+        "qemu+unix://h/system?socket=/a",
+        "lxc+tcp://h/system",
+        "qemu+ext://h/system?command=/bin/sh",
+        "qemu+ssh://h/system?command=/bin/sh",
+        "qemu+ssh://h/system?no_verify=1",
+        "qemu+ssh://h/system?netcat=x",
+        "qemu+ssh://-oProxyCommand=x@h/system",
+        "qemu+ssh://user:secret@h/system",
+        "qemu+ssh://a@b@h/system",
+        "qemu+ssh://@h/system",
+        "qemu+tcp://root@h/system",
+        "qemu+tls://h/system?no_verify=1",
+        "qemu+libssh2://h/system",
+        "qemu+tcp://h/embed",
+    ],
+)
+def test_a_migration_uri_runs_nothing_and_trusts_nobody_unseen(uri: str) -> None:
+    with pytest.raises(UriNotAllowed):
+        parse_migration_uri(uri)
+
+
+@pytest.mark.parametrize("uri", ["", "h2", "qemu+ssh://-oProxyCommand=x/system", "qemu+tcp:///system"])
+def test_a_malformed_migration_uri_is_refused(uri: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        parse_migration_uri(uri)
