@@ -36,10 +36,9 @@ def newborn(kind: str, body: dict[str, Any], world: World) -> dict[str, Any]:
     given = {k: v for k, v in body["metadata"].items() if k not in _SERVERS_METADATA}
     metadata = {**given, "uid": world.new_id(), "creationTimestamp": now, "generation": 1}
     finalizer = FINALIZERS.get(kind)
-    if finalizer is None:
-        return {**body, "metadata": metadata}
-    asked = metadata.get("finalizers") or []
-    metadata["finalizers"] = asked if finalizer in asked else [*asked, finalizer]
+    if finalizer is not None:
+        asked = metadata.get("finalizers") or []
+        metadata["finalizers"] = asked if finalizer in asked else [*asked, finalizer]
     return {**body, "metadata": metadata, "status": first_status(now)}
 
 

@@ -158,6 +158,16 @@ class ShutdownStep(Struct, frozen=True, kw_only=True):
     timeout_seconds: Annotated[int, Meta(ge=0, le=86400)] | UnsetType = UNSET
 
 
+class MigrationPolicy(Struct, frozen=True, kw_only=True):
+    """What is done where a migration broke off and cannot be cleared up by reading both hosts.
+
+    on_doubt: When the target may have run and is gone, and the source stands paused: Hold, also when left
+        out, leaves that to an operator; Reboot destroys the paused copy and starts the domain again.
+    """
+
+    on_doubt: Literal["Hold", "Reboot"] | UnsetType = UNSET
+
+
 class DomainSpec(Struct, frozen=True, kw_only=True):
     """What is wanted of one domain.
 
@@ -174,6 +184,7 @@ class DomainSpec(Struct, frozen=True, kw_only=True):
     restart_policy: What to do when the guest ends by itself while state is running: Always start it again,
         also when left out, only OnFailure, or Never.
     shutdown: How it is stopped, rung by rung; when left out, acpi with 60 s of grace, then destroy.
+    migration: How it is moved while it runs.
     deletion_policy: What deleting this object does: Delete takes the domain away and keeps its storage;
         Orphan hands it back as it is.
     xml: A fragment of libvirt XML, merged over what the other fields generate. Only certain elements are
@@ -192,6 +203,7 @@ class DomainSpec(Struct, frozen=True, kw_only=True):
     placement: Placement | UnsetType = UNSET
     restart_policy: Literal["Always", "OnFailure", "Never"] | UnsetType = UNSET
     shutdown: Annotated[list[ShutdownStep], Meta(min_length=1, max_length=8)] | UnsetType = UNSET
+    migration: MigrationPolicy | UnsetType = UNSET
     deletion_policy: Literal["Delete", "Orphan"] | UnsetType = UNSET
     xml: Annotated[str, Meta(max_length=65536)] | UnsetType = UNSET
 
@@ -291,6 +303,12 @@ def effective_restart_policy(spec: DomainSpec) -> RestartPolicy:
 def effective_shutdown(spec: DomainSpec) -> tuple[ShutdownStep, ...]:
     """The ladder: by default ACPI with 60 s of grace, then destroy."""
     return DEFAULT_SHUTDOWN if isinstance(spec.shutdown, UnsetType) else tuple(spec.shutdown)
+
+
+def effective_on_doubt(spec: DomainSpec) -> Literal["Hold", "Reboot"]:
+    if isinstance(spec.migration, UnsetType) or isinstance(spec.migration.on_doubt, UnsetType):
+        return "Hold"
+    return spec.migration.on_doubt
 
 
 def effective_deletion_policy(spec: DomainSpec) -> Literal["Delete", "Orphan"]:

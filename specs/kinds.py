@@ -7,7 +7,10 @@ from typing import Final
 
 from specs.domain import Domain
 from specs.meta import API_VERSION
+from specs.migration import Migration
 from specs.node import Node
+
+Object = Domain | Node | Migration
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +23,14 @@ class Kind:
     singular: str
     short_names: tuple[str, ...]
     namespaced: bool
-    struct: type[Domain] | type[Node]
+    struct: type[Domain] | type[Node] | type[Migration]
     categories: tuple[str, ...] = ("domctl",)
     api_version: str = API_VERSION
 
 
 KINDS: Final = (
     Kind("Domain", "domains", "domain", ("dom",), True, Domain),
+    Kind("Migration", "migrations", "migration", ("mig",), True, Migration),
     Kind("Node", "nodes", "node", ("no",), False, Node),
 )
 

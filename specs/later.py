@@ -22,7 +22,6 @@ DOMAIN_LATER: Final = Later(
             "spec.libvirtName": f"{_ADOPTION}; a domain's libvirt name is made from its name and namespace",
             "spec.persistence": f"{_NOT_YET}: every domain is persistent",
             "spec.recovery": f"{_NOT_YET}: a domain stays on its node until the node is confirmed dead",
-            "spec.migration": f"{_NOT_YET}: domains are not migrated",
             "spec.update": f"{_NOT_YET}: changes are applied at the next start",
             "spec.drift": f"{_NOT_YET}: drift is always corrected",
             "spec.reconcile": f"{_NOT_YET}: every domain is reconciled",
@@ -49,7 +48,6 @@ NODE_LATER: Final = Later(
         {
             "spec.maintenance": f"{_NOT_YET}, use unschedulable",
             "spec.fencing": f"{_NOT_YET}: only an operator can confirm that a node is dead",
-            "spec.migrationURI": f"{_NOT_YET}: domains are not migrated",
             "spec.labels": "is not a field: labels of a node stand in metadata.labels",
         }
     ),

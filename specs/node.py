@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from specs.domain import HostPath
@@ -59,6 +60,8 @@ class NodeSpec(Struct, frozen=True, kw_only=True):
     reserved: What the host keeps for itself.
     allowed_paths: The only host directories that disks, kernels and serial files of domains may name.
     observe_only: A read-only connection: nothing is placed or changed.
+    migrationURI: What the libvirtd of another host opens to migrate a domain here, with credentials that it
+        has itself, such as qemu+tls://host/system; when left out, uri, where that names a host.
     insecure: Must be true for a TCP URI, which has no authentication: whoever reaches that port is root.
     """
 
@@ -69,6 +72,9 @@ class NodeSpec(Struct, frozen=True, kw_only=True):
     reserved: Reserved | UnsetType = UNSET
     allowed_paths: Annotated[list[HostPath], Meta(max_length=64)] | UnsetType = UNSET
     observe_only: bool | UnsetType = UNSET
+    migration_uri: Annotated[str, Meta(min_length=1, max_length=512)] | UnsetType = msgspec.field(
+        name="migrationURI", default=UNSET
+    )
     insecure: bool | UnsetType = UNSET
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from specs import metarules, paths, quantity
 from specs.problems import Keys, shown
-from specs.uri import parse_uri
+from specs.uri import parse_migration_uri, parse_uri
 from specs.walker import Report
 
 
@@ -18,6 +18,7 @@ def check_node(spec: object, report: Report) -> None:
     if not isinstance(spec, Mapping):
         return
     _check_uri(spec, report)
+    _check_migration_uri(spec.get("migrationURI"), report)
     _check_allowed_paths(spec.get("allowedPaths"), report)
     _check_taints(spec.get("taints"), report)
     reserved = spec.get("reserved")
@@ -40,6 +41,15 @@ def _check_uri(spec: Mapping[str, Any], report: Report) -> None:
             "whoever reaches that port is root on the host"
         )
         report.add(("spec", "insecure"), message, "FieldValueRequired")
+
+
+def _check_migration_uri(uri: object, report: Report) -> None:
+    if not isinstance(uri, str) or not uri:
+        return
+    try:
+        parse_migration_uri(uri)
+    except ValueError as error:
+        report.add(("spec", "migrationURI"), str(error))
 
 
 def _check_allowed_paths(allowed: Any, report: Report) -> None:

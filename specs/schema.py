@@ -26,6 +26,7 @@ _LIST_KEYS: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     ("DomainSpec", "serials"): ("name",),
     ("DomainSpec", "consoles"): ("name",),
     ("DomainStatus", "conditions"): ("type",),
+    ("MigrationStatus", "conditions"): ("type",),
     ("NodeStatus", "conditions"): ("type",),
     ("NodeSpec", "taints"): ("key", "effect"),
 }
@@ -35,7 +36,7 @@ _QUANTITY: Final[dict[str, Any]] = {
     "oneOf": [{"type": "string"}, {"type": "integer"}],
     "x-kubernetes-int-or-string": True,
 }
-_FIELD = re.compile(r"([a-z][a-z0-9_]*): (.*)")
+_FIELD = re.compile(r"([a-z][A-Za-z0-9_]*): (.*)")
 
 
 def components(prefix: str = "") -> dict[str, Any]:

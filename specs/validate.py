@@ -10,7 +10,7 @@ by name (`specs.later`). What has no problem converts without error. Not here: w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
@@ -20,15 +20,18 @@ from msgspec import inspect
 
 from specs import domainrules, metarules, noderules, yamldoc
 from specs.domain import Domain, effective_type
-from specs.kinds import KIND_OF, KINDS, Kind
+from specs.kinds import KIND_OF, KINDS, Kind, Object
 from specs.later import LATER
 from specs.meta import API_VERSION, GROUP, ObjectMeta
-from specs.node import Node
+from specs.migration import Migration, MigrationSpec
 from specs.problems import Problem, errors, shown
 from specs.walker import Report, Unknown, walk
 
 __all__ = ["FileObject", "Unknown", "decode", "immutable_problems", "load_file_objects"]
 
+_RULES: Final[Mapping[str, Callable[[object, Report], None]]] = MappingProxyType(
+    {"Domain": domainrules.check_domain, "Node": noderules.check_node}
+)
 _TYPES: Final = MappingProxyType({kind.kind: inspect.type_info(kind.struct) for kind in KINDS})
 
 
@@ -36,12 +39,12 @@ _TYPES: Final = MappingProxyType({kind.kind: inspect.type_info(kind.struct) for 
 class FileObject:
     """One object of a file: typed, as it was written, and the line where it begins."""
 
-    value: Domain | Node
+    value: Object
     raw: Mapping[str, Any]
     line: int
 
 
-def decode(value: object, unknown: Unknown = Unknown.STRICT) -> tuple[Domain | Node | None, list[Problem]]:
+def decode(value: object, unknown: Unknown = Unknown.STRICT) -> tuple[Object | None, list[Problem]]:
     """A JSON value as an object. None if any problem is an error; warnings may stand beside an object."""
     kind, problems = _kind_of(value)
     if kind is None:
@@ -49,10 +52,9 @@ def decode(value: object, unknown: Unknown = Unknown.STRICT) -> tuple[Domain | N
     report = Report(unknown)
     clean = walk(value, _TYPES[kind.kind], (), report, LATER[kind.kind])
     metarules.check_metadata(clean.get("metadata"), kind.namespaced, report)
-    if kind.struct is Domain:
-        domainrules.check_domain(clean.get("spec"), report)
-    else:
-        noderules.check_node(clean.get("spec"), report)
+    check = _RULES.get(kind.kind)
+    if check is not None:
+        check(clean.get("spec"), report)
     if errors(report.problems):
         return None, report.problems
     try:
@@ -84,7 +86,7 @@ def load_file_objects(
     return objects, [replace(problem, file=filename) for problem in problems]
 
 
-def immutable_problems(old: Domain | Node, new: Domain | Node) -> list[Problem]:
+def immutable_problems(old: Object, new: Object) -> list[Problem]:
     """What an update may not change: identity, and the family of hypervisors (another driver's domain would
     be another domain). Everything else can be changed, at the next start at the latest."""
     problems = []
@@ -98,7 +100,23 @@ def immutable_problems(old: Domain | Node, new: Domain | Node) -> list[Problem]:
     elif isinstance(old, Domain) and isinstance(new, Domain) and _driver(old) != _driver(new):
         message = f"cannot be changed from {effective_type(old.spec)} to {effective_type(new.spec)}"
         problems.append(Problem(("spec", "type"), message, "FieldValueForbidden"))
+    elif isinstance(old, Migration) and isinstance(new, Migration):
+        problems += _another_request(old.spec, new.spec)
     return problems
+
+
+def _another_request(old: MigrationSpec, new: MigrationSpec) -> list[Problem]:
+    """A request is what it was; only its end can be asked for, and that is not taken back."""
+    fixed = [
+        name
+        for name in ("domain", "node", "mode", "copy_storage")
+        if getattr(old, name) != getattr(new, name)
+    ]
+    if old.abort is True and new.abort is not True:
+        fixed.append("abort")
+    message = "cannot be changed: write another Migration"
+    words = {"copy_storage": "copyStorage"}
+    return [Problem(("spec", words.get(name, name)), message, "FieldValueForbidden") for name in fixed]
 
 
 def _identity(meta: ObjectMeta, name: str) -> object:
@@ -123,7 +141,8 @@ def _kind_of(value: object) -> tuple[Kind | None, list[Problem]]:
         message = f"must be {API_VERSION}, is {shown(api)}{hint}"
         problems.append(Problem(("apiVersion",), message, "FieldValueNotSupported"))
     kind = KIND_OF.get(name) if isinstance(name, str) else None
-    known = " or ".join(KIND_OF)
+    *most, last = KIND_OF
+    known = f"{', '.join(most)} or {last}"
     if name is None:
         problems.append(Problem(("kind",), f"is required: {known}", "FieldValueRequired"))
     elif kind is None:

@@ -73,6 +73,11 @@ def _memory_bytes(*path: str) -> Callable[[Object, datetime.datetime], str]:
     return cell
 
 
+def _downtime(body: Object, now: datetime.datetime) -> str:
+    found = _at(body, "status", "downtimeMilliseconds")
+    return f"{found}ms" if isinstance(found, int) else NONE
+
+
 def _age(body: Object, now: datetime.datetime) -> str:
     return age(_at(body, "metadata", "creationTimestamp"), now)
 
@@ -165,6 +170,18 @@ COLUMNS: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("Hypervisor", _text("status", "hypervisorVersion"), "Version of the hypervisor", wide=True),
         Column("CPUs", _text("status", "cpus"), "Host CPUs", wide=True),
         Column("Memory", _memory_bytes("status", "memoryBytes"), "Host memory", wide=True),
+    ),
+    "Migration": (
+        NAME_COLUMN,
+        Column("Domain", _text("spec", "domain"), "The domain that is moved"),
+        Column("Phase", _text("status", "phase", missing="Pending"), "How far it has come"),
+        Column("Source", _text("status", "source"), "The node that it leaves"),
+        Column("Target", _text("status", "target"), "The node that it moves to"),
+        Column("Reason", _reason, "Why it is as it is"),
+        AGE_COLUMN,
+        Column("Downtime", _downtime, "How long the guest stood still", wide=True),
+        Column("Copied", _memory_bytes("status", "bytes"), "What was copied", wide=True),
+        Column("Attempts", _text("status", "attempts"), "How often it was tried", wide=True),
     ),
     "Event": (
         Column("Last Seen", _last_seen, "Time since it was last seen"),

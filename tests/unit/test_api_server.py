@@ -311,6 +311,7 @@ async def test_both_forms_of_discovery_list_the_same_resources(api: Api) -> None
         assert [s["subresource"] for r in resources for s in r.get("subresources", [])] == [
             "status",
             "status",
+            "status",
         ]
     assert (await api.call("GET", "/apis")).body["groups"][0]["name"] == "domctl.io"
     assert (await api.call("GET", "/api")).body["versions"] == ["v1"]
