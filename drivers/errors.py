@@ -13,6 +13,7 @@
     │   ├── SpecRejected        libvirt will never accept this definition as it stands
     │   ├── Unsupported         this driver cannot do that at all
     │   ├── DiskLocked          an image lock or lock manager refused a second user of a disk
+    │   ├── PeerUnreachable     the source of a migration cannot reach, or has lost, its target's daemon
     │   └── HostFailed          any other answer: the host tried and could not
     └── StoreError              etcd said so, or the connection to it did
         ├── StoreUnavailable    no answer; `maybe_committed` tells whether a write may have happened
@@ -103,6 +104,12 @@ class Unsupported(HypervisorError):
 
 class DiskLocked(HypervisorError):
     advice = Advice.STALL
+
+
+class PeerUnreachable(HypervisorError):
+    """The same numbers say that no link was had and that it broke in the middle: read both ends."""
+
+    advice = Advice.REOBSERVE
 
 
 class HostFailed(HypervisorError):

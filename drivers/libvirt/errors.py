@@ -25,6 +25,7 @@ from drivers.errors import (
     HypervisorError,
     NameConflict,
     NoDomain,
+    PeerUnreachable,
     PermitExpired,
     SpecRejected,
     Unreachable,
@@ -92,6 +93,7 @@ RULES = (
 OUTCOMES: dict[type[HypervisorError], Outcome] = {
     Unreachable: Outcome.AMBIGUOUS,
     CallTimedOut: Outcome.AMBIGUOUS,
+    PeerUnreachable: Outcome.AMBIGUOUS,
     AuthFailed: Outcome.REJECTED,
     NameConflict: Outcome.REJECTED,
     SpecRejected: Outcome.REJECTED,
@@ -113,11 +115,18 @@ def translate(code: int, origin: int, message: str, call: str) -> HypervisorErro
     return HostFailed(message, code=code, origin=origin)
 
 
+def told_by_daemon(error: Unreachable, call: str) -> HypervisorError:
+    """For a connection that lives on: something behind the daemon could not be reached (virtlockd; or the
+    target of a migration, which the source's daemon opens), and the daemon told us so."""
+    found = PeerUnreachable if call == "migrate" else HostFailed
+    return found(error.message, code=error.code, origin=error.origin)
+
+
 def outcome(error: HypervisorError) -> Outcome:
     """What an error means for a mutation that was sent.
 
     An error with the numbers of a lost connection stays Ambiguous even where the connection turned out to
-    live on (`HostFailed` then): nobody says whether the other end of it had begun."""
+    live on (`told_by_daemon`): nobody says whether the other end of it had begun."""
     if error.origin == FROM_RPC and error.code in (INTERNAL_ERROR, SYSTEM_ERROR, RPC):
         return Outcome.AMBIGUOUS
     return OUTCOMES[type(error)]

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import libvirt
 
 from drivers.errors import HostFailed, HypervisorError, SpecRejected, Unreachable
-from drivers.libvirt.errors import translate
+from drivers.libvirt.errors import told_by_daemon, translate
 from drivers.libvirt.lane import Lane
 from drivers.libvirt.sockets import Held
 from specs.mark import UntrustedXml
@@ -73,8 +73,7 @@ def attempt(raw: Any, call: str, work: Callable[[], T]) -> T | HypervisorError:
         return SpecRejected(str(error))
     found = translate(code, origin, message, call)
     if isinstance(found, Unreachable) and _still_open(raw):
-        # Something behind the daemon could not be reached (virtlockd, say), and the daemon told us so.
-        return HostFailed(message, code=code, origin=origin)
+        return told_by_daemon(found, call)
     return found
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from drivers.hypervisor import Detail, Record, State
+from drivers.hypervisor import Detail, Job, Record, State
 from tests.sim import definition
 
 MIGRATION_REASONS = ("migration", "starting-up")
@@ -48,6 +48,7 @@ class SimDomain:
     boots: int = 0  # tells one life of the guest from the next
     handed_over: bool = False  # a migration's source after its target took the disks
     starts_stuck: bool = False  # libvirtd lost the start half-way and answers every change with a time-out
+    completed: Job | None = None  # the last migration, as this side tells of it
     at_end: Callable[[], None] | None = None  # who else is to know when it ends
     record: Record = field(init=False)
 

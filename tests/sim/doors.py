@@ -18,8 +18,10 @@ from drivers.hypervisor import (
     HostEvent,
     HostFacts,
     Hypervisor,
+    Job,
     Listing,
     Mark,
+    Move,
     Outcome,
     Permit,
     Result,
@@ -232,6 +234,15 @@ class SessionDoor:
 
     async def set_autostart(self, uuid: str, on: bool, permit: Permit) -> Result:
         return await self._change("set_autostart", uuid, lambda: self.session.set_autostart(uuid, on, permit))
+
+    async def job(self, uuid: str, *, completed: bool = False) -> Job | None:
+        return await self._read("job", uuid, lambda: self.session.job(uuid, completed=completed))
+
+    async def migrate(self, uuid: str, move: Move, permit: Permit) -> Result:
+        return await self._change("migrate", uuid, lambda: self.session.migrate(uuid, move, permit))
+
+    async def abort_job(self, uuid: str, permit: Permit) -> Result:
+        return await self._change("abort_job", uuid, lambda: self.session.abort_job(uuid, permit))
 
     async def close(self) -> None:
         await self.session.close()

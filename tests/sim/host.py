@@ -56,6 +56,7 @@ class Temper:
     stuck_start: float = 0.0  # interrupted starts that libvirtd never lets go of
     refuses_starts: str = ""  # why every start fails
     copy_s: Range = (5.0, 25.0)  # a migration until its switch-over
+    stalls: float = 0.0  # migrations whose guest is faster than the copying
     stale_definition: float = 0.1  # sources that keep what UNDEFINE_SOURCE was to take
     left_paused: float = 0.1  # of switch-overs that are disturbed: sources that stay paused
 
@@ -167,6 +168,7 @@ class SimHost:
         self._waking = None
         self.daemon = "up"
         for domain in list(self.domains.values()):
+            domain.completed = None
             if domain.live is None:
                 domain.become(State.SHUTOFF, "unknown")
         self._tell_migrations("up")
@@ -299,7 +301,7 @@ class SimHost:
         assert document is not None
         domain.live = definition.live(document, self.next_id())
         domain.gone, domain.stuck, domain.asked, domain.handed_over = "", False, False, False
-        domain.starts_stuck = False
+        domain.starts_stuck, domain.completed = False, None
         domain.boots += 1
         domain.deaf = self.rng.random() < self.temper.deaf
         domain.become(State.PAUSED, "starting-up")

@@ -19,7 +19,6 @@ from typing import Any
 from drivers.errors import (
     CallTimedOut,
     HypervisorError,
-    PermitExpired,
     SpecRejected,
     Unreachable,
     Unsupported,
@@ -31,8 +30,10 @@ from drivers.hypervisor import (
     EventSink,
     HostEvent,
     HostFacts,
+    Job,
     Listing,
     Mark,
+    Move,
     Outcome,
     Permit,
     Result,
@@ -41,14 +42,17 @@ from drivers.hypervisor import (
     Target,
 )
 from drivers.libvirt.capabilities import DRIVERS, public
-from drivers.libvirt.errors import FROM_RPC, SYSTEM_ERROR, outcome
+from drivers.libvirt.errors import FROM_RPC, SYSTEM_ERROR, outcome, told_by_daemon
 from drivers.libvirt.lane import SLOTS
+from drivers.libvirt.moving import MAX_MOVING, too_many_migrations
 from drivers.libvirt.session import MAX_MESSAGE_BYTES, Deadlines
 from specs.uri import UriNotAllowed, parse_uri
 from tests.sim import definition
+from tests.sim.call import Call
 from tests.sim.connection import Connection
 from tests.sim.domain import dated
 from tests.sim.host import SimHost
+from tests.sim.migration import Manner
 from tests.sim.network import Network
 
 CAPABILITIES = public(DRIVERS["qemu"], 9_000_000, keep_alive=True)
@@ -96,25 +100,41 @@ class SimHypervisor:
         if self._closed:
             raise Unreachable("the driver is closed")
         observe, change = (Connection(self.client, host, self._network, _not_yet) for _ in range(2))
-        self._opening[observe] = None
-        self._opening[change] = None
-        try:
-            async with asyncio.timeout(self.deadlines.open_s):
-                for connection in (observe, change):
-                    await self._dial(connection)
-        except BaseException as error:
-            observe.close()
-            change.close()
-            if isinstance(error, TimeoutError):
-                limit = f"{self.deadlines.open_s:g} s"
-                raise Unreachable(f"{target.uri}: no connection within {limit}") from None
-            raise
-        finally:
-            self._opening.pop(observe, None)
-            self._opening.pop(change, None)
+        await self._dial_all(target.uri, (observe, change))
         session = SimSession(self, target, sink, observe, change)
         self._sessions[session] = None
         return session
+
+    def host_at(self, uri: str) -> SimHost | None:
+        """The host that another one reaches by this URI."""
+        try:
+            return self._hosts.get(_host_of(uri))
+        except HypervisorError:
+            return None
+
+    async def another(self, session: SimSession, host: SimHost) -> Connection:
+        """One more connection of a session. Raises Unreachable."""
+        connection = Connection(self.client, host, self._network, _not_yet)
+        await self._dial_all(session.target.uri, (connection,))
+        return connection
+
+    async def _dial_all(self, uri: str, connections: tuple[Connection, ...]) -> None:
+        """All of them within the open deadline, or none."""
+        self._opening.update(dict.fromkeys(connections))
+        try:
+            async with asyncio.timeout(self.deadlines.open_s):
+                for connection in connections:
+                    await self._dial(connection)
+        except BaseException as error:
+            for connection in connections:
+                connection.close()
+            if isinstance(error, TimeoutError):
+                limit = f"{self.deadlines.open_s:g} s"
+                raise Unreachable(f"{uri}: no connection within {limit}") from None
+            raise
+        finally:
+            for connection in connections:
+                self._opening.pop(connection, None)
 
     async def _dial(self, connection: Connection) -> None:
         came: asyncio.Future[HypervisorError | None] = asyncio.get_running_loop().create_future()
@@ -191,6 +211,10 @@ class SimSession:
         self._opened_at = owner.clock()
         self._closed_because = ""
         self._asked: dict[Connection, asyncio.TimerHandle] = {}  # signs of life being waited for
+        self._moving: list[Connection] = []  # for migrations, made when needed
+        self._aside: Connection | None = None  # for asking after jobs
+        self._adding = asyncio.Lock()
+        self._asking: set[str] = set()  # domains whose job was asked for, without an answer yet
         observe.hear = self._hear
         for connection in (observe, change):
             connection.on_lost = self._lost
@@ -214,8 +238,9 @@ class SimSession:
         return not self._closed_because
 
     @property
-    def connections(self) -> tuple[Connection, Connection]:
-        return self._observe, self._change
+    def connections(self) -> tuple[Connection, ...]:
+        aside = () if self._aside is None else (self._aside,)
+        return self._observe, self._change, *self._moving, *aside
 
     # --- reads
 
@@ -234,12 +259,54 @@ class SimSession:
     async def _read(self, call: str, arguments: tuple[Any, ...], limit_s: float) -> tuple[float, Any]:
         if self._closed_because:
             raise self.closed()
-        asked = _Call(self, self._observe, call, arguments, limit_s)
-        answer = await asked.run()
+        asked = Call(self, self._observe, call, arguments, limit_s)
+        answer = await self._answer(asked)
         if isinstance(answer, HypervisorError):
-            self._end_if_unreachable(answer)
             raise answer
         return asked.began_at, answer
+
+    async def _answer(self, asked: Call) -> Any:
+        answer = await asked.run()
+        if isinstance(answer, Unreachable):
+            if asked.connection.is_open:
+                return told_by_daemon(answer, asked.call)
+            self._end("error")
+        return answer
+
+    async def job(self, uuid: str, *, completed: bool = False) -> Job | None:
+        """Once at a time for each domain: who is asked after again does not answer the faster."""
+        if self._closed_because:
+            raise self.closed()
+        limit_s = self._limits.read_s
+        if uuid in self._asking:
+            raise CallTimedOut(f"job: the domain {uuid} has not answered to an earlier call")
+        self._asking.add(uuid)
+        try:
+            connection = await self._aside_connection()
+        except HypervisorError:
+            self._asking.discard(uuid)
+            raise
+        asked = Call(self, connection, "job", (uuid, completed), limit_s)
+        asked.at_last = partial(self._asking.discard, uuid)
+        answer = await self._answer(asked)
+        if isinstance(answer, HypervisorError):
+            raise answer
+        job: Job | None = answer
+        return job
+
+    async def _aside_connection(self) -> Connection:
+        async with self._adding:
+            if self._aside is None:
+                self._aside = await self._another()
+            return self._aside
+
+    async def _another(self) -> Connection:
+        connection = await self._owner.another(self, self._change.host)
+        connection.on_lost = self._lost
+        if self._closed_because:
+            connection.close()
+            raise self.closed()
+        return connection
 
     # --- mutations
 
@@ -276,18 +343,55 @@ class SimSession:
     async def set_autostart(self, uuid: str, on: bool, permit: Permit) -> Result:
         return await self._mutate("set_autostart", uuid, (uuid, on), self._limits.metadata_s, permit)
 
-    async def _mutate(
-        self, call: str, uuid: str, arguments: tuple[Any, ...], limit_s: float, permit: Permit
+    async def migrate(self, uuid: str, move: Move, permit: Permit) -> Result:
+        if self._target.read_only:
+            return Result(Outcome.REJECTED, Unsupported("the node is read-only"))
+        if self._closed_because:
+            return Result(Outcome.FAILED, self.closed())
+        manner = Manner(
+            persist=move.persistent_xml is not None,
+            undefine_source=move.undefine_source,
+            persistent_xml=move.persistent_xml,
+            copy_disks=move.copy_disks,
+        )
+        arguments = (uuid, self._owner.host_at(move.target_uri), manner)
+        try:
+            connection = await self._moving_connection()
+        except HypervisorError as error:
+            return Result(Outcome.FAILED, error)
+        return await self._mutate("migrate", uuid, arguments, move.limit_s, permit, connection)
+
+    async def _moving_connection(self) -> Connection:
+        """One with a free slot. Raises HypervisorError."""
+        async with self._adding:
+            for connection in self._moving:
+                if connection.free:
+                    return connection
+            if len(self._moving) >= MAX_MOVING:
+                raise too_many_migrations()
+            self._moving.append(await self._another())
+            return self._moving[-1]
+
+    async def abort_job(self, uuid: str, permit: Permit) -> Result:
+        return await self._mutate("abort_job", uuid, (uuid,), self._limits.suspend_s, permit)
+
+    async def _mutate(  # noqa: PLR0917 - what a mutation is
+        self,
+        call: str,
+        uuid: str,
+        arguments: tuple[Any, ...],
+        limit_s: float,
+        permit: Permit,
+        connection: Connection | None = None,
     ) -> Result:
         if self._target.read_only:
             return Result(Outcome.REJECTED, Unsupported("the node is read-only"))
         if self._closed_because:
             return Result(Outcome.FAILED, self.closed())
-        asked = _Call(self, self._change, call, arguments, limit_s, permit, uuid)
-        answer = await asked.run()
+        asked = Call(self, connection or self._change, call, arguments, limit_s, permit, uuid)
+        answer = await self._answer(asked)
         if answer is None:
             return Result(Outcome.DONE)
-        self._end_if_unreachable(answer)
         found = outcome(answer)
         if not asked.sent and found is Outcome.AMBIGUOUS:
             found = Outcome.FAILED
@@ -311,7 +415,7 @@ class SimSession:
 
     def suspect(self, connection: Connection, started: bool) -> None:
         """A call's deadline passed: is it the call, or the connection?"""
-        if connection.overdue >= SLOTS:
+        if connection.overdue >= SLOTS and connection in (self._observe, self._change):
             self._end("error")
         elif started and connection not in self._asked and self.is_open:
             loop = asyncio.get_running_loop()
@@ -331,10 +435,6 @@ class SimSession:
         if waiting is not None:
             waiting.cancel()
 
-    def _end_if_unreachable(self, error: HypervisorError) -> None:
-        if isinstance(error, Unreachable):
-            self._end("error")
-
     def _hear(self, uuid: str, name: str, kind: EventKind, detail: str) -> None:
         if self.is_open:
             self._sink(self, (HostEvent(uuid, name, kind, detail, self.clock()),))
@@ -352,128 +452,5 @@ class SimSession:
             timer.cancel()
         self._asked.clear()
         self._owner.forget(self)
-        self._observe.close(reason)
-        self._change.close(reason)
-
-
-class _Call:
-    """One call of a session, from its wait for a slot to its answer. Its two sides are the caller, who waits
-    until the deadline at most, and what would be a thread, which keeps the slot until an answer comes."""
-
-    __slots__ = (
-        "_arguments",
-        "_call",
-        "_connection",
-        "_future",
-        "_limit_s",
-        "_permit",
-        "_session",
-        "_state",
-        "_timer",
-        "_uuid",
-        "began_at",
-        "sent",
-    )
-
-    def __init__(  # noqa: PLR0917 - all that it stands between
-        self,
-        session: SimSession,
-        connection: Connection,
-        call: str,
-        arguments: tuple[Any, ...],
-        limit_s: float,
-        permit: Permit | None = None,
-        uuid: str = "",
-    ) -> None:
-        self._session = session
-        self._connection = connection
-        self._call = call
-        self._arguments = arguments
-        self._limit_s = limit_s
-        self._permit = permit
-        self._uuid = uuid
-        self._state = "waiting"  # for a slot; then "running", "overdue", and "over"
-        self.began_at = 0.0
-        self.sent = False
-        loop = asyncio.get_running_loop()
-        self._future: asyncio.Future[Any] = loop.create_future()
-        self._timer = loop.call_later(limit_s, self._too_late)
-
-    async def run(self) -> Any:
-        """The answer, or the error as a value."""
-        connection = self._connection
-        if connection.free and not connection.queue:
-            connection.free -= 1
-            self._begin()
-        else:
-            connection.queue.append(self._slot)
-        try:
-            return await self._future
-        finally:
-            self._timer.cancel()
-
-    def _slot(self) -> bool:
-        """A slot is free: is it still wanted?"""
-        if self._future.done():
-            return False
-        self._timer.cancel()  # the deadline counts anew: those before it were slow, not this
-        self._timer = asyncio.get_running_loop().call_later(self._limit_s, self._too_late)
-        self._begin()
-        return True
-
-    def _begin(self) -> None:
-        self._state = "running"
-        self.began_at = self._session.clock()
-        if self._permit is None:
-            self._connection.ask(self._call, self._arguments, self._over)
-        elif self._call == "define":
-            self._fire()
-        else:
-            self._connection.ask("lookup", (self._uuid,), self._found)
-
-    def _found(self, error: HypervisorError | None) -> None:
-        if error is not None:
-            self._over(error)
-        else:
-            self._fire()
-
-    def _fire(self) -> None:
-        """Nothing may come between the look at the clock and the sending."""
-        assert self._permit is not None
-        if self._future.done():
-            self._over(None)  # given up before it was sent
-            return
-        late_s = self._session.clock() - self._permit.not_after_s
-        if late_s >= 0:
-            said = f"{self._call}: not sent, the leave to act had ended {late_s:.3f} s before"
-            self._over(PermitExpired(said))
-            return
-        self.sent = True
-        self._connection.ask(self._call, self._arguments, self._over)
-        self._session.leaves(self._call, self._uuid)
-
-    def _over(self, answer: Any) -> None:
-        """The slot comes back, and the caller has the answer if it still waits."""
-        if self._state == "overdue":
-            self._connection.overdue -= 1
-        self._state = "over"
-        if not self._future.done():
-            self._future.set_result(answer)
-        self._connection.give_slot()
-
-    def _too_late(self) -> None:
-        held = self._connection.held
-        if held is not None:
-            held.append(self._too_late)
-            return
-        if self._future.done():
-            return
-        if not self._session.is_open and self._state == "waiting":
-            self._future.set_result(self._session.closed())
-            return
-        started = self._state == "running"
-        if started:
-            self._state = "overdue"
-            self._connection.overdue += 1
-        self._future.set_result(CallTimedOut(f"{self._call}: no answer within {self._limit_s:g} s"))
-        self._session.suspect(self._connection, started)
+        for connection in self.connections:
+            connection.close(reason)

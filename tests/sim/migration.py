@@ -1,4 +1,4 @@
-"""A domain on its way from one host to another, peer to peer, as an administrator's virsh sets it going.
+"""A domain on its way from one host to another, peer to peer, whoever set it going: virsh, or the port.
 
 It passes four phases, and every one of them shows on both ends:
 
@@ -12,6 +12,11 @@ after 31.6 s, when a daemon is killed at once. Until `arrived` the source goes o
 removed, by its own daemon, when that can. A source that was paused then goes on, or rarely stays paused; one
 whose target has arrived never runs again (0 of 60 torture runs): it stays paused, or is found shut off with
 its definition still there.
+
+The source shows a job from the first moment until it is gone, also while it is paused beside its target that
+runs; at the target libvirt refuses to tell of a job, until that has arrived. How it went is kept at the
+target (and at the source, if anything of it is left), until its libvirtd ends. A guest that is stopped
+answers nobody, and so holds its migration up.
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from drivers.errors import HypervisorError
-from drivers.hypervisor import EventKind, State
+from drivers.hypervisor import EventKind, Job, State
 from tests.sim import definition
 from tests.sim.definition import refusal
 from tests.sim.domain import SimDomain
@@ -37,16 +42,20 @@ NOTICES_S = 1.2  # how long an end takes to clear up after the other's daemon di
 SWITCH_S = (0.05, 0.3)
 CONFIRM_S = (0.2, 1.6)
 NO_ROUTE_S = 3.1
+STUCK_S = 1.0  # how often a migration that is held up by a stopped guest tries again
 BY = "migration"
 
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How it was asked for. `copy_s`: until the switch-over, instead of what the source's temper draws."""
+    """How it was asked for. `persistent_xml`: what is planted at the target instead of the source's own
+    definition. `copy_s`: until the switch-over, instead of what the source's temper draws."""
 
     persist: bool = True
     undefine_source: bool = True
     copy_s: float = 0.0
+    persistent_xml: str | None = None
+    copy_disks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +87,10 @@ class Migration:
         self._contact: asyncio.TimerHandle | None = None
         self._due: Callable[[], None] | None = None  # a step that waits for contact
         self._owed: dict[SimHost, Callable[[], None]] = {}  # what a daemon does once it is up again
+        self._began_at = 0.0
+        self._copy_s = 0.0
+        self._stalls = False  # the guest is faster than the copying, which never ends
+        self._switched_at = 0.0
         self._paused_by_user = False
         self._broken = False  # an end lost its power: it will never be in contact again
 
@@ -145,8 +158,33 @@ class Migration:
         target.broken[self] = self._target_told
         source.network.follow(self, source.name, target.name, self._link)
         self.phase = "copying"
-        copy_s = self.manner.copy_s or source.seconds(source.temper.copy_s)
-        self._after(copy_s, self._switch)
+        self._began_at = source.clock()
+        self._copy_s = self.manner.copy_s or source.seconds(source.temper.copy_s)
+        self._stalls = bool(source.temper.stalls) and source.rng.random() < source.temper.stalls
+        if not self._stalls:
+            self._after(self._copy_s, self._switch)
+
+    def job(self) -> Job:
+        """As the source tells of it."""
+        if self.phase == "asking":
+            return Job("migration-out", 0.0, 0, 0, 0)
+        total = self._bytes()
+        elapsed_s = self.source.clock() - self._began_at
+        share = (
+            1.0 if self.phase != "copying" else min(elapsed_s / self._copy_s, 0.5 if self._stalls else 1.0)
+        )
+        copied = int(total * share)
+        return Job("migration-out", elapsed_s, copied, total - copied, total)
+
+    def _bytes(self) -> int:
+        live = self._leaving.live or self._arriving.live
+        return 0 if live is None else definition.known(live).memory_bytes
+
+    def _told(self, operation: str) -> Job:
+        """What is kept of it once it is over."""
+        now, total = self.source.clock(), self._bytes()
+        downtime_ms = round((now - self._switched_at) * 1000)
+        return Job(operation, now - self._began_at, total, 0, total, downtime_ms)
 
     # --- the phases
 
@@ -154,8 +192,10 @@ class Migration:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._step, step)
 
     def _step(self, step: Callable[[], None]) -> None:
-        """A step of both ends together, when they are in contact."""
-        if self._in_contact():
+        """A step of both ends together, when they are in contact and their guests answer."""
+        if self._leaving.stuck or self._arriving.stuck:
+            self._after(STUCK_S, step)
+        elif self._in_contact():
             step()
         else:
             self._due = step
@@ -166,6 +206,7 @@ class Migration:
             self._fail(9, "operation failed: domain is no longer running")
             return
         self.phase = "switching"
+        self._switched_at = self.source.clock()
         if not self._paused_by_user:
             leaving.become(State.PAUSED, "migration")
             self.source.changed(leaving, "paused", BY)
@@ -180,9 +221,11 @@ class Migration:
         self.phase = "arrived"
         arriving.at_end = None
         leaving.handed_over = True
+        leaving.completed, arriving.completed = self._told("migration-out"), self._told("migration-in")
         if self.manner.persist:
             assert leaving.live is not None
-            target.operations.put(leaving.config or definition.inactive(leaving.live), BY)
+            planted = self.manner.persistent_xml or leaving.config or leaving.live
+            target.operations.put(definition.inactive(planted), BY)
         if self._paused_by_user:
             arriving.become(State.PAUSED, "user")
         else:
@@ -313,12 +356,12 @@ class Migration:
         self._over(refusal(38, "internal error: client socket is closed", origin=7))
 
     def _source_told(self, what: str) -> None:
-        self._told(self.source, what)
+        self._hears(self.source, what)
 
     def _target_told(self, what: str) -> None:
-        self._told(self.target, what)
+        self._hears(self.target, what)
 
-    def _told(self, host: SimHost, what: str) -> None:
+    def _hears(self, host: SimHost, what: str) -> None:
         if what in {"up", "thawed"}:
             owed = self._owed.pop(host, None)
             if owed is not None:

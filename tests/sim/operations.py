@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from drivers.errors import HypervisorError
-from drivers.hypervisor import EventKind, Mark, State, StopMethod
+from drivers.hypervisor import EventKind, Job, Mark, State, StopMethod
 from tests.sim import definition
 from tests.sim.definition import refusal
 from tests.sim.desk import no_domain
@@ -49,6 +49,8 @@ class Operations:
             "managed_save": self.managed_save,
             "migrate": self.migrate,
             "abort": self.abort_job,
+            "abort_job": self.abort_job,
+            "job": self.job,
         }
 
     async def do(self, call: str, arguments: tuple[Any, ...], by: str) -> Any:
@@ -249,8 +251,13 @@ class Operations:
 
     # --- elsewhere
 
-    async def migrate(self, uuid: str, target: SimHost, manner: Manner, by: str) -> HypervisorError | None:
+    async def migrate(
+        self, uuid: str, target: SimHost | None, manner: Manner, by: str
+    ) -> HypervisorError | None:
+        """`target` None: a name that nobody knows."""
         self._running(uuid)
+        if target is None:
+            raise refusal(38, "Unable to resolve address: Name or service not known", origin=7)
         async with self._job(uuid, DEPARTURE) as held:
             domain = self._running(uuid)
             usable = domain.state is State.RUNNING or domain.record.reason == "user"
@@ -261,6 +268,25 @@ class Operations:
                 return await migration.run(held)
             finally:
                 self.migrations.pop(uuid, None)
+
+    async def job(self, uuid: str, completed: bool, _by: str) -> Job | None:
+        """What is done with the domain. Who asks waits with others for whatever is not a migration, and for
+        a guest that is stopped."""
+        domain = self._find(uuid)
+        if completed:
+            return domain.completed
+        if domain.live is None:
+            return None
+        if self._host.lock(uuid).held_by == ARRIVAL:
+            return Job("migration-in", 0.0, 0, 0, 0)
+        migration = self.migrations.get(uuid)
+        if migration is None:
+            async with self._job(uuid, "query"):
+                await self._monitor(self._running(uuid))
+            return None
+        if domain.stuck:
+            await self._reply_of(domain)
+        return migration.job() if uuid in self.migrations else None
 
     async def abort_job(self, uuid: str, by: str) -> HypervisorError | None:
         """At the source."""
@@ -317,9 +343,12 @@ class Operations:
         if not domain.stuck:
             await self._work(self._host.temper.metadata_s)
             return
-        answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._stuck.setdefault(domain, []).append(answered)
         self._host.lock(domain.uuid).yields = partial(self.answered, domain, False)
+        await self._reply_of(domain)
+
+    async def _reply_of(self, stuck: SimDomain) -> None:
+        answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._stuck.setdefault(stuck, []).append(answered)
         if not await answered:
             raise refusal(INTERNAL, "internal error: End of file from qemu monitor")
         await self._awake()
