@@ -54,7 +54,10 @@ class DriverError(Exception):
 
 
 class HypervisorError(DriverError):
-    """libvirt's error, with its own numbers: `code` (virErrorNumber) and `origin` (virErrorDomain)."""
+    """libvirt's error, with its own numbers: `code` (virErrorNumber) and `origin` (virErrorDomain). `phase`:
+    how far the opening of a connection had come, in words; "" for any other call."""
+
+    phase = ""
 
     def __init__(self, message: str, *, code: int = 0, origin: int = 0) -> None:
         super().__init__(message)

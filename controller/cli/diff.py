@@ -32,6 +32,7 @@ FAILED = 2
 
 
 def configure(flags: Flags) -> None:
+    flags.usage_code = FAILED
     flags.describe("-f FILENAME [-R] [options]", ABOUT, EXAMPLES)
     configure_files(flags)
     flags.switch("--show-managed-fields", text="Include managed fields in the diff.")

@@ -31,6 +31,7 @@ class Flags:
         self.usage = ""
         self.about = ""
         self.examples: Sequence[tuple[str, str]] = ()
+        self.usage_code = 1  # of a wrong command line, where 1 means something else
         self.parser = argparse.ArgumentParser(
             prog=command, add_help=False, allow_abbrev=False, exit_on_error=False
         )
@@ -88,12 +89,12 @@ class Flags:
             args, rest = self.parser.parse_known_args(argv)
         except argparse.ArgumentError as error:
             name = error.argument_name or ""
-            raise UsageError(f"{name}: {error.message}\n{self._see()}") from None
+            raise UsageError(f"{name}: {error.message}\n{self._see()}", exit_code=self.usage_code) from None
         unknown = [word for word in rest if word.startswith("-") and word != "-"]
         if unknown:
             name = unknown[0].split("=")[0]
             what = "flag" if name.startswith("--") else "shorthand flag"
-            raise UsageError(f"unknown {what}: {name}\n{self._see()}")
+            raise UsageError(f"unknown {what}: {name}\n{self._see()}", exit_code=self.usage_code)
         args.words = [*rest, *after]
         args.command = self.command
         args.cleanup = []

@@ -17,6 +17,7 @@ VERBS = (
     ("Basic Commands", "validate", "validate", "Check files without a server"),
     ("Domain Commands", "start", "power", "Ask for domains to run"),
     ("Domain Commands", "shutdown", "power", "Ask for domains to be shut down"),
+    ("Host Commands", "doctor", "doctor", "Look at hosts before they are trusted"),
     ("Ways Out of a Hold", "node confirm-dead", "decisions", "Vouch for a node being dead"),
     ("Ways Out of a Hold", "resolve", "decisions", "Say where one domain is not, or which copy to keep"),
     ("Ways Out of a Hold", "store ack", "decisions", "Accept a restored or replaced store"),

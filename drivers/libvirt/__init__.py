@@ -7,7 +7,7 @@
     opening       getting connected within a deadline
     events        callbacks in batches to asyncio
     session       the port's Session: two connections, every call
-    reads, facts  what is asked of a host
+    reads, facts  what is asked of a host     inspection  what is asked before it is trusted
     capabilities  what each driver can do      errors   libvirt's errors in the port's types
     records       libvirt's numbers in words
 
@@ -110,6 +110,7 @@ class LibvirtHypervisor:
         result = type(answer).__name__ if isinstance(answer, HypervisorError) else "done"
         self._meter(target.node, "open", result, self._clock() - started_at)
         if isinstance(answer, HypervisorError):
+            answer.phase = opening.phase
             raise answer
         session = LibvirtSession(
             answer, Surroundings(target, uri, sink, feed, self._clock, self._deadlines, self._meter)

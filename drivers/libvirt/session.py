@@ -188,6 +188,10 @@ class LibvirtSession:
         if mark is not None and len(self._accepted) < MAX_ACCEPTED:
             self._accepted.add(mark.digest)
 
+    async def ask(self, call: str, limit_s: float, work: Callable[[Any], T]) -> T:
+        """A read that is not the port's, for `inspection`: `work` on libvirt's handle, in a worker thread."""
+        return await self._read(call, limit_s, work)
+
     async def _read(self, call: str, limit_s: float, work: Callable[[Any], T]) -> T:
         if self._closed_because:
             raise Unreachable(f"the session is closed ({self._closed_because})")

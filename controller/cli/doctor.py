@@ -1,0 +1,242 @@
+"""`domctl doctor`: look at hosts before they are trusted.
+
+Here are only the command line, what the cluster knows of its Nodes, and the layout of the answer; the looking
+is `controller.doctor`'s, which is loaded when it is needed. A cluster is asked when there is a kubeconfig: it
+must answer for a NODE, and is done without for a URI. Exit code: 0 nothing wrong, 1 findings of severity
+error, 2 a host was not reached or the command is wrong.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from controller.cli import lists
+from controller.cli.client import connect
+from controller.cli.errors import CliError, UsageError, printable
+from controller.cli.output import as_json
+from controller.cli.resources import DOMAINS, NODES
+from controller.cli.table import Grid
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from controller.cli.flags import Flags
+    from controller.doctor.facts import ClusterFacts, Subject
+
+ABOUT = """Look at hosts before they are trusted: what is wrong, why it matters, and what mends it.
+
+ Nothing is changed on a host. A host is named by its Node or by a libvirt URI; two or more are also compared
+ with each other: versions, machine types, processors. What could not be looked at is listed as not checked,
+ with what would be needed. Exit code: 0 nothing wrong, 1 findings of severity error, 2 a host was not
+ reached, or the command is wrong."""
+EXAMPLES = (
+    ("A host that is to be registered", "domctl doctor qemu+tls://hv4.example.org/system"),
+    ("Nodes of the cluster", "domctl doctor hv1 hv2"),
+    ("For a script", "domctl doctor hv1 -o json"),
+)
+FAILED = 2
+PATIENCE_S = 10.0  # with a cluster that need not answer
+FORMATS = ("", "json", "yaml")
+_INDENT = "  "
+
+
+def configure(flags: Flags) -> None:
+    flags.usage_code = FAILED
+    flags.describe("(NODE | URI)… [options]", ABOUT, EXAMPLES)
+    flags.value("-o", "--output", text="Output format. One of: (json, yaml); text when left out.")
+    flags.connection(namespace=False)
+
+
+def run(args: argparse.Namespace) -> int:
+    try:
+        return _run(args)
+    except CliError as error:
+        error.exit_code = FAILED
+        raise
+
+
+def _run(args: argparse.Namespace) -> int:
+    words = list(dict.fromkeys(_plain(word) for word in args.words))
+    if not words:
+        raise UsageError("name at least one host: domctl doctor (NODE | URI)…")
+    if args.output not in FORMATS:
+        raise UsageError(f'-o must be json or yaml, is "{args.output}"')
+    nodes = [word for word in words if "://" not in word]
+    _check_uris([word for word in words if "://" in word])
+    items, cluster, unread = _cluster(args, must_answer=bool(nodes))
+    subjects = tuple(_subject(word, items) for word in words)
+    from controller.doctor import app, report  # noqa: PLC0415 - libvirt, which no other verb loads
+    from controller.doctor.examine import Request  # noqa: PLC0415
+
+    request = Request(subjects, cluster, unread) if unread else Request(subjects, cluster)
+    found = app.examine(request, _say)
+    if args.output == "json":
+        sys.stdout.write(as_json(found))
+    elif args.output == "yaml":
+        from controller.cli import yamlout  # noqa: PLC0415 - slow to load
+
+        sys.stdout.write(yamlout.dump(found))
+    else:
+        sys.stdout.write("".join(f"{line}\n" for line in text(found)))
+    return report.exit_code(found)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(printable(line) + "\n")
+    sys.stderr.flush()
+
+
+# -- the hosts, and the cluster that knows them -----------------------------------------------------------
+
+
+def _plain(word: str) -> str:
+    """`hv1` of node/hv1 and of what `domctl get nodes -o name` says."""
+    kind, slash, name = word.partition("/")
+    is_node = slash and "://" not in word and kind.lower() in {*NODES.names, NODES.word, NODES.qualified}
+    return name if is_node else word
+
+
+def _check_uris(words: Sequence[str]) -> None:
+    from specs.uri import parse_uri  # noqa: PLC0415 - only for URIs
+
+    for word in words:
+        try:
+            parse_uri(word)
+        except ValueError as error:
+            raise UsageError(f"{word}: {error}") from None
+
+
+def _cluster(
+    args: argparse.Namespace, *, must_answer: bool
+) -> tuple[dict[str, dict[str, Any]], ClusterFacts | None, str]:
+    """Nodes by name, the facts, and why there are none. Raises CliError if it must answer and does not."""
+    try:
+        client = connect(args)
+        if not must_answer:
+            client.timeout_s = min(client.timeout_s or PATIENCE_S, PATIENCE_S)
+        nodes = lists.items(lists.read(client, NODES.path()))
+        domains = lists.items(lists.read(client, DOMAINS.path()))
+    except CliError as error:
+        if must_answer:
+            raise
+        return {}, None, f"a cluster: {error.message}"
+    from controller.doctor.facts import ClusterFacts  # noqa: PLC0415
+
+    facts = ClusterFacts(
+        tuple(_registered(node) for node in nodes), dict(_wants_autostart(domain) for domain in domains)
+    )
+    return {str(node["metadata"]["name"]): node for node in nodes}, facts, ""
+
+
+def _registered(node: Mapping[str, Any]) -> Any:
+    from controller.doctor.facts import Registered  # noqa: PLC0415
+
+    status: Mapping[str, Any] = node.get("status") or {}
+    return Registered(
+        node=str(node["metadata"]["name"]),
+        uri=str((node.get("spec") or {}).get("uri") or ""),
+        host_uuid=str(status.get("hostUuid") or ""),
+        driver=str(status.get("driver") or ""),
+        mode=str(status.get("mode") or ""),
+        libvirt_version=str(status.get("libvirtVersion") or ""),
+        hypervisor_version=str(status.get("hypervisorVersion") or ""),
+        cpu_model=str(status.get("cpuModel") or ""),
+    )
+
+
+def _wants_autostart(domain: Mapping[str, Any]) -> tuple[str, bool]:
+    spec: Mapping[str, Any] = domain.get("spec") or {}
+    uuid = str(spec.get("uuid") or domain["metadata"].get("uid") or "").lower()
+    return uuid, (spec.get("recovery") or {}).get("autostart") is True
+
+
+def _subject(word: str, nodes: Mapping[str, Mapping[str, Any]]) -> Subject:
+    from controller.doctor.facts import Subject  # noqa: PLC0415
+
+    if "://" in word:
+        return Subject(word, word)
+    node = nodes.get(word)
+    if node is None:
+        raise CliError(
+            f'there is no node "{printable(word)}"', hint="name a Node (domctl get nodes), or a libvirt URI"
+        )
+    spec: Mapping[str, Any] = node.get("spec") or {}
+    return Subject(
+        word,
+        str(spec.get("uri") or ""),
+        word,
+        read_only=spec.get("observeOnly") is True,
+        insecure=spec.get("insecure") is True,
+    )
+
+
+# -- layout ----------------------------------------------------------------------------------------------
+
+
+def text(found: Mapping[str, Any]) -> list[str]:
+    """The report for people."""
+    lines: list[str] = []
+    for host in found["hosts"]:
+        lines += [_heading(host), *_facts(host), *_verdict(host), ""]
+    for pair in found["pairs"]:
+        lines += [f"{printable(pair['from'])} -> {printable(pair['to'])}", *_verdict(pair), ""]
+    if found["notChecked"]:
+        lines += [*_not_checked(found["notChecked"], ""), ""]
+    return [*lines, _summary(found["summary"])]
+
+
+def _heading(host: Mapping[str, Any]) -> str:
+    name, uri = printable(host["name"]), printable(host["uri"])
+    return name if name == uri else f"{name}   {uri}"
+
+
+def _facts(host: Mapping[str, Any]) -> list[str]:
+    facts = host.get("facts")
+    if not facts:
+        return []
+    words = (
+        facts["hostname"],
+        f"{facts['driver']} {facts['hypervisorVersion']}",
+        f"libvirt {facts['libvirtVersion']}",
+        f"{facts['arch']} {facts['cpuModel']}".strip(),
+        f"{facts['cpus']} CPUs",
+        f"{facts['memoryBytes'] / (1 << 30):.1f} GiB",
+        f"{facts['domains']} domains",
+    )
+    uuid = [f"{_INDENT}host_uuid {printable(facts['hostUuid'])}"] if facts["hostUuid"] else []
+    return [_INDENT + printable(", ".join(words)), *uuid]
+
+
+def _verdict(verdict: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for one in verdict["findings"]:
+        lines.append(f"{_INDENT}{one['severity'].upper()}  {one['check']}: {printable(one['seen'])}")
+        lines.append(f"{_INDENT * 2}why: {printable(one['why'])}")
+        for mend in one["mend"]:
+            where = f"on {printable(mend['on'])}: " if mend.get("on") else ""
+            lines.append(f"{_INDENT * 2}mend: {where}{printable(mend['command'])}")
+    if verdict["passed"]:
+        lines.append(f"{_INDENT}ok: {', '.join(verdict['passed'])}")
+    return lines + _not_checked(verdict["notChecked"], _INDENT)
+
+
+def _not_checked(entries: Sequence[Mapping[str, str]], indent: str) -> list[str]:
+    """Grouped by what would be needed."""
+    needs: dict[str, list[str]] = {}
+    for one in entries:
+        needs.setdefault(one["needs"], []).append(one["check"])
+    rows = [
+        [f"{indent}not checked: {', '.join(checks)}", f"needs {printable(need)}"]
+        for need, checks in needs.items()
+    ]
+    return Grid().lines(rows)
+
+
+def _summary(summary: Mapping[str, int]) -> str:
+    unreached = f", {summary['unreached']} not reached" if summary["unreached"] else ""
+    counts = (("hosts", "host"), ("error", "error"), ("warning", "warning"), ("info", "note"))
+    hosts, *found = [f"{summary[key]} {word}{'' if summary[key] == 1 else 's'}" for key, word in counts]
+    return f"{hosts}{unreached}: {', '.join(found)}, {summary['notChecked']} not checked"

@@ -1,0 +1,13 @@
+"""controller.doctor: is a host fit to be trusted? It is looked at, and nothing of it is changed.
+
+    facts       what was found out of each host, and of each pair; nothing is judged there
+    findings    severity, what was seen, why it matters, the command that mends it; and what was not checked
+    hostchecks  one host, as libvirt tells of it          among  hosts compared with each other
+    report      all findings as plain values, for text, JSON and YAML
+    examine     gathers the facts, every host at the same time and within bounds
+    app         the composition root: the only module here that names a driver
+
+Facts, checks and report are pure, so each check is tested from facts written down. Unknown is not well:
+what could not be looked at is listed as *not checked*, with what would be needed. Nothing is written to the
+cluster either: a Node's status is the leader's alone.
+"""

@@ -1,0 +1,102 @@
+"""What a look at hosts found out: values only, gathered by `examine`, judged by the tables of checks.
+
+`Host` is one of the hosts that were named, `Pair` an ordered pair of them (from where, to where),
+`Registered` what the cluster knows of its Nodes without asking their hosts. None stands for *was not looked
+at*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from drivers.inspection import CpuFit, Inspection
+from specs.uri import ParsedUri, parse_uri
+
+NO_CLUSTER = "a kubeconfig of the cluster"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A host as it was named: by a Node (`node` is its name) or by a URI."""
+
+    name: str
+    uri: str
+    node: str = ""
+    read_only: bool = False
+    insecure: bool = False  # the Node says that it knows
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why there is no session. `kind`: unreachable, auth, uri or failed; `phase`: name, port, open or ""."""
+
+    kind: str
+    phase: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    subject: Subject
+    inspection: Inspection | None = None
+    failure: Failure | None = None
+    opened_in_s: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return self.subject.name
+
+    @property
+    def uri(self) -> ParsedUri | None:
+        try:
+            return parse_uri(self.subject.uri)
+        except ValueError:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A Node's spec and status, as the cluster has them."""
+
+    node: str
+    uri: str
+    host_uuid: str = ""
+    driver: str = ""
+    mode: str = ""
+    libvirt_version: str = ""
+    hypervisor_version: str = ""
+    cpu_model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFacts:
+    """`domains`: libvirt's UUID of each domain of the cluster → whether its spec wants autostart."""
+
+    nodes: tuple[Registered, ...] = ()
+    domains: Mapping[str, bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """`cpu`: how the target's processor compares with the source's; None with the reason in `cpu_unread`.
+    `baseline`: a <cpu> that both have, where they differ."""
+
+    source: str
+    target: str
+    cpu: CpuFit | None = None
+    cpu_unread: str = ""
+    baseline: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One examination. `cluster` None: no cluster was asked, `cluster_unread` says why."""
+
+    hosts: tuple[Host, ...]
+    pairs: tuple[Pair, ...] = ()
+    cluster: ClusterFacts | None = None
+    cluster_unread: str = NO_CLUSTER
+
+    def host(self, name: str) -> Host:
+        return next(host for host in self.hosts if host.name == name)

@@ -1,0 +1,156 @@
+"""`domctl doctor` at real hosts of the lab, run as a user would run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.labhost import LabHost, tick_xml
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
+
+DOMCTL = [sys.executable, "-c", "from controller.cli.main import main; raise SystemExit(main())"]
+UUID = "5b1f7c52-7f0b-4e6c-9a51-3c6a2b9d1c22"
+
+
+@dataclass(frozen=True)
+class Ran:
+    code: int
+    out: str
+    err: str
+    took_s: float
+
+    @property
+    def report(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.out)
+        return found
+
+    def findings(self, host: LabHost) -> dict[str, list[dict[str, Any]]]:
+        """By check."""
+        shown = next(one for one in self.report["hosts"] if one["uri"] == host.uri)
+        found: dict[str, list[dict[str, Any]]] = {}
+        for one in shown["findings"]:
+            found.setdefault(one["check"], []).append(one)
+        return found
+
+    def of_pair(self, source: LabHost, target: LabHost) -> dict[str, Any]:
+        pairs = self.report["pairs"]
+        return next(one for one in pairs if (one["from"], one["to"]) == (source.uri, target.uri))
+
+
+def doctor(*argv: str) -> Ran:
+    environ = {**os.environ, "KUBECONFIG": "/nonexistent/kubeconfig"}
+    began = time.monotonic()
+    done = subprocess.run(
+        [*DOMCTL, "doctor", *argv], env=environ, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    return Ran(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
+
+
+def test_two_lab_hosts_have_nothing_wrong_but_what_the_lab_leaves_open(hosts: tuple[LabHost, ...]) -> None:
+    """The lab's port has no authentication: of a host that no Node vouches for, that is an error."""
+    one, other, *_ = hosts
+    ran = doctor(one.uri, other.uri, "-o", "json")
+    assert ran.code == 1, ran.err
+    for host in (one, other):
+        assert [f["check"] for fs in ran.findings(host).values() for f in fs if f["severity"] == "error"] == [
+            "link"
+        ]
+        assert {"security-driver", "qemu-user"} <= set(ran.findings(host))
+        shown = next(h for h in ran.report["hosts"] if h["uri"] == host.uri)
+        assert shown["facts"]["hostUuid"] == host.host_uuid
+        assert {"autostart", "host-uuid-unique", "version-skew", "storage-pools"} <= set(shown["passed"])
+    for source, target in ((one, other), (other, one)):
+        assert ran.of_pair(source, target)["passed"][:2] == ["machines", "cpu"]
+
+
+def test_autostart_is_found_and_the_command_that_is_named_mends_it(hosts: tuple[LabHost, ...]) -> None:
+    host = hosts[0]
+    host.define(tick_xml("old", UUID))
+    host.virsh("autostart", "old")
+    (found,) = doctor(host.uri, "-o", "json").findings(host)["autostart"]
+    assert "old" in found["seen"]
+    (mend,) = found["mend"]
+    subprocess.run(["bash", "-c", mend["command"]], check=True, capture_output=True)
+    assert "autostart" not in doctor(host.uri, "-o", "json").findings(host)
+    assert re.search(r"Autostart:\s+disable", host.virsh("dominfo", "old"))
+
+
+@pytest.fixture
+def twins(hosts: tuple[LabHost, ...]) -> Iterator[tuple[LabHost, LabHost]]:
+    """Two hosts, one of them a clone of the other as far as its host_uuid goes."""
+    original, clone = hosts[0], hosts[1]
+    file = clone.path("/etc/libvirt/libvirtd.conf")
+    before = file.read_text()
+    file.write_text(before.replace(clone.host_uuid, original.host_uuid))
+    clone.restart_libvirtd()
+    yield original, clone
+    file.write_text(before)
+    clone.restart_libvirtd()
+
+
+def test_a_cloned_host_uuid_is_an_error_on_both(twins: tuple[LabHost, LabHost]) -> None:
+    ran = doctor(*(host.uri for host in twins), "-o", "json")
+    assert ran.code == 1
+    for host, other in (twins, twins[::-1]):
+        (found,) = ran.findings(host)["host-uuid-unique"]
+        assert found["severity"] == "error" and other.uri in found["seen"] and other.name in found["seen"]
+
+
+def test_a_black_hole_costs_its_deadline_and_no_more(hosts: tuple[LabHost, ...]) -> None:
+    lost, well, *_ = hosts
+    lost.cut(blackhole=True)
+    ran = doctor(lost.uri, well.uri, "-o", "json")
+    assert ran.code == 2
+    assert ran.took_s < 10, "opening is bounded by 5 s, at all hosts together"
+    (found,) = ran.findings(lost)["reachability"]
+    assert found["seen"].startswith("its port did not answer")
+    assert "link" in ran.findings(well), "the other host was looked at all the same"
+
+
+def test_a_frozen_daemon_is_told_from_a_closed_port(hosts: tuple[LabHost, ...]) -> None:
+    frozen, dead, *_ = hosts
+    frozen.freeze()
+    dead.kill_libvirtd()
+    ran = doctor(frozen.uri, dead.uri, "-o", "json")
+    assert ran.code == 2
+    assert ran.findings(frozen)["reachability"][0]["seen"].startswith("libvirtd did not answer")
+    assert ran.findings(dead)["reachability"][0]["seen"].startswith("its port did not answer")
+
+
+def test_a_name_that_nobody_knows_is_told_as_such() -> None:
+    ran = doctor("qemu+tcp://no-such-host.invalid/system")
+    assert ran.code == 2
+    assert "its name was not resolved" in ran.out
+
+
+def test_nothing_of_a_host_is_changed_by_looking(hosts: tuple[LabHost, ...]) -> None:
+    host = hosts[0]
+    host.define(tick_xml("old", UUID))
+
+    def state() -> list[str]:
+        asked = ("list --all --uuid", "dumpxml old --inactive", "pool-list --all", "net-list --all")
+        return [host.virsh(*command.split()) for command in asked]
+
+    before = state()
+    assert doctor(host.uri, hosts[1].uri).code == 1
+    assert state() == before
+
+
+def test_the_test_driver_is_looked_at_as_far_as_it_goes(tmp_path: Path) -> None:
+    ran = doctor("test:///default", "-o", "json")
+    assert ran.code == 0, ran.err
+    (shown,) = ran.report["hosts"]
+    assert [f["check"] for f in shown["findings"] if f["severity"] == "error"] == []
+    assert "kvm" not in shown["passed"]
