@@ -34,7 +34,7 @@ from controller.world import World
 from drivers.errors import Advice, NoDomain, StoreError
 from drivers.hypervisor import Outcome, Permit, Result, Session
 from drivers.store import Compare, Delete, Put, Write
-from specs.domain import Domain, effective_state
+from specs.domain import ACTIVE_STATES, Domain, effective_state
 from specs.kinds import KIND_OF
 
 log = logging.getLogger(__name__)
@@ -259,7 +259,7 @@ class Executor:
             meta.uid == action.uuid
             and meta.generation == action.generation
             and isinstance(meta.deletion_timestamp, msgspec.UnsetType)
-            and effective_state(domain.spec) == "running"
+            and effective_state(domain.spec) in ACTIVE_STATES
         )
 
     async def finish(self, progress: Progress) -> None:
@@ -339,6 +339,14 @@ class Executor:
         self._destroys.append(now)
         uuid = progress.action.uuid
         await self._mutate(progress, "destroy", lambda s, permit: s.destroy(uuid, permit))
+
+    async def suspend(self, progress: Progress) -> None:
+        uuid = progress.action.uuid
+        await self._mutate(progress, "suspend", lambda s, permit: s.suspend(uuid, permit))
+
+    async def resume(self, progress: Progress) -> None:
+        uuid = progress.action.uuid
+        await self._mutate(progress, "resume", lambda s, permit: s.resume(uuid, permit))
 
     async def undefine(self, progress: Progress) -> None:
         uuid = progress.action.uuid
@@ -442,6 +450,8 @@ STEPS: Final[Mapping[ActionKind, tuple[str, ...]]] = MappingProxyType(
         ActionKind.RECORD: ("record",),
         ActionKind.MARK: ("mark",),
         ActionKind.AUTOSTART: ("autostart",),
+        ActionKind.PAUSE: ("record", "suspend", "settle"),
+        ActionKind.RESUME: ("record", "resume", "settle"),
         ActionKind.HAND_BACK: ("record", "mark", "finish"),
         ActionKind.FINISH: ("finish",),
     }
@@ -457,6 +467,8 @@ _STEP_FUNCTIONS: Final[Mapping[str, Callable[[Executor, Progress], Awaitable[Non
         "settle": Executor.settle,
         "ask": Executor.ask,
         "destroy": Executor.destroy,
+        "suspend": Executor.suspend,
+        "resume": Executor.resume,
         "undefine": Executor.undefine,
         "listed": Executor.listed,
         "mark": Executor.mark,

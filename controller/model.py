@@ -27,6 +27,8 @@ class IntentKind(enum.StrEnum):
     STOP = "stop"
     REVOKE = "revoke"  # take the definition away from `node` (R1)
     DELETE = "delete"
+    PAUSE = "pause"
+    RESUME = "resume"
 
 
 class Intent(Record, frozen=True, kw_only=True):
@@ -65,7 +67,8 @@ class Assignment(Record, frozen=True, kw_only=True):
     proof. A start on `node` needs candidates == {node} (I2). `config`: the inactive XML last given to or
     read from libvirt. `tombstone`: deletion was asked for (I11). `started`: a start was ever intended.
     `retired_macs`: no longer wanted, but it may still run with them. `stopped`: it is inactive because that
-    was wanted, so the restart policy does not speak."""
+    was wanted, so the restart policy does not speak. `paused`: its processors stand still because that was
+    wanted, so it may be resumed when it is wanted no more."""
 
     cluster: str
     uuid: str
@@ -86,6 +89,7 @@ class Assignment(Record, frozen=True, kw_only=True):
     tombstone: bool = False
     started: bool = False
     stopped: bool = False
+    paused: bool = False
     restarts: int = 0
 
 

@@ -23,6 +23,8 @@ DOING = {
     ActionKind.DEFINE: "Defining",
     ActionKind.SHUTDOWN: "ShuttingDown",
     ActionKind.DESTROY: "Stopping",
+    ActionKind.PAUSE: "Pausing",
+    ActionKind.RESUME: "Resuming",
     ActionKind.REVOKE: "Undefining",
     ActionKind.RELEASE: "Releasing",
     ActionKind.RECORD: "Recording",
@@ -93,7 +95,7 @@ def said(verdict: Verdict, stored: StoredDomain) -> tuple[str, str]:
     if verdict.action is not None:
         return DOING[verdict.action.kind], verdict.action.why[:WHY_LIMIT]
     wanted = effective_state(stored.domain.spec)
-    return ("Running" if wanted == "running" else "Shutoff"), verdict.note or "as wanted"
+    return wanted.capitalize(), verdict.note or "as wanted"
 
 
 def _seen(snap: Snapshot, uuid: str, held: Held | None) -> tuple[str, str, str]:

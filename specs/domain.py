@@ -14,7 +14,9 @@ from msgspec import UNSET, Meta, UnsetType
 
 from specs.meta import API_VERSION, Condition, Name, ObjectMeta, Quantity, Struct
 
-DomainStateName = Literal["running", "shutoff"]
+DomainStateName = Literal["running", "paused", "shutoff"]
+ACTIVE_STATES = frozenset({"running", "paused"})
+"""States in which a domain has a guest: it must be started to come there."""
 DomainType = Literal["qemu", "kvm", "lxc", "test"]
 
 _DEVICE_WORDS = "lower-case letters, digits and '-', beginning and ending with a letter or digit, at most 32"
@@ -171,7 +173,8 @@ class MigrationPolicy(Struct, frozen=True, kw_only=True):
 class DomainSpec(Struct, frozen=True, kw_only=True):
     """What is wanted of one domain.
 
-    state: running, also when left out, or shutoff.
+    state: running, also when left out; paused, its guest in memory and its processors standing still; or
+        shutoff.
     type: The hypervisor: kvm when left out; qemu is software emulation; lxc; test.
     vcpus: The number of virtual CPUs, 1 to 4096; 1 when left out.
     memory: The guest's memory, 1Mi to 64Ti, such as 512Mi or 4Gi. QEMU gives it in whole MiB, rounded up.

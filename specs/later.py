@@ -36,7 +36,6 @@ DOMAIN_LATER: Final = Later(
     ),
     values=MappingProxyType(
         {
-            ("spec.state", "paused"): f'"paused" {_NOT_YET}, use running or shutoff',
             ("spec.state", "saved"): f'"saved" {_NOT_YET}, use running or shutoff',
             ("spec.type", "xen"): f'"xen" {_NOT_YET}, use qemu, kvm, lxc or test',
         }

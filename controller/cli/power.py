@@ -1,7 +1,7 @@
-"""`domctl start` and `domctl shutdown`: say what state a domain should be in.
+"""`domctl start`, `shutdown`, `pause` and `resume`: say what state a domain should be in.
 
-Both only change `spec.state`; the controller does the rest. What was changed is printed. When the file that
-the domain was applied from names the state too, the next apply will set it back: that is said.
+All of them only change `spec.state`; the controller does the rest. What was changed is printed. When the
+file that the domain was applied from names the state too, the next apply will set it back: that is said.
 """
 
 from __future__ import annotations
@@ -23,12 +23,20 @@ if TYPE_CHECKING:
     from controller.cli.flags import Flags
 
 FIELD_MANAGER = "domctl"
-STATES = {"domctl start": "running", "domctl shutdown": "shutoff"}
+STATES = {
+    "domctl start": "running",
+    "domctl shutdown": "shutoff",
+    "domctl pause": "paused",
+    "domctl resume": "running",
+}
 DEFAULT_STATE = "running"
 ABOUT = {
     "domctl start": "Ask for domains to run: sets spec.state to running.",
     "domctl shutdown": "Ask for domains to be shut down: sets spec.state to shutoff.\n\n"
     " The guest is asked as spec.shutdown says, and is off at the latest when the grace time is over.",
+    "domctl pause": "Ask for domains to stand still: sets spec.state to paused.\n\n"
+    " A paused guest keeps its memory and its disks. One that is off is started first.",
+    "domctl resume": "Ask for paused domains to go on: sets spec.state to running.",
 }
 
 

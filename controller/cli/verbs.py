@@ -18,6 +18,8 @@ VERBS = (
     ("Domain Commands", "start", "power", "Ask for domains to run"),
     ("Domain Commands", "shutdown", "power", "Ask for domains to be shut down"),
     ("Host Commands", "doctor", "doctor", "Look at hosts before they are trusted"),
+    ("Domain Commands", "pause", "power", "Ask for domains to stand still, in memory"),
+    ("Domain Commands", "resume", "power", "Ask for paused domains to go on"),
     ("Ways Out of a Hold", "node confirm-dead", "decisions", "Vouch for a node being dead"),
     ("Ways Out of a Hold", "resolve", "decisions", "Say where one domain is not, or which copy to keep"),
     ("Ways Out of a Hold", "store ack", "decisions", "Accept a restored or replaced store"),

@@ -87,6 +87,7 @@ def _give(case: Case, kind: IntentKind, node: str, why: str, *, raise_epoch: boo
         macs=dict(wanted.macs),
         started=base.started or starting,
         stopped=base.stopped and not starting,
+        paused=base.paused and not starting,
         retired_macs=() if free_now else tuple(sorted(dropped)),
     )
     action = _action(case, ActionKind.START if starting else ActionKind.DEFINE, node, why, after)
@@ -239,6 +240,28 @@ def close_intent(case: Case, why: str, *, stopped: bool | None = None) -> Action
         intent=None,
         stopped=case.assignment.stopped if stopped is None else stopped,
     )
+    return _action(case, ActionKind.RECORD, case.node, why, after)
+
+
+def pause(case: Case, why: str) -> Action:
+    """`paused` is recorded before anything is sent: it says whose pause this is, should nobody live to."""
+    after = msgspec.structs.replace(case.assignment, intent=_call(case, IntentKind.PAUSE, why), paused=True)
+    action = _action(case, ActionKind.PAUSE, case.node, why, after)
+    return dataclasses.replace(action, settled=msgspec.structs.replace(after, intent=None))
+
+
+def resume(case: Case, why: str) -> Action:
+    after = msgspec.structs.replace(case.assignment, intent=_call(case, IntentKind.RESUME, why))
+    action = _action(case, ActionKind.RESUME, case.node, why, after)
+    return dataclasses.replace(action, settled=msgspec.structs.replace(after, intent=None, paused=False))
+
+
+def _call(case: Case, kind: IntentKind, why: str) -> Intent:
+    return _intent(kind, case.node, case.assignment.epoch, why)
+
+
+def note_paused(case: Case, paused: bool, why: str) -> Action:
+    after = msgspec.structs.replace(case.assignment, paused=paused)
     return _action(case, ActionKind.RECORD, case.node, why, after)
 
 

@@ -101,7 +101,7 @@ class Case:
 
     @property
     def wanted(self) -> str:
-        """`running`, `shutoff`, or `absent` when it is being deleted."""
+        """`running`, `paused`, `shutoff`, or `absent` when it is being deleted."""
         if self.deleting or self.stored is None:
             return "absent"
         return effective_state(self.stored.domain.spec)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from msgspec import UnsetType
 
 from controller.model import Rule
-from controller.plan import actions
+from controller.plan import actions, states
 from controller.plan.case import Case
 from controller.plan.evidence import Absent, Known, Unknown, may_start, quiet
 from controller.plan.place import allows
@@ -26,11 +26,6 @@ from specs.domain import (
 
 DEFAULT_STEP_TIMEOUT_S = 60
 FIRST_RESTART_PAUSE_S = 2.0
-HALTED = {
-    "paused": (Reason.PAUSED_BY_HAND, "it was paused by hand", "virsh resume"),
-    "crashed": (Reason.CRASHED_PRESERVED, "it crashed and is kept for inspection", "virsh destroy"),
-    "pmsuspended": (Reason.SUSPENDED, "its guest suspended itself", "virsh dompmwakeup"),
-}
 
 Answer = Action | Deferred | Verdict
 
@@ -57,6 +52,8 @@ def take_down(case: Case, node: str, seen: Sighting, why: str) -> Answer:
     rung = rungs[step]
     if rung.method == "destroy" or seen.record.state == "crashed":
         return actions.destroy(case, node, step, why)
+    if node == case.node and (first := states.may_hear(case, seen)) is not None:
+        return first
     return actions.shutdown(case, node, StopMethod(rung.method), step, why)
 
 
@@ -92,10 +89,9 @@ def active(case: Case, seen: Sighting) -> Answer:
     """Wanted or not, it is running, or at least holds its disks."""
     if case.wanted == "shutoff":
         return take_down(case, case.node, seen, "spec.state is shutoff")
-    halted = HALTED.get(seen.record.state)
-    if halted is not None:
-        reason, message, cure = halted
-        return Deferred(reason, f"{message} ({seen.record.reason})", command=f"{cure} on {case.node}")
+    standing = states.bring_about(case, seen)
+    if standing is not None:
+        return standing
     repair = _repair_definition(case, seen)
     if repair is not None:
         return repair
@@ -234,7 +230,8 @@ def _policy(case: Case, seen: Sighting | None) -> Deferred | None:
     assert case.stored is not None
     policy = effective_restart_policy(case.stored.domain.spec)
     was = case.assignment
-    ended_by_itself = was.started and not was.stopped and was.intent is None
+    asked = was.intent is not None and was.intent.kind not in states.CALLS
+    ended_by_itself = was.started and not was.stopped and not asked
     if policy is RestartPolicy.ALWAYS or not ended_by_itself:
         return None
     how = seen.record.reason if seen is not None else _witnessed(case)

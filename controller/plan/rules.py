@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from controller.model import IntentKind, Rule
-from controller.plan import actions
+from controller.plan import actions, states
 from controller.plan.case import Case
 from controller.plan.evidence import Absent, Known, Unknown, absent_everywhere, observe, quiet
 from controller.plan.place import Demand, place
@@ -19,7 +19,7 @@ from controller.plan.present import active, inactive, missing_at_home
 from controller.plan.removal import dead_or, deleting, observe_only_hold
 from controller.plan.snapshot import Backoff
 from controller.plan.types import Action, Deferred, Reason, Situation, Verdict
-from specs.domain import effective_state, pinning_disks
+from specs.domain import pinning_disks
 
 Answer = Action | Deferred | Verdict | None
 
@@ -269,7 +269,7 @@ def unplaced(case: Case) -> Answer:
     stall = case.snap.stalls.get(case.uuid)
     if stall is not None and stall.digest == wanted.rendered.digest and stall.node == chosen:
         return Deferred(Reason.REJECTED, stall.message)
-    if effective_state(case.stored.domain.spec) == "running":
+    if case.wanted in states.RUNS:
         return actions.start(case, chosen, f"placed on {chosen}")
     return actions.define(case, chosen, f"placed on {chosen}")
 
@@ -345,10 +345,12 @@ def finish_intent(case: Case) -> Answer:
     if intent is None or seen is None:
         return None
     begun = intent.kind in (IntentKind.START, IntentKind.DEFINE)
-    if begun and seen.record.active and case.wanted == "running":
+    if begun and seen.record.active and case.wanted in states.RUNS:
         return actions.close_intent(case, "it runs", stopped=False)
     if intent.kind is IntentKind.STOP and not seen.record.active:
         return actions.close_intent(case, "it stopped", stopped=case.wanted == "shutoff")
+    if intent.kind in states.CALLS and states.is_over(case, seen):
+        return actions.close_intent(case, f"{intent.kind} is over")
     return None
 
 

@@ -62,6 +62,8 @@ class Reason(enum.StrEnum):
     CRASH_LOOP = "CrashLoop"
     COMPLETED = "Completed"
     PAUSED_BY_HAND = "PausedByHand"
+    PAUSED_ON_ERROR = "PausedOnError"
+    JOB_IN_PROGRESS = "JobInProgress"
     CRASHED_PRESERVED = "CrashedPreserved"
     SUSPENDED = "Suspended"
     STARTING_UP = "StartingUp"
@@ -92,6 +94,7 @@ STALLING = frozenset(
         Reason.SPEC_REFUSED,
         Reason.REJECTED,
         Reason.PAUSED_BY_HAND,
+        Reason.PAUSED_ON_ERROR,
         Reason.CRASHED_PRESERVED,
         Reason.SHUTDOWN_IGNORED,
         Reason.STUCK_START,
@@ -125,6 +128,8 @@ class ActionKind(enum.StrEnum):
     DEFINE = "define"
     SHUTDOWN = "shutdown"
     DESTROY = "destroy"
+    PAUSE = "pause"
+    RESUME = "resume"
     REVOKE = "revoke"  # R1: undefine, list, prove
     RELEASE = "release"  # a node leaves the candidates by a proof already at hand
     RECORD = "record"  # the assignment alone changes

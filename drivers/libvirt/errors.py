@@ -44,7 +44,7 @@ FROM_RPC = 7
 FROM_TEST = 12
 
 _QEMU_LOCK = re.compile(r'Failed to get (?:shared )?"[a-z ]+" lock')
-_TEST_STATE = re.compile(r"is already running|not running")
+_TEST_STATE = re.compile(r"is already running|not running|not paused")
 
 
 @dataclass(frozen=True, slots=True)

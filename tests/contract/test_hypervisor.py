@@ -576,6 +576,49 @@ async def test_autostart_is_cleared_whether_it_was_set_or_not(session: Session, 
         assert not (await session.detail(UUID)).autostart
 
 
+# -- pausing -----------------------------------------------------------------------------------------
+
+
+async def test_a_suspended_domain_is_paused_by_its_user_and_active(
+    session: Session, world: World, heard: Heard
+) -> None:
+    await started(session, world)
+    done(await session.suspend(UUID, permit()))
+    assert (await records(session))[UUID] == Record(UUID, "one", State.PAUSED, "user", active=True)
+    await heard.until(lambda: (EventKind.SUSPENDED, "paused") in heard.of(UUID))
+
+
+async def test_a_resumed_domain_runs_again(session: Session, world: World, heard: Heard) -> None:
+    await started(session, world)
+    done(await session.suspend(UUID, permit()))
+    done(await session.resume(UUID, permit()))
+    record = (await records(session))[UUID]
+    assert (record.state, record.reason, record.active) == (State.RUNNING, "unpaused", True)
+
+
+async def test_suspending_twice_changes_nothing(session: Session, world: World) -> None:
+    """Drivers differ in whether that is an error; none starts anything by it."""
+    await started(session, world)
+    done(await session.suspend(UUID, permit()))
+    again = await session.suspend(UUID, permit())
+    assert again.outcome in (Outcome.DONE, Outcome.FAILED)
+    assert (await records(session))[UUID].state is State.PAUSED
+
+
+async def test_what_does_not_run_is_neither_suspended_nor_resumed(session: Session, world: World) -> None:
+    done(await session.define(domain_xml(world), permit()))
+    failed(await session.suspend(UUID, permit()), WrongState)
+    failed(await session.resume(UUID, permit()), WrongState)
+    failed(await session.suspend(OTHER, permit()), NoDomain)
+
+
+async def test_a_suspended_domain_is_destroyed_like_any_other(session: Session, world: World) -> None:
+    await started(session, world)
+    done(await session.suspend(UUID, permit()))
+    done(await session.destroy(UUID, permit()))
+    assert not world.is_running()
+
+
 # -- events ------------------------------------------------------------------------------------------
 
 

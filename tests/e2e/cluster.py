@@ -14,7 +14,10 @@ from tests.e2e.serve import Controller, until
 from tests.labhost import LAB, LabHost
 
 IMAGES = "/var/lib/libvirt/images"
-MUTATING = ("define", "create", "shutdown", "destroy", "undefine", "set_mark", "set_autostart")
+MUTATING = (
+    *("define", "create", "shutdown", "destroy", "undefine", "set_mark", "set_autostart"),
+    *("suspend", "resume"),
+)
 CONVERGE_S = 30.0
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from controller.model import IntentKind, Proof, Rule
 from controller.plan import plan
 from controller.plan.types import ActionKind, Reason, Verdict
+from specs.domain import ACTIVE_STATES
 from tests.unit.plancase import NOW, Cluster
 
 UUIDS = tuple(f"d0d0d0d0-0000-4000-8000-00000000000{i}" for i in range(1, 3))
@@ -30,7 +31,9 @@ STATES = (
     ("shutoff", "unknown", False),
 )
 SENT = frozenset(ActionKind) - {ActionKind.RELEASE, ActionKind.RECORD, ActionKind.FINISH}
-TAKING = frozenset({ActionKind.DESTROY, ActionKind.SHUTDOWN, ActionKind.REVOKE, ActionKind.HAND_BACK})
+TAKING = frozenset(
+    {ActionKind.DESTROY, ActionKind.SHUTDOWN, ActionKind.RESUME, ActionKind.REVOKE, ActionKind.HAND_BACK}
+)
 
 nodes = st.sampled_from(NODES)
 some_nodes = st.lists(nodes, unique=True, max_size=2).map(tuple)
@@ -44,6 +47,7 @@ def assigned(draw: st.DrawFn) -> dict[str, Any]:
         "candidates": draw(some_nodes),
         "started": draw(st.booleans()),
         "stopped": draw(st.booleans()),
+        "paused": draw(st.booleans()),
         "tombstone": draw(st.sampled_from((False, False, False, True))),
         "proofs": tuple(Proof(node=n, rule=r, epoch=2, at="then", vanished=v) for n, r, v in proofs),
     }
@@ -68,7 +72,7 @@ def clusters(draw: st.DrawFn) -> Cluster:
 def _domain(draw: st.DrawFn, cluster: Cluster, uuid: str) -> None:
     meta = {"deletionTimestamp": "2026-01-01T00:00:00Z"} if draw(st.sampled_from((0, 0, 1))) else {}
     policy = draw(st.sampled_from(("Always", "Never")))
-    wanted = draw(st.sampled_from(("running", "shutoff")))
+    wanted = draw(st.sampled_from(("running", "paused", "shutoff")))
     cluster.domain(uuid, f"n{uuid[-1]}", meta, state=wanted, restartPolicy=policy)
     has_assignment = draw(st.booleans())
     if has_assignment:
@@ -98,8 +102,9 @@ def test_no_plan_breaks_an_invariant(cluster: Cluster) -> None:
         if action is None:
             continue
         held = snap.assignments.get(uuid)
-        dead = {p.node for p in held.assignment.proofs if p.rule is Rule.CONFIRMED_DEAD} if held else set()
-        dead = {n for n in dead if not snap.views[n].answers}  # what was last seen there died with it
+        proofs = held.assignment.proofs if held else ()
+        dead = {p.node for p in proofs if p.rule in (Rule.CONFIRMED_DEAD, Rule.RESOLVED)}
+        dead = {n for n in dead if not snap.views[n].answers}  # what was last seen there counts no more
         seen = {n: s for n, s in snap.sightings.get(uuid, {}).items() if n not in dead}
         if action.kind in SENT:
             assert snap.views[action.node].answers, f"I3: {action.node} does not answer"
@@ -113,7 +118,7 @@ def test_no_plan_breaks_an_invariant(cluster: Cluster) -> None:
             assert not any(s.record.active for s in seen.values()), "I1: it is active already"
             assert not any(n != action.node for n in seen), "I2: another node has a definition"
             domain = snap.domains[uuid].domain
-            assert domain.spec.state == "running"
+            assert domain.spec.state in ACTIVE_STATES
         if action.kind in TAKING and not cluster.resigned:
             assert False, f"safety §4: {action.kind} within the quiet time"  # noqa: B011
         if action.kind is ActionKind.REVOKE:
@@ -146,7 +151,9 @@ def test_every_domain_that_is_not_as_wanted_has_an_action_or_a_reason(cluster: C
             assert held is None or held.assignment.tombstone
             continue
         home = cluster.sightings.get(uuid, {}).get(held.assignment.node) if held is not None else None
-        assert home is not None and home.record.active == (stored.domain.spec.state == "running")
+        assert home is not None and home.record.active == (stored.domain.spec.state in ACTIVE_STATES)
+        if stored.domain.spec.state == "paused":
+            assert home.record.state == "paused"
 
 
 @settings(max_examples=300, deadline=None)

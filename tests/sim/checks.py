@@ -18,6 +18,7 @@ from controller import keys
 from controller.model import Assignment, Intent, IntentKind, LeaderRecord, Rule
 from drivers.hypervisor import Outcome
 from drivers.store import Compare, Put, TxnResult, Write
+from specs.domain import ACTIVE_STATES
 from tests.sim.cluster import BOUNDS, Cluster
 from tests.sim.converged import is_met, message_of, says_ready
 from tests.sim.domain import Change
@@ -36,6 +37,8 @@ DEADLINES_S: Final = {
     "shutdown": 30.0,
     "set_mark": 30.0,
     "set_autostart": 30.0,
+    "suspend": 35.0,
+    "resume": 35.0,
 }
 SLACK_S: Final = 4.0  # a driver looks for a sign of life after a deadline
 ACT_WITHIN_S: Final = 10.0
@@ -46,8 +49,11 @@ INTENTS_OF: Final = {
     "shutdown": {IntentKind.STOP},
     "destroy": {IntentKind.STOP, IntentKind.START},  # START: what a start left half-done
     "undefine": {IntentKind.REVOKE},
+    "suspend": {IntentKind.PAUSE},
+    "resume": {IntentKind.RESUME},
 }
-WANTED_LATELY_S: Final = 15.0
+WANTED_LATELY_S: Final = 25.0  # a watch that lags 8 s, and then a write that takes 12
+LATE_S: Final = 180.0
 RECHECKED_S: Final = 1.0
 CALM_S: Final = 20.0
 UNMET_S: Final = 90.0
@@ -142,6 +148,8 @@ class Checks:
             return
         if what in ("launched", "started", "stopped", "undefined", "resumed", "defined"):
             self._check_quiet(change)
+        if what == "paused" and not self._was_wanted(uuid, "paused"):
+            self.complain("I11", f"{change.by} paused {uuid} on {change.host}, which nobody wanted")
         if what == "autostart" and change.reason == "on":
             self.complain("I7", f"{change.by} set autostart of {uuid} on {change.host}")
         if what in ("launched", "started", "resumed"):
@@ -150,6 +158,13 @@ class Checks:
             self._check_taken(change, {IntentKind.REVOKE})
         if what == "stopped":
             self._check_taken(change, {IntentKind.STOP, IntentKind.START})
+
+    def _was_wanted(self, uuid: str, state: str) -> bool:
+        """Now or lately: what was on its way may come late, within the quiet time of another leader."""
+        since = self.cluster.clock() - LATE_S
+        return any(wanted == state and at >= since for at, wanted in self._wanted.get(uuid, ())) or (
+            bool(self._wanted.get(uuid)) and self._wanted[uuid][-1][1] == state
+        )
 
     def _check_quiet(self, change: Change) -> None:
         """Safety 4: once another leader's quiet time is over, nothing of former leaders arrives any more."""
@@ -230,7 +245,7 @@ class Checks:
         if not self._is_calm(sent.client, now - CALM_S):
             return  # a call looks the domain up before it is sent, through whatever was cut
         since, wanted = self._wanted.get(sent.uuid, ((now, "running"),))[-1]
-        if wanted != "running" and since < now - RECHECKED_S:
+        if wanted not in ACTIVE_STATES and since < now - RECHECKED_S:
             self.complain(
                 "I2", f"{sent.client} creates {sent.uuid} on {sent.host}, {wanted} for {now - since:.1f} s"
             )
@@ -422,7 +437,8 @@ class Checks:
             standing = self._wanted.get(uuid)
             wanted_now = standing[-1][1] if standing else "absent"
             kept = self._kept.get(uuid, -1e9) > now - 600.0
-            if not after.tombstone and not kept and wanted_now == "running" and "shutoff" not in lately:
+            is_wanted = wanted_now in ACTIVE_STATES
+            if not after.tombstone and not kept and is_wanted and "shutoff" not in lately:
                 self.complain("I11", f"{client} intends to stop {uuid}, which is to run")
         if intent.kind is IntentKind.START:
             self._check_evidence(client, uuid, before)

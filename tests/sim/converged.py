@@ -10,6 +10,7 @@ from typing import Any
 
 from controller import keys
 from controller.model import Assignment
+from drivers.hypervisor import State
 from tests.sim.cluster import Cluster
 
 
@@ -33,9 +34,13 @@ def is_met(cluster: Cluster, body: dict[str, Any]) -> bool:
     if meta.get("deletionTimestamp"):
         return False
     active = cluster.active_on(meta["uid"])
-    if (body["spec"].get("state") or "running") == "shutoff":
+    wanted = body["spec"].get("state") or "running"
+    if wanted == "shutoff":
         return not active
-    return len(active) == 1
+    if len(active) != 1:
+        return False
+    seen = cluster.hosts[active[0]].domains[meta["uid"]]
+    return (seen.state is State.PAUSED) == (wanted == "paused")
 
 
 def what_is_left(cluster: Cluster) -> list[str]:

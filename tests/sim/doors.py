@@ -244,5 +244,11 @@ class SessionDoor:
     async def abort_job(self, uuid: str, permit: Permit) -> Result:
         return await self._change("abort_job", uuid, lambda: self.session.abort_job(uuid, permit))
 
+    async def suspend(self, uuid: str, permit: Permit) -> Result:
+        return await self._change("suspend", uuid, lambda: self.session.suspend(uuid, permit))
+
+    async def resume(self, uuid: str, permit: Permit) -> Result:
+        return await self._change("resume", uuid, lambda: self.session.resume(uuid, permit))
+
     async def close(self) -> None:
         await self.session.close()

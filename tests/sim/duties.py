@@ -16,6 +16,7 @@ import msgspec
 from controller import keys
 from controller.model import Assignment, LeaderRecord, Rule
 from drivers.store import Compare, Put, TxnResult, Write
+from specs.domain import ACTIVE_STATES
 from specs.mark import Mark
 from tests.sim import definition
 from tests.sim.checks import Checks
@@ -24,7 +25,7 @@ from tests.sim.domain import Change
 from tests.sim.doors import Call
 from tests.sim.hypervisor import Sent
 
-TAKING = frozenset({"undefine", "destroy", "shutdown"})
+TAKING = frozenset({"undefine", "destroy", "shutdown", "resume"})
 READ_AGAIN_S = 15.0  # a linearizable read, and the leave to act that was given after it
 DOMAINS = keys.object_prefix("domains")
 
@@ -113,7 +114,7 @@ class Duties:
             )
         if sent.call == "create":
             wanted, since = self._wanted.get(sent.uuid, ("running", now))
-            if wanted != "running" and now - since > READ_AGAIN_S:
+            if wanted not in ACTIVE_STATES and now - since > READ_AGAIN_S:
                 self._complain("I2", f"{sent.client} starts {sent.uuid}, to be {wanted} for a while already")
         if sent.call in TAKING and term is not None and term.client == sent.client:
             left_s = self._quiet_until(term, sent.host) - now

@@ -343,6 +343,12 @@ class SimSession:
     async def set_autostart(self, uuid: str, on: bool, permit: Permit) -> Result:
         return await self._mutate("set_autostart", uuid, (uuid, on), self._limits.metadata_s, permit)
 
+    async def suspend(self, uuid: str, permit: Permit) -> Result:
+        return await self._mutate("suspend", uuid, (uuid,), self._limits.suspend_s, permit)
+
+    async def resume(self, uuid: str, permit: Permit) -> Result:
+        return await self._mutate("resume", uuid, (uuid,), self._limits.suspend_s, permit)
+
     async def migrate(self, uuid: str, move: Move, permit: Permit) -> Result:
         if self._target.read_only:
             return Result(Outcome.REJECTED, Unsupported("the node is read-only"))

@@ -83,6 +83,7 @@ class Promise:
     stopped: bool = False
     tombstone: bool = False
     proof: str = ""
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,10 @@ _CENTRAL_STATES = (
 FEW: Final = (
     *(o for o in _UNREAD if o != Obs("awaiting", "ended")),
     Obs("ready"),
-    *(Obs("ready", s) for s in ("running", "migrating", "stuck-start", "ended", "off-unknown")),
+    *(
+        Obs("ready", s)
+        for s in ("running", "user-paused", "migrating", "stuck-start", "ended", "off-unknown")
+    ),
 )
 MANY: Final = (
     *_UNREAD,
@@ -157,7 +161,7 @@ ALL: Final = (
     Obs("ready", "ended", extra="autostart"),
 )
 
-WISHES: Final = ("running", "shutoff", "deleted", "none")
+WISHES: Final = ("running", "paused", "shutoff", "deleted", "none")
 INTENTS: Final = ("", "start@a", "stop@a", "revoke@b", "revoke@a", "define@a")
 PROMISES: Final[tuple[Promise | None, ...]] = (
     None,
@@ -172,6 +176,9 @@ MORE_PROMISES: Final = (
     Promise(started=False),
     Promise((), started=False),
     Promise(stopped=True),
+    Promise(paused=True),
+    Promise(intent="pause@a", paused=True),
+    Promise(intent="resume@a", paused=True),
     Promise(tombstone=True),
     Promise((), tombstone=True),
     Promise(("b",)),
@@ -300,7 +307,7 @@ def _stored(wanted: str, aside: str) -> StoredDomain | None:
     if wanted == "none":
         return None
     deleted = wanted in ("deleted", "orphaned")
-    spec: dict[str, Any] = {"state": "shutoff" if wanted == "shutoff" else "running"}
+    spec: dict[str, Any] = {"state": wanted if wanted in ("shutoff", "paused") else "running"}
     if wanted == "orphaned":
         spec["deletionPolicy"] = "Orphan"
     if aside == "must leave a":
@@ -389,6 +396,7 @@ def _held(promise: Promise) -> Held:
             tombstone=promise.tombstone,
             started=promise.started,
             stopped=promise.stopped,
+            paused=promise.paused,
         ),
         5,
     )

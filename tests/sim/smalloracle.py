@@ -26,6 +26,8 @@ ASKS_A_NODE: Final = frozenset(
         ActionKind.DEFINE,
         ActionKind.SHUTDOWN,
         ActionKind.DESTROY,
+        ActionKind.PAUSE,
+        ActionKind.RESUME,
         ActionKind.REVOKE,
         ActionKind.MARK,
         ActionKind.AUTOSTART,
@@ -33,7 +35,8 @@ ASKS_A_NODE: Final = frozenset(
     }
 )
 TAKES_AWAY: Final = frozenset({ActionKind.SHUTDOWN, ActionKind.DESTROY, ActionKind.REVOKE})
-NEEDS_QUIET: Final = frozenset({*TAKES_AWAY, ActionKind.RELEASE})
+NEEDS_QUIET: Final = frozenset({*TAKES_AWAY, ActionKind.RELEASE, ActionKind.RESUME})
+RUNS: Final = frozenset({"running", "paused"})
 
 
 def wrong(world: World, verdict: Verdict) -> str:
@@ -173,7 +176,7 @@ def _quiet(world: World, action: Action) -> str:
 
 def _start(world: World, action: Action) -> str:
     node, other = action.node, _other(action.node)
-    if world.wanted != "running" or _tombstone(world):
+    if world.wanted not in RUNS or _tombstone(world):
         return f"I11: it should be {world.wanted}"
     broken = _sole_candidate(world, action)
     if broken:
@@ -242,7 +245,7 @@ def _absent_everywhere(world: World, home: str) -> bool:
 
 
 def _define(world: World, action: Action) -> str:
-    if world.wanted not in ("running", "shutoff") or _tombstone(world):
+    if world.wanted not in (*RUNS, "shutoff") or _tombstone(world):
         return f"I11: it should be {world.wanted}"
     other = _other(action.node)
     if _may_hold(world, other):
@@ -277,6 +280,35 @@ def _stop(world: World, action: Action) -> str:
     if world.wanted == "shutoff" and world.promise is not None and action.node == "a":
         return ""
     return "I11: nobody wants it stopped"
+
+
+def _pause(world: World, action: Action) -> str:
+    assert action.after is not None
+    if world.wanted != "paused" or _tombstone(world):
+        return f"I11: it should be {world.wanted}"
+    if not action.after.paused:
+        return "a pause that nobody will know for domctl's own"
+    return _alone(world, action, "running")
+
+
+def _resume(world: World, action: Action) -> str:
+    """One that domctl paused and that is to run; or any, so that it hears that it is to stop."""
+    assert world.promise is not None
+    own = world.wanted == "running" and not _tombstone(world) and world.promise.paused
+    stops = world.wanted == "shutoff" or _tombstone(world)
+    if not own and not stops:
+        return "it was paused by hand, and nobody wants it stopped"
+    return _alone(world, action, "user-paused")
+
+
+def _alone(world: World, action: Action, seen: str) -> str:
+    """It stands at home like this, and nothing is known to be elsewhere."""
+    other = _other(action.node)
+    if (action.node != "a" and not _tombstone(world)) or on(world, action.node).seen != seen:
+        return f"it is not {seen} there"
+    if _may_hold(world, other) and on(world, other).seen not in INACTIVE:
+        return f"I2: {other} may have it running"
+    return ""
 
 
 def _undoes_a_start(world: World, action: Action) -> bool:
@@ -355,7 +387,7 @@ def _record(world: World, action: Action) -> str:
     if dropped and before not in after.candidates and not absent(on(world, before)):
         return "a proof is dropped though its node was not read as without it"
     closes = world.promise.intent.startswith("start") and after.intent is None
-    if closes and after.node == "a" and on(world, "a").seen in INACTIVE and world.wanted == "running":
+    if closes and after.node == "a" and on(world, "a").seen in INACTIVE and world.wanted in RUNS:
         return "I22b: an open start intent is forgotten"
     return ""
 
@@ -396,6 +428,8 @@ _JUDGES: Final[dict[ActionKind, Callable[[World, Action], str]]] = {
     ActionKind.DEFINE: _define,
     ActionKind.SHUTDOWN: _stop,
     ActionKind.DESTROY: _stop,
+    ActionKind.PAUSE: _pause,
+    ActionKind.RESUME: _resume,
     ActionKind.REVOKE: _revoke,
     ActionKind.RELEASE: _release,
     ActionKind.RECORD: _record,
@@ -424,6 +458,8 @@ def _silent(world: World, verdict: Verdict) -> str:
         return "L4: it is not known to be as wanted"
     if world.wanted == "running":
         fine = here.seen in ("running", "ending") and here.mark == "right"
+    elif world.wanted == "paused":
+        fine = here.seen == "user-paused" and here.mark == "right" and world.promise.paused
     else:
         fine = here.seen in INACTIVE and here.mark == "right" and world.promise.stopped
     return "" if fine and not _may_hold(world, "b") else "L4: it is not as wanted, and nothing is said"

@@ -133,6 +133,18 @@ async def _stop(stage: Stage) -> None:
         await stage.edit(name, state="shutoff")
 
 
+async def _pause(stage: Stage) -> None:
+    await _both(stage)
+    for name in NAMES:
+        await stage.edit(name, state="paused")
+
+
+async def _resume(stage: Stage) -> None:
+    await _both(stage, state="paused")
+    for name in NAMES:
+        await stage.edit(name, state="running")
+
+
 async def _stop_the_deaf(stage: Stage) -> None:
     for host in stage.hosts:
         host.temper.deaf = 1.0
@@ -192,6 +204,8 @@ STORIES: Final[dict[ActionKind, Story]] = {
     ActionKind.DEFINE: _define,
     ActionKind.SHUTDOWN: _stop,
     ActionKind.DESTROY: _stop_the_deaf,
+    ActionKind.PAUSE: _pause,
+    ActionKind.RESUME: _resume,
     ActionKind.REVOKE: _move,
     ActionKind.RELEASE: _lose_a_host,
     ActionKind.RECORD: _stop,

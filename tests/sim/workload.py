@@ -44,8 +44,8 @@ class Workload:
         spec: Body = {"type": "qemu", "memory": rng.choice(["32Mi", "64Mi", "128Mi"])}
         timeout = rng.choice([3, 10, 20])
         spec["shutdown"] = [{"method": "acpi", "timeoutSeconds": timeout}, {"method": "destroy"}]
-        if rng.random() < 0.15:
-            spec["state"] = "shutoff"
+        if rng.random() < 0.25:
+            spec["state"] = rng.choice(["shutoff", "paused"])
         if rng.random() < 0.3:
             spec["restartPolicy"] = rng.choice(["OnFailure", "Never"])
         if rng.random() < 0.4:
@@ -102,7 +102,7 @@ class Workload:
 
     def _state(self) -> Step:
         name = self._rng.choice(DOMAIN_NAMES)
-        state = self._rng.choice(["running", "shutoff"])
+        state = self._rng.choice(["running", "shutoff", "paused"])
         return self._editing(name, lambda body: body["spec"].update(state=state), f"state {state}")
 
     def _memory(self) -> Step:
