@@ -17,13 +17,15 @@ from specs.meta import API_VERSION, Condition, Name, ObjectMeta, Quantity, Struc
 DomainStateName = Literal["running", "paused", "shutoff"]
 ACTIVE_STATES = frozenset({"running", "paused"})
 """States in which a domain has a guest: it must be started to come there."""
-DomainType = Literal["qemu", "kvm", "lxc", "test"]
+DomainType = Literal["qemu", "kvm", "lxc", "xen", "vz", "test"]
 
 _DEVICE_WORDS = "lower-case letters, digits and '-', beginning and ending with a letter or digit, at most 32"
 _PATH_WORDS = "an absolute path such as /var/lib/libvirt/images/a.img"
+_INSIDE_WORDS = "an absolute path inside the container, such as /sbin/init"
+_VARIABLE_WORDS = "without '<', '>' and '&', which libvirt does not escape there"
 _MAC_WORDS = "a unicast MAC address in lower case such as 52:54:00:12:34:56"
 _MODEL_WORDS = "letters, digits, '-' and '_', at most 32"
-_TARGET_WORDS = "a device name such as vda, sdb, hdc or fda"
+_TARGET_WORDS = "a device name such as vda, sdb, hdc, fda or xvda"
 _SERIAL_WORDS = "letters, digits, blanks and '_.+-', at most 36"
 
 
@@ -35,6 +37,9 @@ DeviceName = Annotated[
     str, Meta(pattern=r"^[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?$", extra={"words": _DEVICE_WORDS})
 ]
 HostPath = Annotated[str, Meta(pattern=r"^/[^\x00-\x1f]*$", max_length=1024, extra={"words": _PATH_WORDS})]
+InsidePath = Annotated[
+    str, Meta(pattern=r"^/[^\x00-\x1f]*$", max_length=1024, extra={"words": _INSIDE_WORDS})
+]
 MacAddress = Annotated[
     str, Meta(pattern=r"^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$", extra={"words": _MAC_WORDS})
 ]
@@ -42,19 +47,29 @@ MachineName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$", extra=_word
 NetworkName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$", extra=_word(64))]
 BridgeName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,15}$", extra=_word(15))]
 ModelName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,32}$", extra={"words": _MODEL_WORDS})]
-TargetName = Annotated[str, Meta(pattern=r"^(vd|sd|hd|fd)[a-z]{1,2}$", extra={"words": _TARGET_WORDS})]
+TargetName = Annotated[str, Meta(pattern=r"^(vd|sd|hd|fd|xvd)[a-z]{1,2}$", extra={"words": _TARGET_WORDS})]
+Argument = Annotated[str, Meta(max_length=2048)]
+# libvirt 9.0 writes these into XML of its own as they are, and reads that again: what looks like an element
+# there becomes one.
+Variable = Annotated[str, Meta(pattern=r"^[^<>&]*$", max_length=2048, extra={"words": _VARIABLE_WORDS})]
 SerialNumber = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_. +-]{1,36}$", extra={"words": _SERIAL_WORDS})]
 
 
 class OperatingSystem(Struct, frozen=True, kw_only=True):
-    """What boots: libvirt's <os>.
+    """What boots, or what a container runs: libvirt's <os>.
 
-    arch: The processor's architecture; x86_64 when left out.
-    machine: QEMU's machine type, such as pc, q35, virt; the host's default when left out.
+    arch: The processor's architecture; x86_64 when left out, the host's own for a container.
+    machine: QEMU's machine type, such as pc, q35, virt; the host's default when left out. For type xen xenfv,
+        xenpv or xenpvh; when left out, xenpv with a kernel, xenfv without.
     kernel: A kernel to boot directly: a path on the host, under the node's allowedPaths.
     initrd: The initial file system for kernel: a path on the host, under the node's allowedPaths.
     cmdline: The command line for kernel.
     boot: The devices to boot from, in this order.
+    init: For containers, the program to run as process 1: a path inside the container; /sbin/init when left
+        out. It is asked to stop by SIGTERM.
+    init_args: Its arguments.
+    init_env: Its environment, besides what libvirt sets. Values cannot have '<', '>' or '&'.
+    init_dir: The directory it starts in.
     """
 
     arch: Literal["x86_64", "i686", "aarch64", "riscv64", "ppc64le", "s390x"] | UnsetType = UNSET
@@ -63,6 +78,10 @@ class OperatingSystem(Struct, frozen=True, kw_only=True):
     initrd: HostPath | UnsetType = UNSET
     cmdline: Annotated[str, Meta(max_length=2048)] | UnsetType = UNSET
     boot: Annotated[list[Literal["hd", "cdrom", "network", "fd"]], Meta(max_length=4)] | UnsetType = UNSET
+    init: InsidePath | UnsetType = UNSET
+    init_args: Annotated[list[Argument], Meta(max_length=64)] | UnsetType = UNSET
+    init_env: dict[str, Variable] | UnsetType = UNSET
+    init_dir: InsidePath | UnsetType = UNSET
 
 
 class DiskSource(Struct, frozen=True, kw_only=True):
@@ -85,8 +104,10 @@ class Disk(Struct, frozen=True, kw_only=True):
     name: Its name in this domain; it becomes the alias `ua-<name>`, by which the device is found again.
     device: What the guest sees: disk (also when left out), cdrom or floppy.
     source: Where its contents are; only a cdrom or floppy drive may be empty.
-    format: The image's format; raw when left out. It is never guessed from the contents.
-    bus: virtio when left out; sata for a cdrom, fdc for a floppy drive.
+    format: The image's format; raw when left out (ploop for the files of type vz). It is never guessed from
+        the contents.
+    bus: virtio when left out; sata for a cdrom, fdc for a floppy drive. For type xen it is xen, ide for a
+        cdrom; for type vz sata.
     target: The name that the guest may see, such as vda; the next free one when left out.
     cache: QEMU's cache mode; QEMU's default when left out.
     read_only: The guest cannot write to it.
@@ -97,13 +118,42 @@ class Disk(Struct, frozen=True, kw_only=True):
     name: DeviceName
     device: Literal["disk", "cdrom", "floppy"] | UnsetType = UNSET
     source: DiskSource | UnsetType = UNSET
-    format: Literal["raw", "qcow2", "vmdk"] | UnsetType = UNSET
-    bus: Literal["virtio", "sata", "scsi", "ide", "usb", "fdc"] | UnsetType = UNSET
+    format: Literal["raw", "qcow2", "vmdk", "ploop"] | UnsetType = UNSET
+    bus: Literal["virtio", "sata", "scsi", "ide", "usb", "fdc", "xen"] | UnsetType = UNSET
     target: TargetName | UnsetType = UNSET
     cache: Literal["none", "writeback", "writethrough", "directsync", "unsafe"] | UnsetType = UNSET
     read_only: bool | UnsetType = UNSET
     shareable: bool | UnsetType = UNSET
     serial: SerialNumber | UnsetType = UNSET
+
+
+class FilesystemSource(Struct, frozen=True, kw_only=True):
+    """A directory of the host.
+
+    dir: Its path, under the node's allowedPaths.
+    shared: True says that every node reaches the same directory at this path; otherwise it pins the container
+        to its node, unless it is read-only.
+    """
+
+    dir: HostPath
+    shared: bool | UnsetType = UNSET
+
+
+class Filesystem(Struct, frozen=True, kw_only=True):
+    """One file system that a container sees: libvirt's <filesystem>. One has the target /, its root.
+
+    target: Where the container sees it: a path inside the container, by which it is found again.
+    type: mount, a directory of the host, when left out; or ram, an empty one in the host's memory.
+    source: The directory of the host, for type mount.
+    size: How much it may hold, for type ram, such as 64Mi.
+    read_only: The container cannot write to it.
+    """
+
+    target: InsidePath
+    type: Literal["mount", "ram"] | UnsetType = UNSET
+    source: FilesystemSource | UnsetType = UNSET
+    size: Annotated[Quantity, Meta(extra={"format": "memory"})] | UnsetType = UNSET
+    read_only: bool | UnsetType = UNSET
 
 
 class Interface(Struct, frozen=True, kw_only=True):
@@ -113,7 +163,7 @@ class Interface(Struct, frozen=True, kw_only=True):
     network: A libvirt network of the host.
     bridge: A bridge of the host.
     mac: Its MAC address; chosen by domctl and kept in status when left out.
-    model: What the guest sees; virtio when left out.
+    model: What the guest sees; virtio when left out, Xen's own for type xen. A container has none.
     """
 
     name: DeviceName
@@ -124,7 +174,7 @@ class Interface(Struct, frozen=True, kw_only=True):
 
 
 class CharacterDevice(Struct, frozen=True, kw_only=True):
-    """One serial port (<serial>) or paravirtual console (<console>).
+    """One serial port (<serial>) or paravirtual console (<console>); a container's terminal.
 
     name: Its name in this domain; it becomes the alias `ua-<name>`.
     type: pty, a terminal of the host, when left out; or file.
@@ -175,14 +225,17 @@ class DomainSpec(Struct, frozen=True, kw_only=True):
 
     state: running, also when left out; paused, its guest in memory and its processors standing still; or
         shutoff.
-    type: The hypervisor: kvm when left out; qemu is software emulation; lxc; test.
+    type: The hypervisor: kvm when left out; qemu is software emulation; lxc, a container; xen; vz, Virtuozzo
+        (OpenVZ's successor); test, libvirt's own mock.
     vcpus: The number of virtual CPUs, 1 to 4096; 1 when left out.
     memory: The guest's memory, 1Mi to 64Ti, such as 512Mi or 4Gi. QEMU gives it in whole MiB, rounded up.
     os: What boots.
     disks: Its disks, CD-ROM and floppy drives.
+    filesystems: What a container sees of its host's directories, its root among them.
     interfaces: Its network interfaces.
     serials: Its serial ports.
-    consoles: Its paravirtual consoles (virtio; the terminal of an lxc container).
+    consoles: Its paravirtual consoles (virtio, xen); the terminals of a container, which has one if none is
+        named.
     placement: Where it may run.
     restart_policy: What to do when the guest ends by itself while state is running: Always start it again,
         also when left out, only OnFailure, or Never.
@@ -200,6 +253,7 @@ class DomainSpec(Struct, frozen=True, kw_only=True):
     memory: Annotated[Quantity, Meta(extra={"format": "memory"})]
     os: OperatingSystem | UnsetType = UNSET
     disks: Annotated[list[Disk], Meta(max_length=64)] | UnsetType = UNSET
+    filesystems: Annotated[list[Filesystem], Meta(max_length=32)] | UnsetType = UNSET
     interfaces: Annotated[list[Interface], Meta(max_length=32)] | UnsetType = UNSET
     serials: Annotated[list[CharacterDevice], Meta(max_length=4)] | UnsetType = UNSET
     consoles: Annotated[list[CharacterDevice], Meta(max_length=8)] | UnsetType = UNSET
@@ -336,4 +390,14 @@ def pinning_disks(spec: DomainSpec) -> tuple[str, ...]:
         and d.source.shared is not True
         and d.read_only is not True
         and d.device != "cdrom"
+    )
+
+
+def pinning_directories(spec: DomainSpec) -> tuple[str, ...]:
+    """The same for containers: targets of directories on a host's own storage that it may write to."""
+    filesystems = () if isinstance(spec.filesystems, UnsetType) else spec.filesystems
+    return tuple(
+        f.target
+        for f in filesystems
+        if not isinstance(f.source, UnsetType) and f.source.shared is not True and f.read_only is not True
     )

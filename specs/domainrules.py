@@ -10,18 +10,22 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from specs import metarules, overlay, paths, quantity
+from specs.hypervisors import Hypervisor
 from specs.problems import Keys, shown
+from specs.typerules import check_type, hypervisor_of
 from specs.walker import Report
 
 MIN_MEMORY: Final = 1 << 20
 MAX_MEMORY: Final = 64 << 40
 # The prefix of a target's name for each bus, as libvirt understands it.
-TARGET_PREFIX: Final = {"virtio": "vd", "sata": "sd", "scsi": "sd", "usb": "sd", "ide": "hd", "fdc": "fd"}
-DEFAULT_BUS: Final = {"disk": "virtio", "cdrom": "sata", "floppy": "fdc"}
-_BUSES: Final = {
-    "disk": ("virtio", "sata", "scsi", "ide", "usb"),
-    "cdrom": ("sata", "scsi", "ide", "usb"),
-    "floppy": ("fdc",),
+TARGET_PREFIX: Final = {
+    "virtio": "vd",
+    "sata": "sd",
+    "scsi": "sd",
+    "usb": "sd",
+    "ide": "hd",
+    "fdc": "fd",
+    "xen": "xvd",
 }
 _DEVICES: Final = ("disks", "interfaces", "serials", "consoles")
 
@@ -36,7 +40,7 @@ def check_domain(spec: object, report: Report) -> None:
     _check_character_devices(spec, report)
     _check_names(spec, report)
     _check_ladder(spec.get("shutdown"), report)
-    _check_type(spec, report)
+    check_type(spec, report)
     xml = spec.get("xml")
     if isinstance(xml, str):
         report.problems += overlay.check(xml)
@@ -93,10 +97,13 @@ def _check_os(os: object, report: Report) -> None:
 
 def _check_disks(spec: Mapping[str, Any], report: Report) -> None:
     targets: dict[object, Keys] = {}
+    row = hypervisor_of(spec)
     for keys, disk in _items(spec, "disks"):
         device = disk.get("device", "disk")
         _check_source(disk, device, keys, report)
-        _check_bus(disk, device, keys, report)
+        if not row.container:
+            _check_bus(disk, device, keys, report, row)
+            _check_format(disk, device, keys, report, row)
         target = disk.get("target")
         if isinstance(target, str):
             if target in targets:
@@ -138,21 +145,42 @@ def _check_source(disk: Mapping[str, Any], device: object, keys: Keys, report: R
         _check_path(source.get(name), (*keys, "source", name), report)
 
 
-def _check_bus(disk: Mapping[str, Any], device: object, keys: Keys, report: Report) -> None:
-    if device not in _BUSES:
+def _check_bus(disk: Mapping[str, Any], device: object, keys: Keys, report: Report, row: Hypervisor) -> None:
+    buses = row.buses.get(str(device))
+    if buses is None:
         return
-    bus = disk.get("bus", DEFAULT_BUS[str(device)])
+    if not buses:
+        message = f"cannot be {device}: libvirt's {row.driver} driver has none"
+        report.add((*keys, "device"), message, "FieldValueNotSupported")
+        return
+    bus = disk.get("bus", buses[0])
     if bus not in TARGET_PREFIX:
         return
-    if bus not in _BUSES[str(device)]:
-        allowed = " or ".join(_BUSES[str(device)])
+    if bus not in buses:
+        allowed = " or ".join(buses)
         report.add((*keys, "bus"), f"must be {allowed} for a {device}, is {bus}", "FieldValueNotSupported")
         return
     target, prefix = disk.get("target"), TARGET_PREFIX[bus]
-    if isinstance(target, str) and target[:2] in TARGET_PREFIX.values() and not target.startswith(prefix):
+    if isinstance(target, str) and _has_prefix(target) and not target.startswith(prefix):
         report.add((*keys, "target"), f"must begin with {prefix} on the bus {bus}, is {target}")
-    if device == "disk" and bus in ("ide", "sata") and disk.get("readOnly") is True:
+    if row.driver == "qemu" and device == "disk" and bus in ("ide", "sata") and disk.get("readOnly") is True:
         report.add((*keys, "readOnly"), f"is not possible for a disk on the bus {bus}: QEMU has no such disk")
+
+
+def _has_prefix(target: str) -> bool:
+    return target.startswith(tuple(TARGET_PREFIX.values()))
+
+
+def _check_format(
+    disk: Mapping[str, Any], device: object, keys: Keys, report: Report, row: Hypervisor
+) -> None:
+    """What a type takes; a value that no type has is the schema's to refuse."""
+    source = disk.get("source")
+    is_file = isinstance(source, Mapping) and "file" in source and device == "disk"
+    allowed, given = row.formats if is_file else row.other_formats, disk.get("format")
+    if given in ("raw", "qcow2", "vmdk", "ploop") and given not in allowed:
+        message = f"must be {' or '.join(allowed)} here for libvirt's {row.driver} driver, is {given}"
+        report.add((*keys, "format"), message, "FieldValueNotSupported")
 
 
 def _check_interfaces(spec: Mapping[str, Any], report: Report) -> None:
@@ -213,11 +241,3 @@ def _check_ladder(steps: Any, report: Report) -> None:
         if destroyed and "timeoutSeconds" in step:
             message = "is not for destroy, which waits for nothing"
             report.add((*keys, "timeoutSeconds"), message, "FieldValueForbidden")
-
-
-def _check_type(spec: Mapping[str, Any], report: Report) -> None:
-    """libvirt gives a container without a root file system of its own that of the host, writable: until
-    specs can name one, a container would be root on every file of its host."""
-    if spec.get("type") == "lxc":
-        message = '"lxc" is not supported yet: the container would run on the file system of its host'
-        report.add(("spec", "type"), message, "FieldValueForbidden")

@@ -37,7 +37,8 @@ DOMAIN_LATER: Final = Later(
     values=MappingProxyType(
         {
             ("spec.state", "saved"): f'"saved" {_NOT_YET}, use running or shutoff',
-            ("spec.type", "xen"): f'"xen" {_NOT_YET}, use qemu, kvm, lxc or test',
+            ("spec.type", "openvz"): '"openvz" is not a type here, use vz or lxc',
+            ("spec.type", "parallels"): '"parallels" is what libvirt once called vz, use vz',
         }
     ),
 )

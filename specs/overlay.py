@@ -17,7 +17,7 @@ attribute and child by child.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from itertools import islice
 from typing import Final
 from xml.etree import ElementTree
@@ -43,6 +43,7 @@ _NEVER: Final = frozenset(
         *("encryption", "backingStore", "commandline", "mirror", "resource", "parallel", "maxMemory", "numa"),
     }
 )
+_INIT: Final = ("init", "initarg", "initenv", "initdir")
 _FREE_TEXT: Final = frozenset({"title", "description", "cmdline"})
 _RANDOM: Final = ("/dev/urandom", "/dev/random")
 
@@ -60,10 +61,11 @@ def merge(root: _Element, fragment: str, allowed_paths: Sequence[str]) -> list[P
     """Merge a fragment into a generated domain, in place. After a problem `root` is of no use."""
     problems = check(fragment)
     if not problems:
+        inside = _inside_a_container(root)
         _merge_children(root, _parsed(fragment), DOMAIN, problems)
         _listen_locally(root)
         problems += _unique_aliases(root)
-        problems += _last_net(root, allowed_paths)
+        problems += _last_net(root, allowed_paths, inside)
     return problems
 
 
@@ -230,8 +232,17 @@ def _unique_aliases(root: _Element) -> Iterator[Problem]:
 _NEW: Final = tuple(tag for tag, inner in DOMAIN.children["devices"].children.items() if inner.match == "new")
 
 
-def _last_net(root: _Element, allowed_paths: Sequence[str]) -> Iterator[Problem]:
+def _inside_a_container(root: _Element) -> frozenset[_Element]:
+    """What the spec's own fields made of a container's file systems and its init, before anything of the
+    user's tree was merged. Their paths are inside the container, or were checked; no grammar reaches them."""
+    found = [one for filesystem in root.iterfind("devices/filesystem") for one in filesystem.iter()]
+    return frozenset((*found, *(one for tag in _INIT for one in root.iterfind(f"os/{tag}"))))
+
+
+def _last_net(root: _Element, allowed_paths: Sequence[str], inside: Set[_Element]) -> Iterator[Problem]:
     for element in root.iter():
+        if element in inside:
+            continue
         if element.tag in _NEVER or element.tag.startswith("{"):
             yield _problem(_shown_name(element.tag), "is never allowed")
         values = list(element.attrib.values())

@@ -20,6 +20,7 @@ from msgspec import inspect
 
 from specs import domainrules, metarules, noderules, yamldoc
 from specs.domain import Domain, effective_type
+from specs.hypervisors import DRIVER_OF_TYPE
 from specs.kinds import KIND_OF, KINDS, Kind, Object
 from specs.later import LATER
 from specs.meta import API_VERSION, GROUP, ObjectMeta
@@ -125,8 +126,7 @@ def _identity(meta: ObjectMeta, name: str) -> object:
 
 
 def _driver(domain: Domain) -> str:
-    kind = effective_type(domain.spec)
-    return "qemu" if kind == "kvm" else kind
+    return DRIVER_OF_TYPE[effective_type(domain.spec)]
 
 
 def _kind_of(value: object) -> tuple[Kind | None, list[Problem]]:

@@ -2,8 +2,9 @@
 
 `missing` looks for each element and attribute of the desired XML in the actual one, inactive or live; what
 libvirt adds is no drift, and neither is what somebody added, for only what the spec says is compared.
-Devices are matched by their alias `ua-<name>`; where they have lost it, by position among the
-devices of their tag. Spellings of one value are equal: units, machine types that stand for a version,
+Devices are matched by their alias `ua-<name>`; where they have lost it, or libvirt keeps none (lxc), by
+position among the devices of their tag, but file systems by their target. The arguments of a container's
+init count as one list. Spellings of one value are equal: units, machine types that stand for a version,
 letter case of addresses, numbers in decimal and hexadecimal. Of our mark only whose the domain is counts:
 its epoch has rules of its own, and its digest says which definition was given, not what became of it, so
 a device that a spec no longer names is found by comparing digests, not here.
@@ -46,10 +47,13 @@ _KEYS: Final = {
     "controller": ("type", "index"),
     "timer": ("name",),
     "feature": ("name",),
+    "initenv": ("name",),
     "vcpupin": ("vcpu",),
     "cell": ("id",),
     "graphics": ("type",),
 }
+# A container's directories carry no alias: their place in the container tells them apart.
+_TARGETED: Final = {"filesystem": "dir"}
 _EXPANDED_CPU: Final = ("host-model", "host-passthrough", "maximum")
 
 
@@ -116,6 +120,8 @@ class _Comparison:
                 continue  # how devices are matched, not what they are
             elif tag == "boot" and desired.tag == "os":
                 yield from _boot_order(wanted, given)
+            elif tag == "initarg":
+                yield from _arguments(wanted, given)
             else:
                 for child, match in zip(wanted, _matches(wanted, given), strict=True):
                     below = f"{path}/{_label(child, wanted)}".lstrip("/")
@@ -139,6 +145,13 @@ def _boot_order(wanted: Sequence[_Element], given: Sequence[_Element]) -> Iterat
     desired, actual = (",".join(one.get("dev", "") for one in order) for order in (wanted, given))
     if desired != actual:
         yield Difference("os/boot", desired, actual or ABSENT)
+
+
+def _arguments(wanted: Sequence[_Element], given: Sequence[_Element]) -> Iterator[Difference]:
+    """The whole list: one more would be an argument that nobody asked for."""
+    desired, actual = (" ".join(repr(one.text or "") for one in order) for order in (wanted, given))
+    if desired != actual:
+        yield Difference("os/initarg", desired, actual or ABSENT)
 
 
 def _text(desired: _Element, actual: _Element, path: str) -> Iterator[Difference]:
@@ -199,6 +212,9 @@ def _alias(element: _Element) -> str | None:
 
 
 def _key(element: _Element) -> tuple[str | None, ...] | None:
+    if element.tag in _TARGETED:
+        target = element.find("target")
+        return None if target is None else (target.get(_TARGETED[element.tag]),)
     names = _KEYS.get(element.tag)
     if names is None:
         return None
@@ -252,9 +268,18 @@ _FIELDS: Final = {
     "os/kernel": "spec.os.kernel",
     "os/initrd": "spec.os.initrd",
     "os/cmdline": "spec.os.cmdline",
+    "os/init": "spec.os.init",
+    "os/initdir": "spec.os.initDir",
     "os/boot": "spec.os.boot",
 }
-_LISTS: Final = {"disk": "disks", "interface": "interfaces", "serial": "serials", "console": "consoles"}
+_INIT: Final = {"initarg": "spec.os.initArgs", "initenv": "spec.os.initEnv"}
+_LISTS: Final = {
+    "disk": "disks",
+    "filesystem": "filesystems",
+    "interface": "interfaces",
+    "serial": "serials",
+    "console": "consoles",
+}
 _BELOW: Final = {
     "disk": {
         "@device": "device",
@@ -278,6 +303,13 @@ _BELOW: Final = {
     },
     "serial": {"@type": "type", "source/@path": "path", "source/@append": "append"},
     "console": {"@type": "type", "source/@path": "path", "source/@append": "append"},
+    "filesystem": {
+        "@type": "type",
+        "source": "source",
+        "source/@dir": "source.dir",
+        "source/@usage": "size",
+        "readonly": "readOnly",
+    },
 }
 
 
@@ -286,7 +318,10 @@ def field_of(path: str) -> str:
     (it is generated, or from spec.xml) the path itself, as `domain/clock/@offset`."""
     found = re.match(r"devices/(disk|interface|serial|console)\[ua-([^\]]+)\](?:/(.*))?", path)
     if found is None:
-        return _FIELDS.get(path, f"domain/{path}")
+        found = re.match(r"devices/(filesystem)\[(.*)\](?:/(.*))?\Z", path)
+    if found is None:
+        listed = re.match(r"os/(initarg|initenv)\b", path)
+        return _INIT[listed[1]] if listed is not None else _FIELDS.get(path, f"domain/{path}")
     field = f"spec.{_LISTS[found[1]]}[{found[2]}]"
     below = _BELOW[found[1]].get(found[3] or "")
     return f"{field}.{below}" if below else field

@@ -1,8 +1,9 @@
-"""Domains whose definitions are tested: the examples, and two that use every field there is.
+"""Domains whose definitions are tested: the examples, and some that use every field of their type.
 
 Each is rendered with a UUID, mark and MACs of its own that never change, so that the result can be kept in
 tests/golden/domainxml: NAME.desired.xml is what we render, NAME.inactive.xml and NAME.live.xml are what
-libvirt 9.0 made of it. `tests/golden/domainxml/make URI` makes them again on a host.
+libvirt 9.0 made of it. `tests/golden/domainxml/make URI` makes them again on a host. Of xen and vz there is
+only what we render: no such host was ever asked.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ FILES: Final = {
     **dict.fromkeys(("tick.img", "data.img", "sat.img", "usb.img", "cd.img", "initrd"), 1 << 20),
     "fd.img": 1440 << 10,
 }
+ROOT_DIRECTORY: Final = "box-1"  # of a container; its init is that of tests.containers
+DIRECTORIES: Final = (ROOT_DIRECTORY, "box-data", "box ro")
 BRIDGE: Final = "br0"
 NETWORK: Final = "default"
 
@@ -96,6 +99,90 @@ spec:
   interfaces: [{name: n, network: default}]
   serials: [{name: s}]
   consoles: [{name: co}]
+"""
+_CONTAINER = """
+apiVersion: domctl.io/v1
+kind: Domain
+metadata: {name: box-rich, namespace: team-b}
+spec:
+  type: lxc
+  vcpus: 2
+  memory: 48Mi
+  os:
+    arch: x86_64
+    init: /init
+    initArgs: ["a b", "<&>", "-x"]
+    initEnv: {B_2: "2 'ü' 3", A: "1"}
+    initDir: /data
+  filesystems:
+    - {target: /data, source: {dir: /var/lib/libvirt/images/box-data, shared: true}}
+    - {target: /, source: {dir: /var/lib/libvirt/images/box-1}}
+    - {target: "/data/ro [x]", source: {dir: /var/lib/libvirt/images/box ro}, readOnly: true}
+    - {target: /tmp, type: ram, size: 10M}
+  interfaces:
+    - {name: net0, bridge: br0}
+    - {name: net1, network: default, mac: 52:54:00:12:34:57}
+  consoles: [{name: con0}, {name: con1, type: pty}]
+  xml: <title>a box</title><cputune><shares>512</shares></cputune>
+"""
+_XEN = """
+apiVersion: domctl.io/v1
+kind: Domain
+metadata: {name: xen-rich}
+spec:
+  type: xen
+  vcpus: 2
+  memory: 1Gi
+  os: {arch: x86_64, boot: [cdrom, hd]}
+  disks:
+    - {name: root, source: {file: /var/lib/libvirt/images/root.qcow2}, format: qcow2}
+    - {name: data, source: {block: /var/lib/libvirt/images/loop0, shared: true}, readOnly: true}
+    - {name: old, source: {file: /var/lib/libvirt/images/data.img}, bus: ide}
+    - {name: cd, device: cdrom}
+  interfaces:
+    - {name: net0, bridge: xenbr0}
+    - {name: net1, network: default, model: e1000}
+  serials: [{name: ser0}]
+  consoles: [{name: con0}]
+---
+apiVersion: domctl.io/v1
+kind: Domain
+metadata: {name: xen-pv}
+spec:
+  type: xen
+  memory: 256Mi
+  os:
+    kernel: /var/lib/libvirt/images/vmlinuz
+    initrd: /var/lib/libvirt/images/initrd
+    cmdline: root=/dev/xvda console=hvc0
+  disks: [{name: root, source: {file: /var/lib/libvirt/images/data.img}}]
+  consoles: [{name: con0}]
+---
+apiVersion: domctl.io/v1
+kind: Domain
+metadata: {name: xen-pvh}
+spec:
+  type: xen
+  memory: 256Mi
+  os: {kernel: /var/lib/libvirt/images/vmlinuz, machine: xenpvh}
+"""
+_VZ = """
+apiVersion: domctl.io/v1
+kind: Domain
+metadata: {name: vz-rich}
+spec:
+  type: vz
+  vcpus: 2
+  memory: 1Gi
+  os: {arch: x86_64, boot: [hd, cdrom]}
+  disks:
+    - {name: root, source: {file: /var/lib/libvirt/images/root.hdd}}
+    - {name: data, source: {block: /var/lib/libvirt/images/loop0}, bus: scsi, serial: WD-2}
+    - {name: cd, device: cdrom, source: {file: /var/lib/libvirt/images/cd.img}}
+  interfaces:
+    - {name: net0, bridge: br0}
+    - {name: net1, network: default, model: e1000}
+  serials: [{name: ser0, type: file, path: /var/lib/libvirt/images/vz.log}]
 """
 OVERLAY: Final = """\
 <!-- a comment --><title>Web / server</title><description>a &lt; b</description>
@@ -204,6 +291,9 @@ def cases() -> Mapping[str, Domain]:
         _EVERY_FIELD.replace("NAME", "rich-q35").replace("MACHINE", "q35").replace("FLOPPY", ""),
         _KERNEL,
         _TEST,
+        _CONTAINER,
+        _XEN,
+        _VZ,
         msgspec.json.encode(with_overlay).decode(),
     ]
     return {one.metadata.name: one for text in texts for one in loaded(text)}

@@ -12,11 +12,10 @@ from controller.model import Assignment, IntentKind
 from controller.plan.snapshot import Held, Link, Sighting, Snapshot
 from controller.plan.types import Deferred, Reason
 from specs.domain import effective_type
+from specs.hypervisors import DRIVER_OF_TYPE
 
 PROVING_REASONS = frozenset({"shutdown", "destroyed", "crashed", "failed", "saved", "daemon"})
 """SHUTOFF reasons that say that the domain ended here (I22b). Not: migrated, unknown, from-snapshot."""
-
-DRIVER_OF_TYPE = {"qemu": "qemu", "kvm": "qemu", "lxc": "lxc", "test": "test"}
 
 
 @dataclass(frozen=True, slots=True)

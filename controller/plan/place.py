@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from msgspec import UNSET, UnsetType
 
-from controller.plan.evidence import DRIVER_OF_TYPE
 from controller.plan.snapshot import Link, NodeView, Snapshot, StoredNode, Usage
 from controller.plan.types import Deferred, Reason
 from specs.domain import DomainSpec, Placement, effective_type, effective_vcpus, libvirt_name
+from specs.hypervisors import DRIVER_OF_TYPE
 from specs.meta import ObjectMeta, labels_of
 from specs.node import NodeSpec
 from specs.quantity import to_bytes

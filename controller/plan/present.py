@@ -21,6 +21,7 @@ from specs.domain import (
     RestartPolicy,
     effective_restart_policy,
     effective_shutdown,
+    pinning_directories,
     pinning_disks,
 )
 
@@ -164,9 +165,10 @@ def _move_away(case: Case, why: str) -> Answer:
 def _pinned(case: Case, why: str) -> Deferred | None:
     """What stands on the node's own storage, and for each what frees the domain of it."""
     assert case.stored is not None
+    spec = case.stored.domain.spec
     held = [
-        (disk, "set source.shared of these disks to true if every node reaches them")
-        for disk in pinning_disks(case.stored.domain.spec)
+        (name, "set source.shared of these to true if every node reaches them")
+        for name in (*pinning_disks(spec), *pinning_directories(spec))
     ]
     own = case.own_sighting
     if own is not None and own.detail.managed_save:

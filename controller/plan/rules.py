@@ -19,7 +19,7 @@ from controller.plan.present import active, inactive, missing_at_home
 from controller.plan.removal import dead_or, deleting, observe_only_hold
 from controller.plan.snapshot import Backoff
 from controller.plan.types import Action, Deferred, Reason, Situation, Verdict
-from specs.domain import pinning_disks
+from specs.domain import pinning_directories, pinning_disks
 
 Answer = Action | Deferred | Verdict | None
 
@@ -278,14 +278,15 @@ def _storage_pin(case: Case) -> Deferred | None:
     """After a dead node: a domain with a disk of that host's own cannot run elsewhere."""
     if case.held is None or case.stored is None:
         return None
-    disks = pinning_disks(case.stored.domain.spec)
+    spec = case.stored.domain.spec
+    disks = (*pinning_disks(spec), *pinning_directories(spec))
     dead = [p.node for p in case.assignment.proofs if p.rule is not Rule.REVOKED]
     if not disks or not dead:
         return None
     return Deferred(
         Reason.PINNED_BY_STORAGE,
         f"disks {', '.join(disks)} are on {case.node}'s own storage, so it cannot run elsewhere",
-        command="set source.shared of these disks to true if every node reaches them",
+        command="set source.shared of these to true if every node reaches them",
     )
 
 

@@ -4,51 +4,26 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import libvirt
 import pytest
 
 from specs.domain import effective_type
 from specs.domainxml import Rendered
+from specs.hypervisors import DRIVER_OF_TYPE
 from specs.mark import find
 from specs.xmldiff import missing
-from tests.labhost import Guest, Lab, LabHost
-from tests.specscase import BRIDGE, FILES, IMAGES, NETWORK, cases, rendered
+from tests.furnished import furnished
+from tests.labhost import Lab, LabHost
+from tests.specscase import cases, rendered
 
 CASES = cases()
 
 
 @pytest.fixture(scope="module")
-def furnished(lab: Lab) -> Iterator[LabHost]:
-    """A host with all that the definitions name."""
-    host = lab.hosts[0]
-    lab.reset()
-    images = host.path(IMAGES)
-    images.mkdir(parents=True, exist_ok=True)
-    for name, size in FILES.items():
-        with (images / name).open("wb") as file:
-            file.truncate(size)
-    (images / "vmlinuz").write_bytes(Path(host.path(Guest.KERNEL)).read_bytes())
-    host.run("qemu-img", "create", "-q", "-f", "qcow2", f"{IMAGES}/root.qcow2", "10M")
-    (images / "loop.img").write_bytes(bytes(1 << 20))
-    loop = host.run("losetup", "--find", "--show", f"{IMAGES}/loop.img").strip()
-    with contextlib.ExitStack() as cleanup:
-        cleanup.callback(host.run, "losetup", "--detach", loop)
-        host.run("ln", "-sf", loop, f"{IMAGES}/loop0")
-        host.run("ip", "link", "add", BRIDGE, "type", "bridge")
-        cleanup.callback(host.run, "ip", "link", "delete", BRIDGE)
-        network = host.directory / "network.xml"
-        network.write_text(f"<network><name>{NETWORK}</name><bridge name='virbr77'/></network>")
-        with libvirt.open(host.uri) as connection:
-            found = [one.name() for one in connection.listAllNetworks()]
-        if NETWORK not in found:
-            host.virsh("net-define", str(network))
-            cleanup.callback(host.virsh, "net-undefine", NETWORK)
-            host.virsh("net-start", NETWORK)
-            cleanup.callback(host.virsh, "net-destroy", NETWORK)
-        yield host
-        lab.reset()
+def host(lab: Lab) -> Iterator[LabHost]:
+    with furnished(lab) as made:
+        yield made
 
 
 def check(connection: libvirt.virConnect, definition: Rendered) -> None:
@@ -72,9 +47,16 @@ def check(connection: libvirt.virConnect, definition: Rendered) -> None:
         handle.undefine()
 
 
-@pytest.mark.parametrize("name", [name for name, one in CASES.items() if effective_type(one.spec) == "qemu"])
-def test_qemu_takes_every_definition_and_none_of_it_drifts(name: str, furnished: LabHost) -> None:
-    with libvirt.open(furnished.uri) as connection:
+@pytest.mark.parametrize(
+    ("driver", "name"),
+    [
+        (kind, name)
+        for name, one in CASES.items()
+        if (kind := DRIVER_OF_TYPE[effective_type(one.spec)]) in ("qemu", "lxc")
+    ],
+)
+def test_a_host_takes_every_definition_and_none_of_it_drifts(driver: str, name: str, host: LabHost) -> None:
+    with libvirt.open(host.uri.replace("qemu", driver, 1)) as connection:
         check(connection, rendered(CASES[name]))
 
 

@@ -12,8 +12,9 @@ import pytest
 from lxml import etree
 
 from specs.digest import digest
-from specs.domain import Domain
+from specs.domain import Domain, OperatingSystem, effective_type
 from specs.domainxml import Rendered, RenderRefused, render
+from specs.hypervisors import HYPERVISORS
 from specs.macs import choose_mac
 from specs.mark import Mark, find
 from specs.validate import decode
@@ -65,7 +66,14 @@ def test_a_definition_is_valid_by_libvirts_own_schema(name: str, schema: etree.R
     schema.assertValid(etree.fromstring(rendered(CASES[name]).xml))
 
 
-@pytest.mark.parametrize("name", CASES)
+RUN = [name for name, one in CASES.items() if HYPERVISORS[effective_type(one.spec)].run]
+
+
+def test_every_type_has_a_definition_that_is_compared() -> None:
+    assert {effective_type(one.spec) for one in CASES.values()} == set(HYPERVISORS) - {"kvm"}
+
+
+@pytest.mark.parametrize("name", RUN)
 def test_what_libvirt_made_of_a_definition_has_our_mark_with_its_digest(name: str) -> None:
     for kind in ("inactive", "live"):
         assert find((GOLDEN / f"{name}.{kind}.xml").read_text()) == Mark(
@@ -168,6 +176,17 @@ OUTSIDE = [
     ({"serials": [{"name": "a", "type": "file", "path": "/root/x"}]}, ["spec.serials[0].path"]),
     ({"consoles": [{"name": "a", "type": "file", "path": "/root/x"}]}, ["spec.consoles[0].path"]),
     ({"disks": [{"name": "a", "source": {"file": IMAGES + "2/a"}}]}, ["spec.disks[0].source.file"]),
+    (
+        {
+            "type": "lxc",
+            "filesystems": [
+                {"target": "/", "source": {"dir": f"{IMAGES}/a"}},
+                {"target": "/b", "source": {"dir": "/root"}},
+                {"target": "/c", "source": {"dir": "/etc"}},
+            ],
+        },
+        ["spec.filesystems[1].source.dir", "spec.filesystems[2].source.dir"],
+    ),
 ]
 
 
@@ -191,6 +210,71 @@ def test_an_object_that_was_never_validated_still_cannot_leave_the_allowed_paths
         {**msgspec.to_builtins(value), "spec": {"memory": 1 << 20, "disks": [raw]}}, Domain
     )
     assert "must not contain '.' or '..'" in refused(stored, [IMAGES])[0]
+
+
+def stored(**spec: Any) -> Domain:
+    """As it would be read from the store: never validated."""
+    whole = {"memory": 1 << 20, **spec}
+    return msgspec.convert({**msgspec.to_builtins(typed(domain())), "spec": whole}, Domain)
+
+
+ROOT = {"target": "/", "source": {"dir": f"{IMAGES}/a"}}
+ROOTLESS = [
+    [],
+    [{"target": "/data", "source": {"dir": f"{IMAGES}/a"}}],
+    [{"target": "/"}],
+    [{"target": "/", "type": "ram", "size": "1Mi"}],
+]
+
+
+@pytest.mark.parametrize("filesystems", ROOTLESS)
+def test_a_container_without_a_root_of_its_own_is_never_rendered(filesystems: list[dict[str, Any]]) -> None:
+    for value in (stored(type="lxc", filesystems=filesystems), stored(type="lxc")):
+        assert "would get the root of its host" in refused(value, [IMAGES])[0]
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"A": "</initenv></os><devices/>"}, {"A": "&amp;"}, {"A'><x y='": "1"}, {"A B": "1"}, {"": "1"}],
+)
+def test_an_environment_that_libvirt_would_read_as_xml_is_never_rendered(environment: dict[str, str]) -> None:
+    value = stored(type="lxc", filesystems=[ROOT])
+    os = OperatingSystem(init_env=environment)
+    value = msgspec.structs.replace(value, spec=msgspec.structs.replace(value.spec, os=os))
+    assert "does not escape" in refused(value, [IMAGES])[0]
+
+
+def test_a_container_is_given_a_terminal_and_an_init_when_none_are_named() -> None:
+    found = xml_of(type="lxc", filesystems=[ROOT])
+    assert found.findtext("os/init") == "/sbin/init"
+    assert [one.get("type") for one in found.iterfind("devices/console/target")] == ["lxc"]
+    assert [one.tag for one in found.iterfind("devices/*")] == ["filesystem", "console"]
+
+
+def test_mount_points_come_before_what_is_mounted_below_them() -> None:
+    targets = ["/a/b/c", "/a", "/", "/a/b"]
+    filesystems = [{"target": one, "source": {"dir": f"{IMAGES}/x"}} for one in targets]
+    found = xml_of(type="lxc", filesystems=filesystems).iterfind("devices/filesystem/target")
+    assert [one.get("dir") for one in found] == ["/", "/a", "/a/b", "/a/b/c"]
+
+
+def test_a_fragment_may_tune_a_container_but_brings_it_no_directory() -> None:
+    value = {"type": "lxc", "filesystems": [ROOT]}
+    assert xml_of(**value, xml="<cputune><shares>9</shares></cputune>").findtext("cputune/shares") == "9"
+    fragment = "<devices><filesystem><source dir='/'/><target dir='/host'/></filesystem></devices>"
+    assert "filesystem" in refused(stored(**value, xml=fragment), [IMAGES])[0]
+
+
+def test_a_guest_of_xen_is_what_its_machine_and_kernel_say() -> None:
+    kernel = {"kernel": f"{IMAGES}/k"}
+    for os, kind, machine in (
+        ({}, "hvm", "xenfv"),
+        (kernel, "linux", "xenpv"),
+        ({**kernel, "machine": "xenpvh"}, "xenpvh", "xenpvh"),
+    ):
+        found = xml_of(type="xen", os=os).find("os/type")
+        assert found is not None
+        assert (found.text, found.get("machine")) == (kind, machine)
 
 
 def test_an_interface_needs_an_address_that_was_reserved() -> None:

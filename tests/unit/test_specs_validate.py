@@ -8,13 +8,16 @@ import msgspec
 import pytest
 
 from specs import kinds
-from specs.domain import Domain, libvirt_name, pinning_disks
+from specs.domain import Domain, libvirt_name, pinning_directories, pinning_disks
 from specs.node import Node
 from specs.problems import Problem, errors, formatted
 from specs.validate import Unknown, decode, immutable_problems, load_file_objects
 from tests.specscase import EXAMPLES, domain, loaded, node
 
 DISK = {"name": "root", "source": {"file": "/i/a"}}
+NET = {"name": "n", "network": "default"}
+ROOT: dict[str, Any] = {"target": "/", "source": {"dir": "/i/root"}}
+MOUNT: dict[str, Any] = {"target": "/data", "source": {"dir": "/i/data"}}
 
 
 def found(value: object) -> list[str]:
@@ -23,6 +26,10 @@ def found(value: object) -> list[str]:
 
 def disks(*given: Any) -> dict[str, Any]:
     return domain(disks=list(given))
+
+
+def box(**fields: Any) -> dict[str, Any]:
+    return domain(**{"type": "lxc", "filesystems": [ROOT], **fields})
 
 
 def meta(**fields: Any) -> dict[str, Any]:
@@ -201,7 +208,62 @@ WRONG: list[tuple[object, str, str]] = [
     (domain(placement={"nodeSelector": {"a": "b c"}}), "spec.placement.nodeSelector.a", "must be empty or"),
     (domain(placement={"nodeSelector": {" ": "b"}}), "spec.placement.nodeSelector", "has the key"),
     # what comes later
-    (domain(type="lxc"), "spec.type", "file system of its host"),
+    (domain(type="openvz"), "spec.type", "use vz or lxc"),
+    (domain(type="parallels"), "spec.type", "use vz"),
+    # containers, and what other types rule out
+    (domain(type="lxc"), "spec.filesystems", "every file of it"),
+    (domain(type="lxc", filesystems=[MOUNT]), "spec.filesystems", "every file of it"),
+    (box(filesystems=[{"target": "/", "type": "ram", "size": "1Mi"}]), "spec.filesystems[0].type", "mount"),
+    (box(filesystems=[ROOT, ROOT]), "spec.filesystems[1].target", "is there twice"),
+    (box(filesystems=[ROOT, {**MOUNT, "target": "/a/../b"}]), "spec.filesystems[1].target", "'.' or '..'"),
+    (box(filesystems=[ROOT, {**MOUNT, "target": "a"}]), "spec.filesystems[1].target", "inside the container"),
+    (
+        box(filesystems=[ROOT, {"target": "/a", "source": {"dir": "/x/../etc"}}]),
+        "spec.filesystems[1].source.dir",
+        "'.' or '..'",
+    ),
+    (box(filesystems=[ROOT, {"target": "/a"}]), "spec.filesystems[1].source", "required for type mount"),
+    (box(filesystems=[ROOT, {"target": "/a", "type": "ram"}]), "spec.filesystems[1].size", "type ram"),
+    (box(filesystems=[ROOT, {**MOUNT, "size": "1Mi"}]), "spec.filesystems[1].size", "not for type mount"),
+    (
+        box(filesystems=[ROOT, {"target": "/a", "type": "ram", "size": "1Ki"}]),
+        "spec.filesystems[1].size",
+        "1Mi",
+    ),
+    (box(filesystems=[ROOT, {**MOUNT, "type": "bind"}]), "spec.filesystems[1].type", "mount or ram"),
+    (box(disks=[DISK]), "spec.disks", "spec.filesystems"),
+    (box(serials=[{"name": "s"}]), "spec.serials", "consoles"),
+    (box(consoles=[{"name": "s", "type": "file", "path": "/a"}]), "spec.consoles[0].type", "pty"),
+    (box(interfaces=[{**NET, "model": "virtio"}]), "spec.interfaces[0].model", "veth"),
+    (box(os={"kernel": "/a"}), "spec.os.kernel", "boot nothing"),
+    (box(os={"boot": ["hd"]}), "spec.os.boot", "boot nothing"),
+    (box(os={"machine": "pc"}), "spec.os.machine", "boot nothing"),
+    (box(os={"init": "sbin/init"}), "spec.os.init", "inside the container"),
+    (box(os={"init": "/a/./b"}), "spec.os.init", "'.' or '..'"),
+    (box(os={"init": "/"}), "spec.os.init", "the directory /"),
+    (box(os={"initEnv": {"1A": "x"}}), "spec.os.initEnv", "begin with no digit"),
+    (box(os={"initEnv": {"A": "<x/>"}}), "spec.os.initEnv.A", "does not escape"),
+    (box(shutdown=[{"method": "agent"}]), "spec.shutdown[0].method", "SIGTERM"),
+    (domain(filesystems=[ROOT]), "spec.filesystems", "for containers"),
+    (domain(os={"init": "/sbin/init"}), "spec.os.init", "for containers"),
+    (domain(type="test", shutdown=[{"method": "agent"}]), "spec.shutdown[0].method", "no guest agent"),
+    (domain(type="xen", disks=[{**DISK, "bus": "virtio"}]), "spec.disks[0].bus", "must be xen or ide"),
+    (domain(type="xen", disks=[{**DISK, "format": "vmdk"}]), "spec.disks[0].format", "must be raw or qcow2"),
+    (
+        domain(type="xen", disks=[{"name": "f", "device": "floppy"}]),
+        "spec.disks[0].device",
+        "xen driver has none",
+    ),
+    (domain(type="xen", os={"boot": ["hd", "fd"]}), "spec.os.boot[1]", "no floppy"),
+    (domain(type="xen", os={"machine": "pc"}), "spec.os.machine", "must be xenfv, xenpv, xenpvh"),
+    (domain(type="xen", os={"machine": "xenpvh"}), "spec.os.machine", "needs os.kernel"),
+    (domain(type="xen", os={"machine": "xenfv", "kernel": "/k"}), "spec.os.machine", "leave it out"),
+    (domain(type="vz", disks=[{**DISK, "format": "raw"}]), "spec.disks[0].format", "must be ploop"),
+    (domain(type="vz", serials=[{"name": "s", "type": "pty"}]), "spec.serials[0].type", "use type file"),
+    (domain(type="vz", serials=[{"name": "s"}]), "spec.serials[0].type", "use type file"),
+    (domain(type="vz", consoles=[{"name": "s"}]), "spec.consoles", "serial ports only"),
+    (domain(disks=[{**DISK, "bus": "xen"}]), "spec.disks[0].bus", "must be virtio"),
+    (domain(disks=[{**DISK, "format": "ploop"}]), "spec.disks[0].format", "must be raw"),
     (domain(uuid="x"), "spec.uuid", "cannot be adopted"),
     (domain(libvirtName="x"), "spec.libvirtName", "cannot be adopted"),
     (domain(persistence="transient"), "spec.persistence", "every domain is persistent"),
@@ -254,6 +316,13 @@ RIGHT: list[object] = [
     domain(vcpus=2.0, memory=1e9),
     domain(memory=1 << 20),
     domain(memory="64Ti"),
+    box(),
+    box(filesystems=[{"target": "/t", "type": "ram", "size": "1Mi"}, MOUNT, ROOT]),
+    box(os={"init": "/i", "initArgs": ["<", ""], "initEnv": {"_a": "'\""}, "initDir": "/"}, disks=[]),
+    domain(type="xen", disks=[DISK], os={"kernel": "/k"}),
+    domain(
+        type="vz", disks=[{**DISK, "format": "ploop"}], serials=[{"name": "s", "type": "file", "path": "/l"}]
+    ),
     domain(os={"kernel": "/b/vmlinuz-6.1 (1)", "initrd": "/b/ü.gz", "cmdline": "a=\"b\" <&> 'c'"}),
     disks({"name": "c", "device": "cdrom"}, {"name": "f", "device": "floppy"}),
     disks({**DISK, "readOnly": True}, {**DISK, "name": "again", "readOnly": True}),
@@ -452,6 +521,18 @@ def test_a_disk_pins_its_domain_if_it_is_local_and_can_be_written(fields: dict[s
     decoded = decode(disks({**DISK, **fields}))[0]
     assert isinstance(decoded, Domain)
     assert pinning_disks(decoded.spec) == (("root",) if pins else ())
+
+
+@pytest.mark.parametrize(
+    ("fields", "pins"),
+    [({}, True), ({"readOnly": True}, False), ({"source": {"dir": "/i/root", "shared": True}}, False)],
+)
+def test_a_directory_pins_its_container_if_it_is_local_and_can_be_written(
+    fields: dict[str, Any], pins: bool
+) -> None:
+    decoded = decode(box(filesystems=[{**ROOT, **fields}]))[0]
+    assert isinstance(decoded, Domain)
+    assert pinning_directories(decoded.spec) == (("/",) if pins else ())
 
 
 def test_warnings_are_no_errors() -> None:

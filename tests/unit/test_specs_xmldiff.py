@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from specs.domain import effective_type
+from specs.hypervisors import HYPERVISORS
 from specs.mark import UntrustedXml
 from specs.xmldiff import Difference, field_of, missing
 from tests.specscase import GOLDEN, IMAGES, cases, rendered
 
-NAMES = tuple(cases())
+NAMES = tuple(name for name, one in cases().items() if HYPERVISORS[effective_type(one.spec)].run)
 
 
 def golden(name: str, kind: str) -> str:
@@ -70,7 +72,39 @@ def test_a_change_behind_our_back_is_one_difference(
     assert missing(golden("rich", "desired"), changed) == (Difference(path, desired, actual),)
 
 
+# The same of `box-rich`, a container, for which libvirt keeps no aliases.
+IN_A_CONTAINER = [
+    ("<init>/init", "<init>/bin/sh", "os/init", "/init", "/bin/sh"),
+    ("<initarg>-x", "<initarg>-y", "os/initarg", "'a b' '<&>' '-x'", "'a b' '<&>' '-y'"),
+    ("<initarg>-x</initarg>", "", "os/initarg", "'a b' '<&>' '-x'", "'a b' '<&>'"),
+    ("<initdir>/data", "<initdir>/", "os/initdir", "/data", "/"),
+    ("name='A'>1", "name='A'>2", "os/initenv[A]", "1", "2"),
+    ("box-data'", "etc'", "devices/filesystem[/data]/source/@dir", f"{IMAGES}/box-data", f"{IMAGES}/etc"),
+    ("<readonly/>", "", "devices/filesystem[/data/ro [x]]/readonly", "present", "absent"),
+    ("<target dir='/'/>", "<target dir='/x'/>", "devices/filesystem[/]", "present", "absent"),
+    ("usage='9766'", "usage='1'", "devices/filesystem[/tmp]/source/@usage", "9766", "1"),
+    ("bridge='br0'", "bridge='br1'", "devices/interface[ua-net0]/source/@bridge", "br0", "br1"),
+]
+
+
+@pytest.mark.parametrize("kind", ["inactive", "live"])
+@pytest.mark.parametrize("change", IN_A_CONTAINER, ids=lambda change: str(change[2]))
+def test_a_change_of_a_container_is_one_difference(change: tuple[str, str, str, str, str], kind: str) -> None:
+    old, new, path, desired, actual = change
+    changed = golden("box-rich", kind).replace(old, new)
+    assert changed != golden("box-rich", kind)
+    assert missing(golden("box-rich", "desired"), changed) == (Difference(path, desired, actual),)
+
+
 FIELDS = [
+    ("os/init", "spec.os.init"),
+    ("os/initarg", "spec.os.initArgs"),
+    ("os/initenv[A]", "spec.os.initEnv"),
+    ("os/initdir", "spec.os.initDir"),
+    ("devices/filesystem[/a/b [c]]", "spec.filesystems[/a/b [c]]"),
+    ("devices/filesystem[/]/source/@dir", "spec.filesystems[/].source.dir"),
+    ("devices/filesystem[/a]/readonly", "spec.filesystems[/a].readOnly"),
+    ("devices/filesystem[/a]/source/@usage", "spec.filesystems[/a].size"),
     ("@type", "spec.type"),
     ("name", "metadata.name"),
     ("memory", "spec.memory"),
