@@ -168,16 +168,20 @@ class Guest(enum.StrEnum):
 
     TICK = f"{SHARED_VIEW}/tick.img"
     DEAF = f"{SHARED_VIEW}/deaf.img"  # ignores ACPI shutdown
+    FULL = f"{SHARED_VIEW}/full.img"  # has 60 MiB to copy
+    RESTLESS = f"{SHARED_VIEW}/restless.img"  # and changes all of them all the time
     KERNEL = f"{SHARED_VIEW}/vmlinuz"
     INITRAMFS = f"{SHARED_VIEW}/initramfs.gz"
 
 
 def tick_xml(name: str, uuid: str, image: Guest = Guest.TICK) -> str:
-    """A domain of 32 MiB that ticks into SERIAL_VIEW/NAME; shareable, so nothing stops a second copy."""
+    """A domain of 32 MiB (64 for a full one) that ticks into SERIAL_VIEW/NAME; shareable, so nothing stops a
+    second copy."""
+    mebibytes = 64 if image in {Guest.FULL, Guest.RESTLESS} else 32
     return f"""\
 <domain type='qemu'>
   <name>{name}</name><uuid>{uuid}</uuid>
-  <memory unit='MiB'>32</memory><vcpu>1</vcpu>
+  <memory unit='MiB'>{mebibytes}</memory><vcpu>1</vcpu>
   <os><type arch='x86_64' machine='pc'>hvm</type></os>
   <features><acpi/></features>
   <devices>

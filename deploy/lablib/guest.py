@@ -7,6 +7,8 @@ file of the host, that file shows when and where a guest really ran. Both power 
 - `tick.img`: a boot sector, ready 0.1 s after its QEMU; a line per timer tick (55 ms), asleep in
   between. `deaf.img` is the same but ignores the power button. Use as a virtio disk, raw, with <readonly/>
   and <shareable/>, so that any number of domains may boot from one file (IDE refuses read-only disks).
+- `full.img`: the same, in 64 MiB that it fills first, a word in every page, so that a migration has something
+  to copy. `restless.img` also changes every page at every tick, faster than any migration copies.
 - `vmlinuz` and `initramfs.gz`: Debian's or Ubuntu's own kernel with a static busybox; a line every 100 ms.
   Direct kernel boot with `console=ttyS0 quiet` and 96 MiB or more.
 """
@@ -33,6 +35,8 @@ class GuestError(Exception):
 class Guests:
     tick: Path
     deaf: Path
+    full: Path
+    restless: Path
     kernel: Path
     initramfs: Path
 
@@ -101,6 +105,43 @@ _CODE = bytes.fromhex(
 )
 _JUMP_IF_NOT_PRESSED = 0x66  # offset of `jz line`; as `jmp line` (eb) the button is never looked at
 
+# What fills the memory stands behind it, at 7c90, and is run before main. A protected segment of 4 GiB stays
+# in ds when the processor is back in real mode.
+_FILL_AT = 0x90
+_FILL = bytes.fromhex(
+    "0f0116d97c"  # 7c90       lgdt [table]
+    "0f20c0"  # 7c95           mov  eax, cr0
+    "0c01"  # 7c98             or   al, 1
+    "0f22c0"  # 7c9a           mov  cr0, eax
+    "bb0800"  # 7c9d           mov  bx, 8
+    "8edb"  # 7ca0             mov  ds, bx
+    "24fe"  # 7ca2             and  al, fe
+    "0f22c0"  # 7ca4           mov  cr0, eax
+    "31db"  # 7ca7             xor  bx, bx
+    "8edb"  # 7ca9             mov  ds, bx
+    "e80500"  # 7cab           call fill
+    "ea0f7c0000"  # 7cae       jmp  0000:main
+    "66bf00002000"  # 7cb3 fill: mov edi, 2 MiB
+    "6766ff07"  # 7cb9 page:   inc  dword [edi]
+    "6681c700100000"  # 7cbd   add  edi, 4096
+    "6681ff0000c003"  # 7cc4   cmp  edi, 60 MiB
+    "72ec"  # 7ccb             jb   page
+    "c3"  # 7ccd               ret
+    "e8e2ff"  # 7cce again:    call fill
+    "8a1e6c04"  # 7cd1         mov  bl, [46c]
+    "c3"  # 7cd5               ret
+    "000000"  # 7cd6
+    "1700"  # 7cd9 table:      its length, and where it is
+    "df7c0000"  # 7cdb
+    "0000000000000000"  # 7cdf
+    "ffff00000092cf00"  # 7ce7 segment 8: all memory, data
+    "0000000000000000"  # 7cef
+)
+_JUMP_TO_MAIN = slice(0x0A, 0x0F)
+_JUMP_TO_FILL = bytes.fromhex("ea907c0000")
+_LOOK_AT_CLOCK = slice(0x4F, 0x53)
+_CALL_AGAIN = bytes.fromhex("e87c0090")  # call again; nop
+
 _INIT = """\
 #!/bin/sh
 /bin/busybox mkdir -p /proc /sys /dev /etc/acpi/PWRF /tmp
@@ -130,19 +171,28 @@ def make(directory: Path) -> Guests:
     guests = Guests(
         tick=directory / "tick.img",
         deaf=directory / "deaf.img",
+        full=directory / "full.img",
+        restless=directory / "restless.img",
         kernel=directory / "vmlinuz",
         initramfs=directory / "initramfs.gz",
     )
-    _write_image(guests.tick, boot_sector(deaf=False))
+    _write_image(guests.tick, boot_sector())
     _write_image(guests.deaf, boot_sector(deaf=True))
+    _write_image(guests.full, boot_sector(full=True))
+    _write_image(guests.restless, boot_sector(full=True, restless=True))
     kernel, release = find_kernel()
     shutil.copyfile(kernel, guests.kernel)
     guests.initramfs.write_bytes(initramfs(release))
     return guests
 
 
-def boot_sector(deaf: bool) -> bytes:
+def boot_sector(*, deaf: bool = False, full: bool = False, restless: bool = False) -> bytes:
     code = bytearray(_CODE)
+    if full:
+        code = code.ljust(_FILL_AT, b"\0") + _FILL
+        code[_JUMP_TO_MAIN] = _JUMP_TO_FILL
+    if restless:
+        code[_LOOK_AT_CLOCK] = _CALL_AGAIN
     if deaf:
         assert code[_JUMP_IF_NOT_PRESSED] == 0x74, "the patch must hit the jz"
         code[_JUMP_IF_NOT_PRESSED] = 0xEB

@@ -7,6 +7,7 @@
     opening       getting connected within a deadline
     events        callbacks in batches to asyncio
     session       the port's Session: two connections, every call
+    moving        its further connections, for migrations and jobs      migration   libvirt's words for them
     reads, facts  what is asked of a host     inspection  what is asked before it is trusted
     capabilities  what each driver can do      errors   libvirt's errors in the port's types
     records       libvirt's numbers in words
@@ -30,6 +31,7 @@ from drivers.hypervisor import EventSink, Target
 from drivers.libvirt.capabilities import DRIVERS
 from drivers.libvirt.events import Feed
 from drivers.libvirt.lane import start_thread
+from drivers.libvirt.link import Link
 from drivers.libvirt.loop import SWITCH_INTERVAL_S, native_loop
 from drivers.libvirt.opening import Opened, Opening
 from drivers.libvirt.session import CallMeter, Deadlines, LibvirtSession, Surroundings
@@ -91,10 +93,22 @@ class LibvirtHypervisor:
 
     async def open(self, target: Target, sink: EventSink) -> LibvirtSession:
         uri = _allowed(target.uri)
-        loop = asyncio.get_running_loop()
-        feed = Feed(loop, self._clock)
-        opening = Opening(target, uri, feed, self._sockets)
-        attempt = _Attempt(opening, loop.create_future())
+        feed = Feed(asyncio.get_running_loop(), self._clock)
+        opened = await self._connect(target, uri, Opening(target, uri, feed, self._sockets))
+
+        async def another(role: str) -> Link:
+            opening = Opening(target, uri, feed, self._sockets, (opened, role))
+            return (await self._connect(target, uri, opening)).observe
+
+        session = LibvirtSession(
+            opened, Surroundings(target, uri, sink, feed, self._clock, self._deadlines, self._meter, another)
+        )
+        self._sessions.add(session)
+        return session
+
+    async def _connect(self, target: Target, uri: ParsedUri, opening: Opening) -> Opened:
+        """Within the open deadline. Raises HypervisorError."""
+        attempt = _Attempt(opening, asyncio.get_running_loop().create_future())
         started_at = self._clock()
         answer: Opened | HypervisorError | None = None
         try:
@@ -112,11 +126,7 @@ class LibvirtHypervisor:
         if isinstance(answer, HypervisorError):
             answer.phase = opening.phase
             raise answer
-        session = LibvirtSession(
-            answer, Surroundings(target, uri, sink, feed, self._clock, self._deadlines, self._meter)
-        )
-        self._sessions.add(session)
-        return session
+        return answer
 
     async def close(self) -> None:
         """Close every session and give up every opening. Bounded."""

@@ -95,6 +95,10 @@ class Lane:
         return self._in_flight > 0
 
     @property
+    def has_free_slot(self) -> bool:
+        return not self._free.locked()
+
+    @property
     def overdue(self) -> int:
         """Calls that passed their deadline and still hold a thread and a slot."""
         return self._overdue

@@ -2,7 +2,8 @@
 
 libvirt's open has no time-out: 134 s into a black hole, for ever on a frozen daemon. So an `Opening` runs
 in a thread of its own: resolve the name, probe the port, open both connections, find and tune their
-sockets, set keep-alive, subscribe to events. Whoever waits for it gives it up at the deadline; its
+sockets, set keep-alive, subscribe to events. A session's further connections are opened in the same way, one
+at a time. Whoever waits for it gives it up at the deadline; its
 sockets are then shut down until the thread ends, which takes milliseconds. A thread that cannot be freed
 (in the resolver) counts as lost until it ends by itself, and is never waited for.
 
@@ -54,9 +55,18 @@ class _Abandoned(Exception):
 
 
 class Opening:
-    """One attempt. `run` is the thread's; `abandon` and `phase` are for the asyncio side."""
+    """One attempt. `run` is the thread's; `abandon` and `phase` are for the asyncio side. `more`: only one
+    more connection, such as these, for a role: it is both links of what is handed over."""
 
-    def __init__(self, target: Target, uri: ParsedUri, feed: Feed, sockets: Sockets) -> None:
+    def __init__(
+        self,
+        target: Target,
+        uri: ParsedUri,
+        feed: Feed,
+        sockets: Sockets,
+        more: tuple[Opened, str] | None = None,
+    ) -> None:
+        self._more = more
         self._target = target
         self._uri = uri
         self._feed = feed
@@ -97,6 +107,8 @@ class Opening:
 
     def _run(self) -> Opened | HypervisorError:
         self._find_peer()
+        if self._more is not None:
+            return self._one_more(*self._more)
         observe = self._open("observe")
         if isinstance(observe, HypervisorError):
             return observe
@@ -116,6 +128,16 @@ class Opening:
         if isinstance(ready, HypervisorError):
             return ready
         return Opened(observe, change, driver, version, keep_alive=ready)
+
+    def _one_more(self, like: Opened, role: str) -> Opened | HypervisorError:
+        link = self._open(role)
+        if isinstance(link, HypervisorError):
+            return link
+        self._enter("setting its keep-alive")
+        ready = attempt(link.raw, "open", lambda: self._guard((link,)))
+        if isinstance(ready, HypervisorError):
+            return ready
+        return Opened(link, link, like.driver, like.version, keep_alive=ready)
 
     def _find_peer(self) -> None:
         if self._uri.transport == "unix":
@@ -155,15 +177,18 @@ class Opening:
         return link
 
     def _prepare(self, observe: Link, change: Link) -> bool:
-        """Keep-alive (returned: whether there is any), the end's report, and events. Both links report
-        their end: a session is over when either is."""
-        for link in {id(link): link for link in (observe, change)}.values():
+        """Events, the end's report, and keep-alive (returned: whether there is any)."""
+        self._feed.subscribe(observe.raw, observe.registered)
+        return self._guard((observe,) if observe is change else (observe, change))
+
+    def _guard(self, links: tuple[Link, ...]) -> bool:
+        """Every link reports its end: a session is over when any of them is."""
+        for link in links:
             with contextlib.suppress(libvirt.libvirtError):  # some drivers have no end to report
                 link.raw.registerCloseCallback(self._feed.closed, None)
-        self._feed.subscribe(observe.raw, observe.registered)
         if self._uri.transport == "local":
             return False
-        for link in {id(link): link for link in (observe, change)}.values():
+        for link in links:
             link.raw.setKeepAlive(KEEP_ALIVE_INTERVAL_S, KEEP_ALIVE_COUNT)
         return True
 

@@ -1,12 +1,13 @@
-"""A session: two connections to one host, deadlines on every call, and one end.
+"""A session: its connections to one host, deadlines on every call, and one end.
 
 Reads and events use the observing connection, mutations the changing one, so that a start of many seconds
-delays no listing. Every call runs whole in one worker thread of its connection's lane and is bounded by
-`Deadlines`. When a deadline passes, the caller is told at once (CallTimedOut; for a mutation that was sent:
-Ambiguous), and the *connection* is asked for a sign of life, a call that needs no domain:
+delays no listing; migrations, and questions after jobs, have further ones, opened when they are needed (see
+`moving`), so that they delay neither. Every call runs whole in one worker thread of its connection's lane and
+is bounded by `Deadlines`. When a deadline passes, the caller is told at once (CallTimedOut; for a mutation
+that was sent: Ambiguous), and the *connection* is asked for a sign of life, a call that needs no domain:
 
 - it answers: only the call is lost (a stuck guest, a job lock). Its slot stays taken until libvirt lets go;
-  when all slots of a lane are lost in this way the session is worthless, and closes;
+  when all slots of one of the two are lost in this way the session is worthless, and closes;
 - it does not: the session closes, the sockets are shut down, and that frees the threads.
 
 A mutation is sent only if its permit still holds at the last moment, in the worker thread, by the same
@@ -29,7 +30,6 @@ import libvirt
 from drivers.errors import (
     CallTimedOut,
     HypervisorError,
-    PermitExpired,
     SpecRejected,
     Unreachable,
     Unsupported,
@@ -52,19 +52,19 @@ from drivers.hypervisor import (
     Target,
 )
 from drivers.libvirt import capabilities as table
-from drivers.libvirt.errors import outcome
 from drivers.libvirt.events import Feed
 from drivers.libvirt.facts import read_facts
 from drivers.libvirt.lane import DeadlinePassed, Gate, start_thread
 from drivers.libvirt.link import Link, attempt
 from drivers.libvirt.migration import migration_request, read_job
+from drivers.libvirt.moving import Another, Asked, Moving
 from drivers.libvirt.opening import Opened
 from drivers.libvirt.reads import Clock, read_detail, read_listing
+from drivers.libvirt.sending import Call, Reply, Sending, result_of, send
 from specs.mark import MARK_KEY, MARK_NAMESPACE, UntrustedXml, find, payload
 from specs.uri import ParsedUri
 
 T = TypeVar("T")
-Call = Callable[[], object]
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024 - 4096  # libvirt's protocol ends a string at 4 MiB
 
@@ -116,14 +116,7 @@ class Surroundings:
     clock: Clock
     deadlines: Deadlines
     meter: CallMeter
-
-
-@dataclass(frozen=True, slots=True)
-class _Reply:
-    """From the worker thread of a mutation: whether it was sent, and what came back."""
-
-    sent: bool
-    error: HypervisorError | None
+    another: Another
 
 
 MAX_ACCEPTED = 100_000  # digests remembered; a host has fewer definitions
@@ -133,7 +126,9 @@ class LibvirtSession:
     """The port's Session. Made by LibvirtHypervisor.open, on the asyncio loop, and used there alone."""
 
     def __init__(self, opened: Opened, given: Surroundings) -> None:
-        self._links = opened.links
+        self._main = opened.links
+        self._more = Moving(given.another)
+        self._asking: set[str] = set()  # domains whose job was asked for, without an answer yet
         self._observe = opened.observe
         self._change = opened.change
         self._driver = opened.driver
@@ -164,6 +159,10 @@ class LibvirtSession:
         return not self._closed_because
 
     @property
+    def _links(self) -> tuple[Link, ...]:
+        return self._main + self._more.links
+
+    @property
     def overdue_calls(self) -> int:
         """Calls given up that still hold a thread."""
         return sum(link.lane.overdue + link.sign_of_life.overdue for link in self._links)
@@ -192,10 +191,10 @@ class LibvirtSession:
         """A read that is not the port's, for `inspection`: `work` on libvirt's handle, in a worker thread."""
         return await self._read(call, limit_s, work)
 
-    async def _read(self, call: str, limit_s: float, work: Callable[[Any], T]) -> T:
+    async def _read(self, call: str, limit_s: float, work: Callable[[Any], T], link: Link | None = None) -> T:
         if self._closed_because:
-            raise Unreachable(f"the session is closed ({self._closed_because})")
-        link, started_at = self._observe, self._given.clock()
+            raise self._closed()
+        link, started_at = link or self._observe, self._given.clock()
         try:
             answer = await link.lane.run(
                 functools.partial(attempt, link.raw, call, lambda: work(link.raw)), limit_s
@@ -313,18 +312,43 @@ class LibvirtSession:
         return await self._on_domain("reset", uuid, permit, lambda domain: functools.partial(domain.reset, 0))
 
     async def job(self, uuid: str, *, completed: bool = False) -> Job | None:
-        limit = self._given.deadlines.read_s
-        return await self._read("job", limit, lambda raw: read_job(raw, uuid, completed=completed))
+        """Once at a time for each domain: one that is stuck would not answer a second call the sooner."""
+        if not self._driver.live_migration:
+            raise Unsupported(f"driver {self._given.uri.driver} tells nothing of jobs")
+        if self._closed_because:
+            raise self._closed()
+        link = await self._more.aside()
+        if uuid in self._asking or link.lane.is_clogged:
+            raise CallTimedOut("job: an earlier call has not come back yet")
+        asked = Asked(self._asking, uuid)
+
+        def work(raw: Any) -> Job | None:
+            with asked:
+                return read_job(raw, uuid, completed=completed)
+
+        try:
+            return await self._read("job", self._given.deadlines.read_s, work, link)
+        finally:
+            asked.unless_begun()
 
     async def migrate(self, uuid: str, move: Move, permit: Permit) -> Result:
         if not self._driver.live_migration:
             return _unsupported(f"driver {self._given.uri.driver} cannot migrate a running domain")
+        if self.target.read_only:
+            return _unsupported("the node is read-only")
+        if self._closed_because:
+            return Result(Outcome.FAILED, self._closed())
+        try:
+            link = await self._more.mover()
+        except HypervisorError as error:
+            return Result(Outcome.FAILED, error)
         uri, parameters, flags = migration_request(move)
         return await self._mutate(
             "migrate",
             move.limit_s,
             permit,
             lambda raw: functools.partial(raw.lookupByUUIDString(uuid).migrateToURI3, uri, parameters, flags),
+            link,
         )
 
     async def abort_job(self, uuid: str, permit: Permit) -> Result:
@@ -341,25 +365,30 @@ class LibvirtSession:
         )
 
     async def _mutate(
-        self, call: str, limit_s: float, permit: Permit, prepare: Callable[[Any], Call]
+        self,
+        call: str,
+        limit_s: float,
+        permit: Permit,
+        prepare: Callable[[Any], Call],
+        link: Link | None = None,
     ) -> Result:
         """`prepare` finds the domain and returns the one C call that changes something."""
         if self.target.read_only:
             return _unsupported("the node is read-only")
         if self._closed_because:
-            return Result(Outcome.FAILED, Unreachable(f"the session is closed ({self._closed_because})"))
-        link, gate, started_at = self._change, Gate(), self._given.clock()
-        work = functools.partial(_send, _Sending(link.raw, call, prepare, gate, permit, self._given.clock))
+            return Result(Outcome.FAILED, self._closed())
+        link, gate, started_at = link or self._change, Gate(), self._given.clock()
+        work = functools.partial(send, Sending(link.raw, call, prepare, gate, permit, self._given.clock))
         try:
             reply = await link.lane.run(work, limit_s)
         except DeadlinePassed as passed:
             self._suspect(link, passed)
             sent = not gate.shut()
-            reply = _Reply(sent, CallTimedOut(f"{call}: no answer within {limit_s:g} s"))
+            reply = Reply(sent, CallTimedOut(f"{call}: no answer within {limit_s:g} s"))
         except asyncio.CancelledError:
             gate.shut()  # what nobody waits for any more is not begun
             raise
-        result = _result(reply)
+        result = result_of(reply)
         self._given.meter(self.target.node, call, result.outcome.value, self._given.clock() - started_at)
         if result.error is not None:
             self._end_if_unreachable(result.error)
@@ -376,7 +405,7 @@ class LibvirtSession:
 
     def _suspect(self, link: Link, passed: DeadlinePassed) -> None:
         """A call's deadline passed on `link`: is it the call, or the connection?"""
-        if link.lane.is_clogged:
+        if link.lane.is_clogged and link in self._main:
             self._end("error")
         elif passed.started and link not in self._questions and self.is_open:
             self._questions[link] = asyncio.create_task(self._ask_for_sign_of_life(link))
@@ -392,6 +421,9 @@ class LibvirtSession:
             self._questions.pop(link, None)
         if isinstance(answer, HypervisorError):
             self._end("error")
+
+    def _closed(self) -> Unreachable:
+        return Unreachable(f"the session is closed ({self._closed_because})")
 
     def _end_if_unreachable(self, error: HypervisorError) -> None:
         if isinstance(error, Unreachable):
@@ -409,6 +441,7 @@ class LibvirtSession:
         if self._closed_because:
             return
         self._closed_because = reason
+        self._more.close()
         last: tuple[HostEvent | SessionClosed, ...] = (
             *self._given.feed.stop(),
             SessionClosed(reason, self._given.clock()),
@@ -431,45 +464,6 @@ class LibvirtSession:
     def _sever(self) -> None:
         for link in self._links:
             link.sever()
-
-
-@dataclass(frozen=True, slots=True)
-class _Sending:
-    raw: Any
-    call: str
-    prepare: Callable[[Any], Call]
-    gate: Gate
-    permit: Permit
-    clock: Clock
-
-
-def _send(what: _Sending) -> _Reply:
-    """In the worker thread. Nothing may come between the look at the clock and the C call."""
-    call = attempt(what.raw, what.call, lambda: what.prepare(what.raw))
-    if isinstance(call, HypervisorError):
-        return _Reply(False, call)
-    if not what.gate.enter():
-        return _Reply(False, CallTimedOut(f"{what.call}: given up before it was sent"))
-    answer = attempt(what.raw, what.call, lambda: _fire(what, call))
-    if isinstance(answer, PermitExpired):
-        return _Reply(False, answer)
-    return _Reply(True, answer if isinstance(answer, HypervisorError) else None)
-
-
-def _fire(what: _Sending, call: Call) -> object:
-    late_s = what.clock() - what.permit.not_after_s
-    if late_s >= 0:
-        return PermitExpired(f"{what.call}: not sent, the leave to act had ended {late_s:.3f} s before")
-    return call()
-
-
-def _result(reply: _Reply) -> Result:
-    if reply.error is None:
-        return Result(Outcome.DONE)
-    found = outcome(reply.error)
-    if not reply.sent and found is Outcome.AMBIGUOUS:
-        found = Outcome.FAILED
-    return Result(found, reply.error)
 
 
 def _mark_in(xml: str) -> Mark | None:

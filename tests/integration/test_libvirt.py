@@ -19,8 +19,18 @@ from typing import Any
 
 import pytest
 
-from drivers.errors import CallTimedOut, HostFailed, PermitExpired, Unreachable
-from drivers.hypervisor import EventKind, HostEvent, Outcome, Permit, Session, SessionClosed, State, Target
+from drivers.errors import CallTimedOut, HostFailed, NoDomain, PermitExpired, Unreachable
+from drivers.hypervisor import (
+    EventKind,
+    HostEvent,
+    Move,
+    Outcome,
+    Permit,
+    Session,
+    SessionClosed,
+    State,
+    Target,
+)
 from drivers.libvirt import Deadlines, LibvirtHypervisor
 from specs.mark import Mark, element
 from tests.labhost import LabHost
@@ -360,9 +370,12 @@ def sockets_to(host: LabHost) -> list[socket.socket]:
 async def test_libvirts_sockets_have_the_options_that_stop_late_commands(
     hypervisor: LibvirtHypervisor, host: LabHost
 ) -> None:
-    await hypervisor.open(Target("n", host.uri), Heard().sink)
+    session = await hypervisor.open(Target("n", host.uri), Heard().sink)
+    with contextlib.suppress(NoDomain):
+        await session.job(UUID)
+    assert isinstance((await session.migrate(UUID, Move(host.uri, None, 5), permit())).error, NoDomain)
     found = sockets_to(host)
-    assert len({os.fstat(held.fileno()).st_ino for held in found}) == 2
+    assert len({os.fstat(held.fileno()).st_ino for held in found}) == 4
     for held in found:
         lingering = held.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)
         assert struct.unpack("ii", lingering) == (1, 0)

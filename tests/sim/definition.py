@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from xml.etree.ElementTree import Element
 
 from drivers.errors import HypervisorError
 from drivers.hypervisor import Mark
@@ -20,6 +21,7 @@ _QEMU = 10  # virErrorDomain
 _MARK = re.compile(rf"<{marks.MARK_KEY}:domain [^>]*>")
 _ROOT = re.compile(r"<domain\b")
 _ID = re.compile(r" id='[0-9]+'")
+OWN_STORAGE = "/var/lib/libvirt/"  # all other directories are shared by all hosts
 _UNITS = {None: 1024, "": 1024, "b": 1, "KiB": 1024, "MiB": 1 << 20, "GiB": 1 << 30}
 # The children of <domain> that libvirt's schema knows, as far as anybody here writes them.
 _KNOWN = frozenset(
@@ -52,6 +54,7 @@ class Definition:
     memory_bytes: int
     preserves_crash: bool
     mark: Mark | None
+    local_disks: tuple[str, ...] = ()  # targets of disks in the host's own storage
 
 
 def refusal(code: int, message: str, call: str = "", origin: int = _QEMU) -> HypervisorError:
@@ -76,9 +79,20 @@ def read(xml: str) -> Definition | HypervisorError:
             memory_bytes=int(text) * _UNITS[unit],
             preserves_crash=root.findtext("on_crash", "") == "preserve",
             mark=marks.find(xml),
+            local_disks=tuple(
+                _attribute(disk, "target", "dev")
+                for disk in root.iterfind("devices/disk")
+                if _attribute(disk, "source", "file").startswith(OWN_STORAGE)
+                and disk.find("readonly") is None
+            ),
         )
     except (marks.UntrustedXml, ValueError) as error:
         return refusal(27, f"XML error: {error}")
+
+
+def _attribute(element: Element, child: str, name: str) -> str:
+    found = element.find(child)
+    return "" if found is None else found.get(name, "")
 
 
 def known(xml: str) -> Definition:

@@ -103,6 +103,9 @@ class Migration:
         if leaving.snapshots:
             said = f"cannot migrate domain with {leaving.snapshots} snapshots"
             raise refusal(55, f"Requested operation is not valid: {said}")
+        assert leaving.live is not None
+        if not set(definition.known(leaving.live).local_disks) <= set(self.manner.copy_disks):
+            raise refusal(81, "Unsafe migration: Migration without shared storage is unsafe")
         if source.uuid == target.uuid:
             raise refusal(1, "internal error: Attempt to migrate guest to the same host")
         if not self._in_contact():

@@ -270,8 +270,8 @@ class Operations:
                 self.migrations.pop(uuid, None)
 
     async def job(self, uuid: str, completed: bool, _by: str) -> Job | None:
-        """What is done with the domain. Who asks waits with others for whatever is not a migration, and for
-        a guest that is stopped."""
+        """What is done with the domain. Who asks waits for whatever is not a migration; in a migration, for
+        QEMU's answer."""
         domain = self._find(uuid)
         if completed:
             return domain.completed
@@ -281,9 +281,8 @@ class Operations:
             return Job("migration-in", 0.0, 0, 0, 0)
         migration = self.migrations.get(uuid)
         if migration is None:
-            async with self._job(uuid, "query"):
-                await self._monitor(self._running(uuid))
-            return None
+            async with self._job(uuid, "query"):  # QEMU is not asked: it has none to tell of
+                return None
         if domain.stuck:
             await self._reply_of(domain)
         return migration.job() if uuid in self.migrations else None
