@@ -17,6 +17,7 @@ import yaml
 Object = dict[str, Any]
 DOMAINS = "/apis/domctl.io/v1/namespaces/default/domains"
 NODES = "/apis/domctl.io/v1/nodes"
+MIGRATIONS = "/apis/domctl.io/v1/namespaces/default/migrations"
 EVENTS = "/api/v1/namespaces/default/events"
 
 
