@@ -169,7 +169,14 @@ class NodeWatcher:
         view = self.eyes.cache.view(self.node)
         self.eyes.cache.set_view(
             self.node,
-            replace(view, facts=facts, session=self._serial, identity_pinned=not refused, why=refused),
+            replace(
+                view,
+                facts=facts,
+                capabilities=self.session.capabilities,
+                session=self._serial,
+                identity_pinned=not refused,
+                why=refused,
+            ),
         )
         return refused
 

@@ -5,8 +5,8 @@ it counts only while it lasts (safety: I22), so it never reconnects by itself; t
 one. Reads raise `HypervisorError`s. Mutations return a `Result`, never a bool and never an exception:
 Done, Rejected, Failed or Ambiguous. Domains are named by UUID, for handles die with their connection.
 
-Two implementations pass one contract suite: QEMU through `drivers.libvirt`, and libvirt's test driver
-(with its table of missing capabilities). The simulator is to be the third. Not here: retry, back-off,
+Implementations pass one contract suite: QEMU, LXC and libvirt's test driver through `drivers.libvirt`, each
+with its table of capabilities, and the simulator. Not here: retry, back-off,
 circuit breaking, what to do about anything.
 """
 
@@ -221,7 +221,11 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a driver can do; asking for anything else gives Unsupported."""
+    """What a driver can do; asking for anything else gives Unsupported.
+
+    `raced_create_undefine`: that create and undefine of one domain are serialised was proved by the race of
+    the contract suite; without it an undefine proves nothing (R1). `keeps_metadata`: definitions keep our
+    mark. `forgets_pause`: when libvirtd was started anew, a paused domain is called running."""
 
     bulk_stats: bool
     managed_save: bool
@@ -229,8 +233,13 @@ class Capabilities:
     keep_alive: bool
     suspend: bool = True
     reset: bool = True
+    autostart: bool = True
+    set_metadata: bool = True
+    keeps_metadata: bool = True
+    forgets_pause: bool = False
     undefine_flags: frozenset[str] = field(default_factory=frozenset)
-    raced_create_undefine: bool = False  # create and undefine of one domain proved serialised (safety)
+    stop_methods: frozenset[StopMethod] = frozenset(StopMethod)
+    raced_create_undefine: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from msgspec import UNSET, UnsetType
 from controller.model import Assignment, Rule
 from controller.plan.evidence import Known, Observation, observe
 from controller.plan.snapshot import Held, Sighting, Snapshot, StoredDomain
+from drivers.hypervisor import Capabilities
 from specs.domain import Interface, effective_state
 from specs.domainxml import Rendered, RenderRefused, render
 from specs.macs import choose_mac
@@ -61,6 +62,11 @@ class Case:
     @cached_property
     def own(self) -> Observation:
         return observe(self.snap, self.uuid, self.node)
+
+    def able(self, node: str) -> Capabilities | None:
+        """What the driver of a node can do; None while it is not known."""
+        view = self.snap.views.get(node)
+        return None if view is None else view.capabilities
 
     @property
     def own_sighting(self) -> Sighting | None:

@@ -77,6 +77,25 @@ def unreachable(snap: Snapshot, node: str) -> Deferred:
     )
 
 
+def undefine_proves(snap: Snapshot, assignment: Assignment, node: str) -> Deferred | None:
+    """None if the domain can leave `node` by an undefine, or by its definition being gone (R1). That is a
+    proof only where libvirt was seen to serialise create and undefine of one domain: another driver may carry
+    out a late create after it. What was never asked to run anywhere has no such command on its way."""
+    if not assignment.started:
+        return None
+    view = snap.views.get(node)
+    able = view.capabilities if view is not None else None
+    if able is not None and able.raced_create_undefine:
+        return None
+    driver = view.facts.driver if view is not None and view.facts is not None else "its"
+    return Deferred(
+        Reason.DRIVER_UNPROVED,
+        f"it must not leave {node} by an undefine: whether libvirt's {driver} driver could still start it "
+        "afterwards was never tried out",
+        command=f"domctl node confirm-dead {node}, once {node} is off for good; or let it stay there",
+    )
+
+
 def quiet(snap: Snapshot, nodes: tuple[str, ...]) -> Deferred | None:
     """None once no late command of a former leader can arrive at these nodes (safety §4)."""
     if snap.term.predecessor_resigned:

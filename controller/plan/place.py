@@ -91,6 +91,7 @@ def _unfit(snap: Snapshot, demand: Demand, stored: StoredNode, view: NodeView) -
         (name in snap.quarantine, "is in quarantine"),
         (facts.driver != DRIVER_OF_TYPE[domain_type], f"runs {facts.driver}, not {domain_type}"),
         (bool(facts.domain_types) and domain_type not in facts.domain_types, f"has no type {domain_type}"),
+        (_keeps_no_mark(view), f"runs {facts.driver}, whose definitions keep no mark of domctl's"),
         (taken_by != demand.uuid, f"has another domain named {demand.name}"),
         (free.vcpus < demand.vcpus, f"has {free.vcpus} vCPUs free of {demand.vcpus}"),
         (
@@ -99,6 +100,11 @@ def _unfit(snap: Snapshot, demand: Demand, stored: StoredNode, view: NodeView) -
         ),
     )
     return next((why for fails, why in filters if fails), "")
+
+
+def _keeps_no_mark(view: NodeView) -> bool:
+    """Without a mark nobody could tell our domains from others', nor which definition they were given."""
+    return view.capabilities is not None and not view.capabilities.keeps_metadata
 
 
 def _free(snap: Snapshot, spec: NodeSpec, view: NodeView, name: str) -> Usage:

@@ -11,14 +11,15 @@ from msgspec import UnsetType
 from controller.model import Rule
 from controller.plan import actions, states
 from controller.plan.case import Case
-from controller.plan.evidence import Absent, Known, Unknown, may_start, quiet
+from controller.plan.evidence import Absent, Known, Unknown, may_start, quiet, undefine_proves
 from controller.plan.place import allows
 from controller.plan.snapshot import Ladder, Sighting
 from controller.plan.types import Action, Deferred, Reason, Situation, Verdict
-from drivers.hypervisor import StopMethod
+from drivers.hypervisor import Capabilities, StopMethod
 from specs.domain import (
     DEFAULT_SHUTDOWN,
     RestartPolicy,
+    ShutdownStep,
     effective_restart_policy,
     effective_shutdown,
     pinning_directories,
@@ -44,6 +45,9 @@ def take_down(case: Case, node: str, seen: Sighting, why: str) -> Answer:
         if left_s > 0:
             return _waiting(ladder, rungs[ladder.step].method, left_s)
         step = ladder.step + 1
+    step = _heard(case.able(node), rungs, step)
+    if step >= len(rungs) and ladder is None:
+        return _unheard(case, node)
     if step >= len(rungs):
         return Deferred(
             Reason.SHUTDOWN_IGNORED,
@@ -56,6 +60,20 @@ def take_down(case: Case, node: str, seen: Sighting, why: str) -> Answer:
     if node == case.node and (first := states.may_hear(case, seen)) is not None:
         return first
     return actions.shutdown(case, node, StopMethod(rung.method), step, why)
+
+
+def _heard(able: Capabilities | None, rungs: tuple[ShutdownStep, ...], step: int) -> int:
+    """The next rung from `step` on that the driver has: one that it has not is passed over at once."""
+    known = ("agent", "acpi") if able is None else able.stop_methods
+    return next((i for i in range(step, len(rungs)) if rungs[i].method in ("destroy", *known)), len(rungs))
+
+
+def _unheard(case: Case, node: str) -> Deferred:
+    return Deferred(
+        Reason.UNSUPPORTED,
+        f"no step of spec.shutdown is one that the driver of {node} has",
+        command="add a step acpi or destroy",
+    )
 
 
 def _rung_timeout_s(timeout: int | UnsetType) -> float:
@@ -96,8 +114,9 @@ def active(case: Case, seen: Sighting) -> Answer:
     repair = _repair_definition(case, seen)
     if repair is not None:
         return repair
-    live = seen.detail.live_mark
-    if live is None or live.epoch != case.assignment.epoch or live.uuid != case.uuid:
+    live, able = seen.detail.live_mark, case.able(case.node)
+    settable = able is None or able.set_metadata  # else it gets the mark with its next start
+    if settable and (live is None or live.epoch != case.assignment.epoch or live.uuid != case.uuid):
         return actions.mark(case, "its running copy lacks the current mark")
     misplaced = _misplaced(case)
     if misplaced:
@@ -158,7 +177,8 @@ def inactive(case: Case, seen: Sighting) -> Answer:
 
 
 def _move_away(case: Case, why: str) -> Answer:
-    hold = _pinned(case, why) or quiet(case.snap, (case.node,))
+    hold = _pinned(case, why) or undefine_proves(case.snap, case.assignment, case.node)
+    hold = hold or quiet(case.snap, (case.node,))
     return hold or actions.revoke(case, case.node, f"moves: {why}")
 
 
@@ -190,7 +210,7 @@ def missing_at_home(case: Case) -> Answer:
     misplaced = _misplaced(case)
     if misplaced:
         why = f"it vanished, and its place does not fit: {misplaced}"
-        late = quiet(case.snap, (case.node,))
+        late = undefine_proves(case.snap, case.assignment, case.node) or quiet(case.snap, (case.node,))
         return late or actions.release(case, case.node, Rule.ABSENT, why, vanished=True)
     taken = _name_taken(case)
     if taken is not None:

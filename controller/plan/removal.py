@@ -55,6 +55,7 @@ def _orphan(case: Case) -> Answer:
 
 
 def _remove(case: Case, node: str) -> Answer:
+    """Also where an undefine proves nothing for other nodes: nothing is started anywhere after this."""
     sighting = case.all_sightings[node]
     if case.snap.nodes[node].node.spec.observe_only is True:
         return observe_only_hold(node)

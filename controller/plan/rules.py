@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from controller.model import IntentKind, Rule
 from controller.plan import actions, states
 from controller.plan.case import Case
-from controller.plan.evidence import Absent, Known, Unknown, absent_everywhere, observe, quiet
+from controller.plan.evidence import (
+    Absent,
+    Known,
+    Unknown,
+    absent_everywhere,
+    observe,
+    quiet,
+    undefine_proves,
+)
 from controller.plan.place import Demand, place
 from controller.plan.present import active, inactive, missing_at_home
 from controller.plan.removal import dead_or, deleting, observe_only_hold
@@ -328,14 +336,15 @@ def stray(case: Case) -> Answer:
         if case.snap.nodes[node].node.spec.observe_only is True:
             return observe_only_hold(node)
         if not sighting.record.active:
-            return quiet(case.snap, (node,)) or actions.revoke(case, node, f"its place is {case.node}")
+            late = undefine_proves(case.snap, case.assignment, node) or quiet(case.snap, (node,))
+            return late or actions.revoke(case, node, f"its place is {case.node}")
     for node in case.assignment.candidates:
         if node == case.node:
             continue
         seen = observe(case.snap, case.uuid, node)
         if isinstance(seen, Unknown):
             return dead_or(case, node, seen.deferred)
-        late = quiet(case.snap, (node,))
+        late = undefine_proves(case.snap, case.assignment, node) or quiet(case.snap, (node,))
         return late or actions.release(case, node, Rule.ABSENT, f"read as absent from {node}", vanished=True)
     return None
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from controller.limits import Timing
 from controller.model import Assignment, Decision, Quarantine
-from drivers.hypervisor import Detail, HostFacts, Record
+from drivers.hypervisor import Capabilities, Detail, HostFacts, Record
 from specs.domain import Domain
 from specs.node import Node
 
@@ -39,6 +39,7 @@ class NodeView:
     since: float = 0.0
     session: int = 0
     facts: HostFacts | None = None
+    capabilities: Capabilities | None = None
     identity_pinned: bool = False
     first_read_at: float | None = None
     reads: tuple[tuple[float, float], ...] = ()

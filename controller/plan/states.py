@@ -56,14 +56,23 @@ def _nothing(case: Case, seen: Sighting) -> Answer:
 
 
 def _goes(case: Case, seen: Sighting) -> Answer:
-    """As wanted. That domctl had paused it is forgotten, lest a pause by hand be taken for it; but not before
-    a late command can have had its effect."""
+    """As wanted, but for drivers that forget over a restart of their daemon that they froze it: it is called
+    running, resuming it is an error, and it stands still; so it is paused anew, and then resumed. That domctl
+    had paused it is forgotten, lest a pause by hand be taken for it; but not before a late command can have
+    had its effect."""
+    able = case.able(case.node)
+    forgot = able is not None and able.forgets_pause and seen.record.reason == "unknown"
+    if case.assignment.paused and forgot:
+        return actions.pause(case, "its host has forgotten that it stands still; it is resumed next")
     if not case.assignment.paused or case.snap.now - seen.since < case.snap.timing.stuck_s:
         return None
     return actions.note_paused(case, False, "it was resumed by hand")
 
 
 def _pause(case: Case, seen: Sighting) -> Answer:
+    able = case.able(case.node)
+    if able is not None and not able.suspend:
+        return Deferred(Reason.UNSUPPORTED, f"the driver of {case.node} cannot pause a domain")
     return actions.pause(case, "spec.state is paused")
 
 

@@ -76,6 +76,8 @@ class Reason(enum.StrEnum):
     SHUTDOWN_IGNORED = "ShutdownIgnored"
     MUST_STOP_TO_MOVE = "MustStopToMove"
     PINNED_BY_STORAGE = "PinnedByStorage"
+    DRIVER_UNPROVED = "DriverUnproved"
+    UNSUPPORTED = "Unsupported"
 
 
 STALLING = frozenset(
@@ -104,6 +106,8 @@ STALLING = frozenset(
         Reason.INTERNAL,
         Reason.MUST_STOP_TO_MOVE,
         Reason.PINNED_BY_STORAGE,
+        Reason.DRIVER_UNPROVED,
+        Reason.UNSUPPORTED,
     }
 )
 """Reasons that no waiting ends: a human or another spec is needed (kstatus: Stalled)."""

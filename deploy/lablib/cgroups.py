@@ -42,6 +42,15 @@ class Group:
             leaf.mkdir(exist_ok=True)
             (leaf / "cgroup.procs").write_text(f"{os.getpid()}\n")
 
+    def thaw(self) -> None:
+        """A container that was paused is frozen, and what is frozen does not even die."""
+        for directory in self.directories:
+            for path, _, files in os.walk(directory):
+                for name, go in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
+                    if name in files:
+                        with contextlib.suppress(OSError):  # a hierarchy's root cannot be written to; or gone
+                            Path(path, name).write_text(go)
+
     def remove(self) -> None:
         """With all groups below; they must have no processes any more."""
         for directory in self.directories:

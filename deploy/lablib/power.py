@@ -86,10 +86,12 @@ def start_daemon(lab: Lab, host: Host, init: Process) -> None:
 
 def power_off(lab: Lab, host: Host) -> None:
     """Pull the plug: returns when nothing of the host runs any more."""
-    init = recorded(host.init_file)
+    init, group = recorded(host.init_file), cgroups.group(lab.cgroup(host))
     if init is not None:
+        init.send(signal.SIGKILL)  # all are dying when the frozen ones thaw: nothing runs on for a moment
+        group.thaw()
         init.kill()
-    cgroups.group(lab.cgroup(host)).remove()
+    group.remove()
 
 
 def _clear_run(lab: Lab, host: Host) -> None:

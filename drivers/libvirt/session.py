@@ -268,6 +268,8 @@ class LibvirtSession:
             return Result(
                 Outcome.REJECTED, SpecRejected("a mark is set in the live or the persistent definition")
             )
+        if not self._driver.set_metadata:
+            return _unsupported(f"driver {self._given.uri.driver} cannot set metadata")
         where = live * libvirt.VIR_DOMAIN_AFFECT_LIVE | config * libvirt.VIR_DOMAIN_AFFECT_CONFIG
         text = None if mark is None else payload(mark)
         element = (libvirt.VIR_DOMAIN_METADATA_ELEMENT, text, MARK_KEY, MARK_NAMESPACE, where)
@@ -279,11 +281,15 @@ class LibvirtSession:
         )
 
     async def set_autostart(self, uuid: str, on: bool, permit: Permit) -> Result:
+        if not self._driver.autostart:
+            return _unsupported(f"driver {self._given.uri.driver} has no autostart to set")
         return await self._on_domain(
             "set_autostart", uuid, permit, lambda domain: functools.partial(domain.setAutostart, on)
         )
 
     async def suspend(self, uuid: str, permit: Permit) -> Result:
+        if not self._driver.suspend:
+            return _unsupported(f"driver {self._given.uri.driver} cannot pause a domain")
         return await self._on_domain("suspend", uuid, permit, lambda domain: domain.suspend)
 
     async def resume(self, uuid: str, permit: Permit) -> Result:

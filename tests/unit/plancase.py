@@ -28,7 +28,8 @@ from controller.plan.snapshot import (
     WitnessedEnd,
 )
 from controller.plan.types import Verdict
-from drivers.hypervisor import Detail, HostFacts, Record, State
+from drivers.hypervisor import Capabilities, Detail, HostFacts, Record, State
+from drivers.libvirt.capabilities import DRIVERS, public
 from specs.domain import Domain
 from specs.mark import Mark
 from specs.node import Node
@@ -62,6 +63,10 @@ def facts(node: str, **changes: Any) -> HostFacts:
     return dataclasses.replace(base, **changes)
 
 
+def capabilities(driver: str) -> Capabilities:
+    return public(DRIVERS[driver], 9_000_000, keep_alive=True)
+
+
 @dataclass
 class Cluster:
     """Nodes that answer, no domains; each method changes one thing and returns self."""
@@ -89,6 +94,7 @@ class Cluster:
             link=Link.READY,
             session=1,
             facts=facts(name),
+            capabilities=capabilities("qemu"),
             identity_pinned=True,
             first_read_at=reads[0][1] if reads else None,
             reads=reads,

@@ -141,7 +141,13 @@ class HostSession:
     """The port's Session on one invented host."""
 
     opened_at = 0.0
-    capabilities = Capabilities(bulk_stats=True, managed_save=True, live_migration=False, keep_alive=True)
+    capabilities = Capabilities(
+        bulk_stats=True,
+        managed_save=True,
+        live_migration=False,
+        keep_alive=True,
+        raced_create_undefine=True,
+    )
 
     def __init__(self, host: Host, target: Target, sink: EventSink) -> None:
         self._host, self._target, self._sink, self._open = host, target, sink, True
