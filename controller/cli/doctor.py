@@ -28,16 +28,18 @@ if TYPE_CHECKING:
 
 ABOUT = """Look at hosts before they are trusted: what is wrong, why it matters, and what mends it.
 
- Nothing is changed on a host. A host is named by its Node or by a libvirt URI; two or more are also compared
- with each other: versions, machine types, processors. What could not be looked at is listed as not checked,
- with what would be needed. Exit code: 0 nothing wrong, 1 findings of severity error, 2 a host was not
- reached, or the command is wrong."""
+ Nothing is changed on a host without --probe. A host is named by its Node or by a libvirt URI; two or more
+ are also compared with each other: versions, machine types, processors. What could not be looked at is listed
+ as not checked, with what would be needed. Exit code: 0 nothing wrong, 1 findings of severity error, 2 a
+ host was not reached, or the command is wrong."""
 EXAMPLES = (
     ("A host that is to be registered", "domctl doctor qemu+tls://hv4.example.org/system"),
     ("Nodes of the cluster", "domctl doctor hv1 hv2"),
+    ("Whether domains can be migrated between them", "domctl doctor hv1 hv2 --probe"),
     ("For a script", "domctl doctor hv1 -o json"),
 )
 FAILED = 2
+MOST_PROBED = 8  # each is tried with each other, in both directions
 PATIENCE_S = 10.0  # with a cluster that need not answer
 FORMATS = ("", "json", "yaml")
 _INDENT = "  "
@@ -46,6 +48,10 @@ _INDENT = "  "
 def configure(flags: Flags) -> None:
     flags.usage_code = FAILED
     flags.describe("(NODE | URI)… [options]", ABOUT, EXAMPLES)
+    flags.switch(
+        "--probe",
+        text="Try migrations: between each two hosts a guest without disks is started, moved and removed.",
+    )
     flags.value("-o", "--output", text="Output format. One of: (json, yaml); text when left out.")
     flags.connection(namespace=False)
 
@@ -64,6 +70,8 @@ def _run(args: argparse.Namespace) -> int:
         raise UsageError("name at least one host: domctl doctor (NODE | URI)…")
     if args.output not in FORMATS:
         raise UsageError(f'-o must be json or yaml, is "{args.output}"')
+    if args.probe and not 2 <= len(words) <= MOST_PROBED:
+        raise UsageError(f"--probe migrates between hosts: name 2 to {MOST_PROBED} of them")
     nodes = [word for word in words if "://" not in word]
     _check_uris([word for word in words if "://" in word])
     items, cluster, unread = _cluster(args, must_answer=bool(nodes))
@@ -71,7 +79,7 @@ def _run(args: argparse.Namespace) -> int:
     from controller.doctor import app, report  # noqa: PLC0415 - libvirt, which no other verb loads
     from controller.doctor.examine import Request  # noqa: PLC0415
 
-    request = Request(subjects, cluster, unread) if unread else Request(subjects, cluster)
+    request = Request(subjects, cluster, unread, probe=args.probe)
     found = app.examine(request, _say)
     if args.output == "json":
         sys.stdout.write(as_json(found))
@@ -170,6 +178,7 @@ def _subject(word: str, nodes: Mapping[str, Mapping[str, Any]]) -> Subject:
         word,
         read_only=spec.get("observeOnly") is True,
         insecure=spec.get("insecure") is True,
+        migration_uri=str(spec.get("migrationURI") or ""),
     )
 
 
@@ -182,7 +191,7 @@ def text(found: Mapping[str, Any]) -> list[str]:
     for host in found["hosts"]:
         lines += [_heading(host), *_facts(host), *_verdict(host), ""]
     for pair in found["pairs"]:
-        lines += [f"{printable(pair['from'])} -> {printable(pair['to'])}", *_verdict(pair), ""]
+        lines += [f"{printable(pair['from'])} -> {printable(pair['to'])}{_moved(pair)}", *_verdict(pair), ""]
     if found["notChecked"]:
         lines += [*_not_checked(found["notChecked"], ""), ""]
     return [*lines, _summary(found["summary"])]
@@ -191,6 +200,14 @@ def text(found: Mapping[str, Any]) -> list[str]:
 def _heading(host: Mapping[str, Any]) -> str:
     name, uri = printable(host["name"]), printable(host["uri"])
     return name if name == uri else f"{name}   {uri}"
+
+
+def _moved(pair: Mapping[str, Any]) -> str:
+    probe = pair.get("probe")
+    if not probe:
+        return ""
+    paused = "" if probe["downtimeMs"] is None else f", {probe['downtimeMs']} ms of them paused"
+    return f"   a {printable(probe['type'])} guest migrated in {probe['seconds']:.1f} s{paused}"
 
 
 def _facts(host: Mapping[str, Any]) -> list[str]:
@@ -213,8 +230,8 @@ def _facts(host: Mapping[str, Any]) -> list[str]:
 def _verdict(verdict: Mapping[str, Any]) -> list[str]:
     lines = []
     for one in verdict["findings"]:
-        lines.append(f"{_INDENT}{one['severity'].upper()}  {one['check']}: {printable(one['seen'])}")
-        lines.append(f"{_INDENT * 2}why: {printable(one['why'])}")
+        lines.append(f"{_INDENT}{one['severity'].upper()}  {one['check']}: {_line(one['seen'])}")
+        lines.append(f"{_INDENT * 2}why: {_line(one['why'])}")
         for mend in one["mend"]:
             where = f"on {printable(mend['on'])}: " if mend.get("on") else ""
             lines.append(f"{_INDENT * 2}mend: {where}{printable(mend['command'])}")
@@ -223,13 +240,18 @@ def _verdict(verdict: Mapping[str, Any]) -> list[str]:
     return lines + _not_checked(verdict["notChecked"], _INDENT)
 
 
+def _line(text: str) -> str:
+    """What libvirt says may have several."""
+    return printable(" ".join(text.split()))
+
+
 def _not_checked(entries: Sequence[Mapping[str, str]], indent: str) -> list[str]:
     """Grouped by what would be needed."""
     needs: dict[str, list[str]] = {}
     for one in entries:
         needs.setdefault(one["needs"], []).append(one["check"])
     rows = [
-        [f"{indent}not checked: {', '.join(checks)}", f"needs {printable(need)}"]
+        [f"{indent}not checked: {', '.join(checks)}", f"needs {_line(need)}"]
         for need, checks in needs.items()
     ]
     return Grid().lines(rows)

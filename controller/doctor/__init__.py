@@ -1,8 +1,9 @@
-"""controller.doctor: is a host fit to be trusted? It is looked at, and nothing of it is changed.
+"""controller.doctor: is a host fit to be trusted? It is looked at; only `--probe`, when asked for, does more.
 
     facts       what was found out of each host, and of each pair; nothing is judged there
     findings    severity, what was seen, why it matters, the command that mends it; and what was not checked
     hostchecks  one host, as libvirt tells of it          among  hosts compared with each other
+    probe       a migration, tried with a guest made for it     probed  what its end means
     report      all findings as plain values, for text, JSON and YAML
     examine     gathers the facts, every host at the same time and within bounds
     app         the composition root: the only module here that names a driver

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from controller.doctor.facts import Host, Pair, Registered, Round
 from controller.doctor.findings import Check, Finding, Mend, Severity
 from controller.doctor.hostchecks import SET_HOST_UUID
+from controller.doctor.probed import Attempt, diagnose
 from controller.doctor.seen import Seen, connected, listed, version
 from drivers.hypervisor import HostFacts
 from drivers.inspection import CpuFit, Inspection
@@ -204,7 +205,33 @@ def _cpu(seen: SeenPair) -> Iterator[Finding]:
     )
 
 
+def _has_probe(seen: SeenPair) -> str | None:
+    if seen.pair.probe is not None:
+        return ""
+    return seen.pair.probe_unread or None
+
+
+def _migration(seen: SeenPair) -> Iterator[Finding]:
+    source, target = seen.round.host(seen.pair.source), seen.round.host(seen.pair.target)
+    assert seen.pair.probe is not None, "_has_probe says so"
+    return diagnose(Attempt(seen.pair.probe, source, target, source.place, target.place, seen.pair.peer_uri))
+
+
+def _removed(seen: SeenPair) -> Iterator[Finding]:
+    probe = seen.pair.probe
+    assert probe is not None, "_has_probe says so"
+    for name in probe.left_on:
+        uri = shlex.quote(seen.round.host(name).subject.uri)
+        yield Finding(
+            seen=f"{probe.name} could not be removed from {name}, or not be seen to be gone",
+            why="it has no disk and ends by itself within half a minute, unless its host stands still",
+            mend=(Mend(f"virsh -c {uri} destroy {probe.uuid}"),),
+        )
+
+
 PAIR_CHECKS: tuple[Check[SeenPair], ...] = (
     Check("machines", Severity.ERROR, _has_machines, _machines),
     Check("cpu", Severity.WARNING, _has_cpu, _cpu),
+    Check("migration", Severity.ERROR, _has_probe, _migration),
+    Check("probe-removed", Severity.ERROR, _has_probe, _removed),
 )

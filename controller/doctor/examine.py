@@ -9,17 +9,22 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from controller.doctor.contents import PROBE_PREFIX
 from controller.doctor.facts import NO_CLUSTER, ClusterFacts, Failure, Host, Pair, Round, Subject
+from controller.doctor.probe import MEMORY_MIB, Way, guest, probe
 from drivers.errors import AuthFailed, HypervisorError, SpecRejected, Unreachable, Unsupported
 from drivers.hypervisor import EventSink, Session, Target
 from drivers.inspection import CpuFit, CpuOffer, Inspection, Inspector
+from specs.uri import parse_migration_uri
 
 AT_ONCE = 16  # hosts looked at together
 HOST_S = 90.0  # a host's parts together; each has a deadline of its own
+MIGRATING = ("qemu",)  # drivers that migrate running domains
+VIRT_TYPES = ("kvm", "qemu")  # the best first
 _UNTOLD = "the host-model processor of both, which libvirt does not tell"
 
 # What an opening was doing when it ended, in three words for people.
@@ -41,15 +46,17 @@ class Request:
     subjects: tuple[Subject, ...]
     cluster: ClusterFacts | None = None
     cluster_unread: str = NO_CLUSTER
+    probe: bool = False
 
 
 @dataclass(slots=True)
 class Examination:
-    """One round. `say` tells the user what is about to happen, where that matters."""
+    """One round. `say` tells the user what is about to happen, where that matters; `new_id` gives UUIDs."""
 
     opener: Opener
     inspector: Inspector
     say: Callable[[str], None]
+    new_id: Callable[[], str]
     clock: Callable[[], float] = time.monotonic
     sessions: dict[str, Session] = field(default_factory=dict)
 
@@ -68,6 +75,7 @@ class Examination:
 
         hosts = await asyncio.gather(*(look(subject) for subject in request.subjects))
         pairs = await self._pairs([host for host in hosts if host.inspection is not None])
+        pairs = await self._probes(request, {host.name: host for host in hosts}, pairs)
         return Round(tuple(hosts), pairs, request.cluster, request.cluster_unread)
 
     async def _host(self, subject: Subject) -> Host:
@@ -119,6 +127,65 @@ class Examination:
         except HypervisorError:
             return ""  # it is a suggestion; that they differ is said in any case
         return " ".join(xml.split())
+
+    # -- probes --------------------------------------------------------------------------------------
+
+    async def _probes(
+        self, request: Request, hosts: dict[str, Host], pairs: tuple[Pair, ...]
+    ) -> tuple[Pair, ...]:
+        """One after the other: two migrations at once would be in each other's way."""
+        ready = [_prospect(pair, hosts[pair.source], hosts[pair.target], request) for pair in pairs]
+        to_do = sum(not pair.probe_unread and bool(pair.peer_uri) for pair in ready)
+        if to_do:
+            self.say(
+                f"probe: {to_do} times, a guest without disks ({MEMORY_MIB} MiB, named {PROBE_PREFIX}…) is "
+                "started on one host, migrated to another and removed again"
+            )
+        return tuple([await self._probed(hosts, pair) for pair in ready])
+
+    async def _probed(self, hosts: dict[str, Host], pair: Pair) -> Pair:
+        if pair.probe_unread or not pair.peer_uri:
+            return pair
+        self.say(f"probe: {pair.source} -> {pair.target}")
+        source, target = _read(hosts[pair.source]).facts, _read(hosts[pair.target]).facts
+        types = [word for word in VIRT_TYPES if word in source.domain_types and word in target.domain_types]
+        way = Way(pair.source, pair.target, pair.peer_uri, types or VIRT_TYPES[-1:], self._session(hosts))
+        return replace(pair, probe=await probe(way, guest(self.new_id(), source.arch)))
+
+    def _session(self, hosts: dict[str, Host]) -> Callable[[str], Awaitable[Session]]:
+        async def session(name: str) -> Session:
+            if not self.sessions[name].is_open:
+                subject = hosts[name].subject
+                self.sessions[name] = await self.opener.open(Target(name, subject.uri), _ignore)
+            return self.sessions[name]
+
+        return session
+
+
+def _prospect(pair: Pair, source: Host, target: Host, request: Request) -> Pair:
+    """Over which URI a probe would go, or what it would need."""
+    if _read(source).facts.driver not in MIGRATING:
+        return pair
+    if not request.probe:
+        return replace(pair, probe_unread="--probe")
+    read_only = [host.name for host in (source, target) if host.subject.read_only]
+    if read_only:
+        leave = f"leave to change {' and '.join(read_only)}: observeOnly forbids it"
+        return replace(pair, probe_unread=leave)
+    peer_uri = peer_uri_of(target.subject)
+    if not peer_uri:
+        way = f"a way to {target.name} for other hosts: spec.migrationURI of its Node"
+        return replace(pair, probe_unread=way)
+    return replace(pair, peer_uri=peer_uri)
+
+
+def peer_uri_of(subject: Subject) -> str:
+    """What another host's libvirtd opens: the Node's migrationURI, else its URI without what is ours alone;
+    "" if that names no host."""
+    try:
+        return parse_migration_uri(subject.migration_uri or subject.uri.partition("?")[0])
+    except ValueError:
+        return ""
 
 
 def _read(host: Host) -> Inspection:

@@ -25,6 +25,7 @@ class Subject:
     node: str = ""
     read_only: bool = False
     insecure: bool = False  # the Node says that it knows
+    migration_uri: str = ""  # the Node's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,14 @@ class Host:
     @property
     def name(self) -> str:
         return self.subject.name
+
+    @property
+    def place(self) -> str:
+        """As people know it, for commands to be run there."""
+        if self.subject.node:
+            return self.subject.node
+        hostname = self.inspection.facts.hostname if self.inspection is not None else ""
+        return hostname or (self.uri.host if self.uri is not None else "") or self.name
 
     @property
     def uri(self) -> ParsedUri | None:
@@ -78,15 +87,36 @@ class ClusterFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Probe:
+    """How a guest's migration went. `stage`: where it ended (name, define, start, undefine, migrate, arrive,
+    read), "" if it arrived; `refused`: the virtualisation that did not start, and why; `left_on`: hosts that
+    it may still be on."""
+
+    stage: str = ""
+    message: str = ""
+    took_s: float = 0.0
+    downtime_ms: int | None = None
+    virt_type: str = ""
+    refused: str = ""
+    uuid: str = ""
+    name: str = ""
+    left_on: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
     """`cpu`: how the target's processor compares with the source's; None with the reason in `cpu_unread`.
-    `baseline`: a <cpu> that both have, where they differ."""
+    `baseline`: a <cpu> that both have, where they differ. `probe_unread`: what a probe would need, "" where
+    it has no meaning; `peer_uri`: what the source's libvirtd opened for it."""
 
     source: str
     target: str
     cpu: CpuFit | None = None
     cpu_unread: str = ""
     baseline: str = ""
+    peer_uri: str = ""
+    probe: Probe | None = None
+    probe_unread: str = ""
 
 
 @dataclass(frozen=True, slots=True)

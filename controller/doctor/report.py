@@ -75,7 +75,14 @@ def _host(host: Host, verdict: Verdict) -> dict[str, Any]:
 
 
 def _pair(pair: Pair, verdict: Verdict) -> dict[str, Any]:
-    return {"from": pair.source, "to": pair.target} | _verdict(verdict)
+    shown: dict[str, Any] = {"from": pair.source, "to": pair.target}
+    if pair.probe is not None and not pair.probe.stage:
+        shown["probe"] = {
+            "type": pair.probe.virt_type,
+            "seconds": round(pair.probe.took_s, 3),
+            "downtimeMs": pair.probe.downtime_ms,
+        }
+    return shown | _verdict(verdict)
 
 
 def _verdict(verdict: Verdict) -> dict[str, Any]:

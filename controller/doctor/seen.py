@@ -35,16 +35,8 @@ class Seen:
     def virsh(self, *words: str) -> Mend:
         return Mend(" ".join(["virsh", "-c", *(shlex.quote(w) for w in (self.host.subject.uri, *words))]))
 
-    @property
-    def place(self) -> str:
-        """The host as people know it, for commands to be run there."""
-        if self.host.subject.node:
-            return self.host.subject.node
-        found, uri = self.host.inspection, self.host.uri
-        return (found.facts.hostname if found else "") or (uri.host if uri else "") or self.name
-
     def on_host(self, command: str) -> Mend:
-        return Mend(command, self.place)
+        return Mend(command, self.host.place)
 
 
 def set_values(file: str, **values: str) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,111 @@ def test_a_cloned_host_uuid_is_an_error_on_both(twins: tuple[LabHost, LabHost]) 
     for host, other in (twins, twins[::-1]):
         (found,) = ran.findings(host)["host-uuid-unique"]
         assert found["severity"] == "error" and other.uri in found["seen"] and other.name in found["seen"]
+
+
+# -- probes ----------------------------------------------------------------------------------------------
+
+
+def left(*hosts: LabHost) -> list[str]:
+    return [host.virsh("list", "--all", "--name").strip() for host in hosts]
+
+
+def test_a_probe_migrates_both_ways_and_leaves_nothing(hosts: tuple[LabHost, ...]) -> None:
+    one, other, *_ = hosts
+    one.define(tick_xml("old", UUID))
+    ran = doctor(one.uri, other.uri, "--probe", "-o", "json")
+    for source, target in ((one, other), (other, one)):
+        pair = ran.of_pair(source, target)
+        assert {"migration", "probe-removed"} <= set(pair["passed"]), pair
+        assert pair["probe"]["seconds"] > 0
+    assert "2 times, a guest without disks" in ran.err, "it says before what it is going to do"
+    assert left(one, other) == ["old", ""]
+
+
+def test_a_name_that_the_source_cannot_resolve_is_found_and_mended(hosts: tuple[LabHost, ...]) -> None:
+    source, target, *_ = hosts
+    names = source.directory / "hosts"
+    before = names.read_text()
+    names.write_text("".join(line for line in before.splitlines(True) if target.name not in line))
+    try:
+        (found,) = doctor(source.uri, target.uri, "--probe", "-o", "json").of_pair(source, target)["findings"]
+        assert found["check"] == "migration" and found["severity"] == "error"
+        assert f"cannot resolve {target.name}" in found["why"]
+        (mend,) = found["mend"]
+        assert mend["on"] == source.name
+        source.run("bash", "-c", mend["command"])
+        again = doctor(source.uri, target.uri, "--probe", "-o", "json")
+        assert "migration" in again.of_pair(source, target)["passed"]
+    finally:
+        names.write_text(before)
+    assert left(source, target) == ["", ""]
+
+
+def probing(*hosts: LabHost) -> list[str]:
+    return [*DOMCTL, "doctor", *(host.uri for host in hosts), "--probe"]
+
+
+@pytest.fixture
+def apart(hosts: tuple[LabHost, ...]) -> Iterator[tuple[LabHost, LabHost]]:
+    """Two hosts that answer us, and not the first the second: its packets go to nobody."""
+    source, target, *_ = hosts
+    nobody = ("lladdr", "02:00:00:00:00:01", "dev", "eth0", "nud", "permanent")
+    source.run("ip", "neigh", "replace", target.address, *nobody)
+    yield source, target
+    source.run("ip", "neigh", "del", target.address, "dev", "eth0")
+
+
+@pytest.mark.long
+def test_a_cut_between_two_hosts_is_bounded_and_told_from_one_to_us(apart: tuple[LabHost, LabHost]) -> None:
+    source, target = apart
+    ran = doctor(source.uri, target.uri, "--probe", "-o", "json")
+    assert ran.took_s < 100
+    (found,) = ran.of_pair(source, target)["findings"]
+    assert (found["check"], found["severity"]) == ("migration", "error")
+    assert "vanish on the way" in found["why"]
+    assert "probe-removed" in ran.of_pair(source, target)["passed"]
+    assert left(source, target) == ["", ""]
+
+
+def test_ctrl_c_in_a_migration_removes_the_guest_first(apart: tuple[LabHost, LabHost]) -> None:
+    source, target = apart
+    with subprocess.Popen(probing(source, target), stderr=subprocess.PIPE) as process:
+        until(lambda: "running" in source.virsh("list"), 30)
+        time.sleep(1)  # the migration is under way, and goes nowhere
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)  # impatience changes nothing
+        assert b"removed first" in process.communicate(timeout=90)[1]
+    assert process.returncode == 130
+    assert left(source, target) == ["", ""]
+
+
+@pytest.mark.long
+def test_a_guest_whose_probe_was_killed_ends_by_itself(apart: tuple[LabHost, LabHost]) -> None:
+    source, target = apart
+    with subprocess.Popen(probing(source, target)) as process:
+        until(lambda: "running" in source.virsh("list"), 30)
+        process.kill()
+    assert "left-probes" in doctor(source.uri, "-o", "json").findings(source)
+    until(lambda: left(source, target) == ["", ""], 90)
+
+
+def test_a_clone_is_named_as_the_reason_why_no_migration_works(twins: tuple[LabHost, LabHost]) -> None:
+    one, other = twins
+    found = doctor(one.uri, other.uri, "--probe", "-o", "json").of_pair(one, other)["findings"]
+    assert [f["why"] for f in found if f["check"] == "migration"] == [
+        "both have one host_uuid, so libvirt takes them for one host"
+    ]
+    assert left(one, other) == ["", ""]
+
+
+def until(met: Callable[[], bool], within_s: float) -> None:
+    end = time.monotonic() + within_s
+    while not met():
+        assert time.monotonic() < end, f"not within {within_s} s"
+        time.sleep(0.1)
+
+
+# -- what does not answer --------------------------------------------------------------------------------
 
 
 def test_a_black_hole_costs_its_deadline_and_no_more(hosts: tuple[LabHost, ...]) -> None:

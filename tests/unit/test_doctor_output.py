@@ -20,7 +20,7 @@ from controller.cli.main import main
 from controller.cli.output import as_json
 from controller.doctor import app
 from controller.doctor.examine import Request
-from controller.doctor.facts import ClusterFacts, Pair, Round, Subject
+from controller.doctor.facts import ClusterFacts, Pair, Probe, Round, Subject
 from controller.doctor.report import exit_code, report
 from drivers.inspection import CpuFit, SecurityModel
 from tests.doctorcase import host, registered, resident, second, unreached
@@ -39,7 +39,14 @@ def rounds() -> dict[str, Round]:
         secure=False,
     )
     lost = unreached("unreachable", "port", "no connection within 5 s, connecting to its port")
-    pairs = (Pair("hv1", "hv2", CpuFit.IDENTICAL), Pair("hv2", "hv1", cpu_unread="an answer of hv1: busy"))
+    moved = Probe(took_s=1.0204, downtime_ms=82, virt_type="kvm")
+    refused = Probe("migrate", "Unable to resolve address 'hv1' service '49152':\n\tName not known")
+    pairs = (
+        Pair("hv1", "hv2", CpuFit.IDENTICAL, peer_uri="qemu+tcp://hv2/system", probe=moved),
+        Pair(
+            "hv2", "hv1", cpu_unread="an answer of hv1: busy", peer_uri="qemu+tcp://hv1/system", probe=refused
+        ),
+    )
     return {
         "good": Round((good,), cluster=ClusterFacts(nodes=(registered("hv9", hypervisor_version="7.2.22"),))),
         "two": Round((host("hv1"), bad), pairs),
@@ -70,7 +77,8 @@ def test_the_code_tells_nothing_wrong_from_not_reached(name: str, code: int) -> 
 
 
 def test_warnings_alone_are_no_failure_and_errors_are() -> None:
-    assert exit_code(report(rounds()["two"])) == 0
+    assert exit_code(report(Round((host("a", encrypted=False), second())))) == 0
+    assert exit_code(report(rounds()["two"])) == 1  # the probe
     assert exit_code(report(Round((host("a"), host("b"))))) == 1  # of one host_uuid
 
 
@@ -137,7 +145,7 @@ def test_json_and_yaml_say_the_same() -> None:
 
 def test_help_says_what_the_codes_mean() -> None:
     code, out, _ = run("--help")
-    assert code == 0 and "2 a host was not" in out and "domctl doctor hv1 hv2" in out
+    assert code == 0 and "2 a\n host was not" in out and "domctl doctor hv1 hv2" in out
 
 
 if __name__ == "__main__":
