@@ -51,6 +51,11 @@ class LabHost:
     def directory(self) -> Path:
         return self.base / self.lab_name / "hosts" / self.name
 
+    @property
+    def local_uri(self) -> str:
+        """By its socket, which asks no questions and is there also when its link is cut."""
+        return f"qemu+unix:///system?socket={self.path('/run/libvirt/libvirt-sock')}"
+
     def kill_libvirtd(self) -> None:
         """SIGKILL; guests live on."""
         self._lab("kill")
@@ -80,7 +85,10 @@ class LabHost:
 
     def virsh(self, *args: str) -> str:
         """virsh's stdout; CommandError with its stderr."""
-        return _run(["virsh", "-q", "-k", "5", "-K", "3", "-c", self.uri, *args])
+        return self._virsh(self.uri, *args)
+
+    def _virsh(self, uri: str, *args: str) -> str:
+        return _run(["virsh", "-q", "-k", "5", "-K", "3", "-c", uri, *args])
 
     def define(self, xml: str) -> None:
         file = self.directory / f"define-{threading.get_ident()}.xml"
@@ -129,7 +137,7 @@ class LabHost:
 
     def clear(self) -> None:
         """End and undefine every domain of the host, ours or not."""
-        for uuid in self.virsh("list", "--all", "--uuid").split():
+        for uuid in self._virsh(self.local_uri, "list", "--all", "--uuid").split():
             self._unless_gone("destroy", uuid)
             self._unless_gone("undefine", uuid, "--managed-save", "--snapshots-metadata", "--nvram")
 
@@ -151,7 +159,7 @@ class LabHost:
 
     def _unless_gone(self, *args: str) -> None:
         try:
-            self.virsh(*args)
+            self._virsh(self.local_uri, *args)
         except CommandError as error:
             if "failed to get domain" not in str(error) and "domain is not running" not in str(error):
                 raise

@@ -32,6 +32,7 @@ ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
     "LANG": "C.UTF-8",
+    "SASL_CONF_PATH": "/etc/libvirt/sasl",  # the host's own; where it has none there are no passwords
 }
 
 POOL_XML = """\

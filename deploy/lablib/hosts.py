@@ -76,8 +76,10 @@ def _open_network(host: Host) -> None:
 
 
 def _virsh(host: Host, commands: str) -> subprocess.CompletedProcess[str]:
+    # By its socket: whatever its ports may ask of others, here root asks.
+    local = f"qemu+unix:///system?socket={host.dir}/run/libvirt/libvirt-sock" if host.address else host.uri
     return subprocess.run(
-        ["virsh", "-q", "-k", "5", "-K", "3", "-c", host.uri, commands],
+        ["virsh", "-q", "-k", "5", "-K", "3", "-c", local, commands],
         capture_output=True, text=True, check=False, timeout=ANSWER_TIMEOUT_S, stdin=subprocess.DEVNULL,
         env={**os.environ, "LC_ALL": "C"},
     )  # fmt: skip
