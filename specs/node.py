@@ -14,6 +14,15 @@ from msgspec import UNSET, Meta, UnsetType
 from specs.domain import HostPath
 from specs.meta import API_VERSION, Condition, ObjectMeta, Quantity, Struct
 
+ControllerPath = Annotated[
+    str,
+    Meta(
+        pattern=r"^/[A-Za-z0-9._+@:/-]*$",
+        max_length=1024,
+        extra={"words": "an absolute path of letters, digits and . _ + @ : / -"},
+    ),
+]
+
 
 class Taint(Struct, frozen=True, kw_only=True):
     """Nothing new is placed on a node with a NoSchedule taint; what runs there stays.
@@ -50,10 +59,30 @@ class Reserved(Struct, frozen=True, kw_only=True):
     memory: Annotated[Quantity, Meta(extra={"format": "reserved"})] | UnsetType = UNSET
 
 
+class Connection(Struct, frozen=True, kw_only=True):
+    """What the controller and the host know each other by: files of the controller's machine, below the
+    directories that its configuration allows. Each belongs to certain transports. Secrets stand in the files,
+    never here.
+
+    known_hosts: For ssh: OpenSSH's known_hosts file with the host's key. No other key is accepted.
+    key_file: For ssh: the private key, without passphrase and readable by its owner alone.
+    pki_dir: For tls: a directory with cacert.pem, clientcert.pem and clientkey.pem.
+    auth_file: For tcp and tls: a YAML file with username and password, which the host asks for by SASL.
+    command: For ext: the program that connects. It must stand in connections.commands of the configuration.
+    """
+
+    known_hosts: ControllerPath | UnsetType = UNSET
+    key_file: ControllerPath | UnsetType = UNSET
+    pki_dir: ControllerPath | UnsetType = UNSET
+    auth_file: ControllerPath | UnsetType = UNSET
+    command: ControllerPath | UnsetType = UNSET
+
+
 class NodeSpec(Struct, frozen=True, kw_only=True):
     """How a host is reached, and what may be placed on it.
 
-    uri: libvirt's URI of the host, such as qemu+tls://host/system.
+    uri: libvirt's URI of the host: qemu+tls://host/system, qemu+ssh://user@host/system, ...
+    connection: What the controller and the host know each other by; not needed for unix.
     unschedulable: Nothing new is placed here; what runs here stays.
     taints: Reasons to place nothing here.
     overcommit: How much may be promised for each unit there is.
@@ -62,10 +91,11 @@ class NodeSpec(Struct, frozen=True, kw_only=True):
     observe_only: A read-only connection: nothing is placed or changed.
     migrationURI: What the libvirtd of another host opens to migrate a domain here, with credentials that it
         has itself, such as qemu+tls://host/system; when left out, uri, where that names a host.
-    insecure: Must be true for a TCP URI, which has no authentication: whoever reaches that port is root.
+    insecure: Must be true for a TCP URI without connection.authFile: whoever reaches that port is root.
     """
 
     uri: Annotated[str, Meta(min_length=1, max_length=512)]
+    connection: Connection | UnsetType = UNSET
     unschedulable: bool | UnsetType = UNSET
     taints: Annotated[list[Taint], Meta(max_length=64)] | UnsetType = UNSET
     overcommit: Overcommit | UnsetType = UNSET
@@ -109,8 +139,8 @@ class NodeStatus(Struct, frozen=True, kw_only=True):
     memory_bytes: Its memory.
     free_memory_bytes: Its free memory when last asked.
     numa_cells: How many NUMA cells it has.
-    encrypted: Whether the connection is encrypted.
-    secure: Whether libvirt deems the connection secure.
+    encrypted: Whether libvirt itself encrypts the connection; over ssh it does not, for ssh does.
+    secure: Whether the connection is out of reach of others: encrypted, a socket of this machine, or ssh.
     allocatable: Capacity with overcommit, less what is reserved.
     allocated: What assigned domains and foreign ones take.
     domains: How many of our domains are assigned to it.

@@ -1,4 +1,5 @@
-"""What a Node's spec must be beyond its types: a URI of the whitelist, sound paths, taints and amounts.
+"""What a Node's spec must be beyond its types: a URI of the whitelist, what its transport needs, sound paths,
+taints and amounts.
 
 Works on the cleaned value of `specs.walker`; see `specs.metarules`.
 """
@@ -6,11 +7,11 @@ Works on the cleaned value of `specs.walker`; see `specs.metarules`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from specs import metarules, paths, quantity
 from specs.problems import Keys, shown
-from specs.uri import parse_migration_uri, parse_uri
+from specs.uri import is_plain_file, parse_migration_uri, parse_uri
 from specs.walker import Report
 
 
@@ -35,12 +36,36 @@ def _check_uri(spec: Mapping[str, Any], report: Report) -> None:
     except ValueError as error:
         report.add(("spec", "uri"), str(error))
         return
-    if parsed.transport == "tcp" and spec.get("insecure") is not True:
+    connection = spec.get("connection")
+    given = connection if isinstance(connection, Mapping) else {}
+    _check_connection(given, parsed.transport, report)
+    if parsed.transport == "tcp" and "authFile" not in given and spec.get("insecure") is not True:
         message = (
-            "must be true for a TCP URI, which has no authentication: "
+            "must be true for a TCP URI without connection.authFile, which has no authentication: "
             "whoever reaches that port is root on the host"
         )
         report.add(("spec", "insecure"), message, "FieldValueRequired")
+    if parsed.transport == "ext" and "command" not in given:
+        report.add(("spec", "connection", "command"), "is required for transport ext", "FieldValueRequired")
+
+
+TRANSPORTS_OF: Final[Mapping[str, tuple[str, ...]]] = {
+    "knownHosts": ("ssh",),
+    "keyFile": ("ssh",),
+    "pkiDir": ("tls",),
+    "authFile": ("tcp", "tls"),
+    "command": ("ext",),
+}
+
+
+def _check_connection(given: Mapping[str, Any], transport: str, report: Report) -> None:
+    for name, value in given.items():
+        keys = ("spec", "connection", name)
+        fitting = TRANSPORTS_OF.get(name)
+        if fitting is not None and transport not in fitting:
+            report.add(keys, f"is for transport {' or '.join(fitting)}, and spec.uri says {transport}")
+        elif isinstance(value, str) and not is_plain_file(value):
+            report.add(keys, f"must not contain '..' or '//', nor end in '/': {shown(value)}")
 
 
 def _check_migration_uri(uri: object, report: Report) -> None:

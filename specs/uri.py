@@ -3,18 +3,21 @@
 libvirt's URIs can do a good deal more than name a host: `+ext` and `+ssh` take a `command=` that is run on
 the controller, `no_verify=1` trusts any key for good, and an unknown parameter is silently a file path to
 some transport. So nothing reaches libvirt but what this whitelist was written for (safety: I19):
-`parse_uri` takes a text apart or refuses it, and `ParsedUri.text` is the only form that is handed on.
+`parse_uri` takes a text apart or refuses it, and `ParsedUri.text` is the only form that is handed on. Files
+and commands that a transport needs are no part of a URI: they stand in the Node's `connection`, and it is
+the driver that adds what libvirt needs of them.
 
     qemu:///system                              qemu:///session
     qemu+unix:///system?socket=/path            qemu+unix:///session?socket=/path
     qemu+tcp://HOST[:PORT]/system               the same for lxc, xen and vz (system only)
-    test:///default  test:///path.xml           test+tcp://HOST[:PORT]/default, test+unix:///default
+    qemu+tls://HOST[:PORT]/system               qemu://HOST[:PORT]/system is the same
+    qemu+ssh://[USER@]HOST[:PORT]/system        qemu+ext://[HOST[:PORT]]/system
+    test:///default  test:///path.xml           test+tcp://HOST[:PORT]/default, test+unix:///default, ...
 
 `parse_migration_uri` is for what one host opens to reach another during a live migration, with credentials
-that live on the hosts; it adds tls and ssh:
+that live on the hosts: tcp, tls, ssh, or a socket that was made for it.
 
-    qemu+tcp://HOST[:PORT]/system               qemu+tls://HOST[:PORT]/system, qemu://HOST[:PORT]/system
-    qemu+ssh://[USER@]HOST[:PORT]/system        qemu+unix:///system?socket=/path
+    qemu+unix:///system?socket=/path            and qemu+tcp, qemu+tls and qemu+ssh as above
 
 Pure: no look-up, no file is touched. Whether a driver is really supported is the driver's to say.
 """
@@ -23,10 +26,17 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
-DEFAULT_TCP_PORT = 16509
 MAX_URI_LENGTH = 512
+DEFAULT_TCP_PORT = 16509
+DEFAULT_PORTS: Final[Mapping[str, int]] = MappingProxyType(
+    {"tcp": DEFAULT_TCP_PORT, "tls": 16514, "ssh": 22, "ext": 0}
+)
+TUNNELS: Final = frozenset({"ssh", "ext"})  # a child process is between us and the host
 
 _PATHS = {
     "qemu": ("/system", "/session"),
@@ -35,15 +45,15 @@ _PATHS = {
     "vz": ("/system",),
     "test": ("/default",),  # and any absolute path that ends in .xml
 }
-_TRANSPORTS = ("unix", "tcp")
-_MIGRATION_PORTS = {"tcp": DEFAULT_TCP_PORT, "tls": 16514, "ssh": 22}
+_TRANSPORTS = ("unix", *DEFAULT_PORTS)
+_MIGRATION_TRANSPORTS = ("tcp", "tls", "ssh", "unix")
 _MIGRATION_DRIVER = "qemu"
 _SCHEME = re.compile(r"([a-z][a-z0-9]*)(?:\+([a-z0-9]+))?://", re.ASCII)
 _HOSTNAME = re.compile(
     r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*", re.ASCII
 )
-_FILE = re.compile(r"/[A-Za-z0-9._+@:/-]*[A-Za-z0-9._+@-]", re.ASCII)
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", re.ASCII)
+_FILE = re.compile(r"/[A-Za-z0-9._+@:/-]*[A-Za-z0-9._+@-]", re.ASCII)
 _MAX_SOCKET_PATH = 107  # sun_path
 
 
@@ -54,7 +64,9 @@ class UriNotAllowed(ValueError):
 @dataclass(frozen=True, slots=True)
 class ParsedUri:
     """A URI of the whitelist. `transport` is `local` when the driver runs in our own process (test), else
-    unix or tcp. `host` and `port` are set for tcp alone; without `socket` libvirt's default is used."""
+    unix, tcp, tls, ssh or ext. `host` and `port` are set for the last four (ext may leave out either: it is
+    told to its command); `user` for ssh alone, empty: the controller's own. Without `socket` libvirt's
+    default is used."""
 
     driver: str
     transport: str
@@ -62,6 +74,7 @@ class ParsedUri:
     port: int
     path: str
     socket: str
+    user: str = ""
 
     @property
     def mode(self) -> str:
@@ -69,12 +82,17 @@ class ParsedUri:
         return "session" if self.path == "/session" else "system"
 
     @property
+    def is_tunnel(self) -> bool:
+        return self.transport in TUNNELS
+
+    @property
     def text(self) -> str:
         """The URI again, written by us."""
-        if self.transport == "tcp":
+        if self.transport in DEFAULT_PORTS:
+            user = f"{self.user}@" if self.user else ""
             host = f"[{self.host}]" if ":" in self.host else self.host
-            port = "" if self.port == DEFAULT_TCP_PORT else f":{self.port}"
-            return f"{self.driver}+tcp://{host}{port}{self.path}"
+            port = "" if self.port == DEFAULT_PORTS[self.transport] else f":{self.port}"
+            return f"{self.driver}+{self.transport}://{user}{host}{port}{self.path}"
         if self.socket:
             return f"{self.driver}+unix://{self.path}?socket={self.socket}"
         plus = "+unix" if self.transport == "unix" and self.driver == "test" else ""
@@ -84,44 +102,51 @@ class ParsedUri:
 def parse_uri(uri: str) -> ParsedUri:
     """Take a libvirt URI apart. Raises UriNotAllowed for what we do not allow, ValueError for what is no
     libvirt URI; both say what would be right."""
-    scheme, plus, authority, path, query = _split(uri)
-    driver, transport = _kind(scheme, plus, authority)
+    driver, plus, authority, path, query = _split(uri)
+    if driver not in _PATHS:
+        raise UriNotAllowed(f"driver {driver!r} is not one of {', '.join(sorted(_PATHS))}")
+    transport = plus or _unsaid(driver, authority)
+    if plus is not None and plus not in _TRANSPORTS:
+        raise UriNotAllowed(f"transport {plus!r} is not one of {', '.join(_TRANSPORTS)}")
     path = _path(driver, path)
     socket = _socket(query, transport)
-    if transport != "tcp":
+    if transport not in DEFAULT_PORTS:
         if authority:
-            raise UriNotAllowed(f"{driver}+{transport} names no host: write {driver}+tcp://{authority}{path}")
+            raise UriNotAllowed(f"{driver}+{transport} names no host: write {driver}+tls://{authority}{path}")
         return ParsedUri(driver, transport, "", 0, path, socket)
-    host, port = _authority(authority, DEFAULT_TCP_PORT)
-    return ParsedUri(driver, transport, host, port, path, "")
+    user, address = _user(authority, transport)
+    if transport == "ext" and not address:
+        return ParsedUri(driver, transport, "", 0, path, "")
+    host, port = _authority(address, DEFAULT_PORTS[transport])
+    return ParsedUri(driver, transport, host, port, path, "", user)
+
+
+def is_tunnel(uri: str) -> bool:
+    """Whether a child process of the controller carries this URI's connection. No URI at all: it does not."""
+    scheme = _SCHEME.match(uri)
+    return scheme is not None and scheme.group(2) in TUNNELS
+
+
+def is_plain_file(path: str) -> bool:
+    """An absolute path that means the same to libvirt, ssh and a shell: no blank, quote, percent sign or
+    variable, nor `..`."""
+    return _is_file(path)
 
 
 def parse_migration_uri(uri: str) -> str:
     """The URI by which a source host reaches the target of a migration, written by us. It names a host (or a
     socket on the source host) and carries no parameter that could name a file or run a command there.
     Raises UriNotAllowed, or ValueError for what is no libvirt URI; both say what would be right."""
-    driver, plus, authority, path, query = _split(uri)
+    driver, plus, authority, _, query = _split(uri)
     if driver != _MIGRATION_DRIVER:
         raise UriNotAllowed(f"a migration URI begins with {_MIGRATION_DRIVER}, this one with {driver!r}")
-    transport = plus or ("tls" if authority else "")
-    if transport == "unix":
-        socket = _socket(query, transport)
-        if authority or not socket:
-            raise UriNotAllowed(f"a migration over unix needs {driver}+unix://{path}?socket=PATH")
-        return ParsedUri(driver, transport, "", 0, _path(driver, path), socket).text
-    if transport not in _MIGRATION_PORTS:
-        known = ", ".join(f"{driver}+{name}" for name in (*_MIGRATION_PORTS, "unix"))
+    transport = plus or _unsaid(driver, authority)
+    if transport not in _MIGRATION_TRANSPORTS or not (authority or query):
+        known = ", ".join(f"{driver}+{name}" for name in _MIGRATION_TRANSPORTS)
         raise UriNotAllowed(f"a migration URI is one of {known} and names the host to go to, is {uri!r}")
-    if query:
+    if query and transport != "unix":
         raise UriNotAllowed(f"a migration URI has no parameters; found {query!r}")
-    user, at, address = authority.rpartition("@")
-    if at and (transport != "ssh" or not _USER.fullmatch(user)):
-        raise UriNotAllowed(f"only ssh has a user, of plain letters and without a password; found {user!r}")
-    default = _MIGRATION_PORTS[transport]
-    host, port = _authority(address, default)
-    where = f"[{host}]" if ":" in host else host
-    number = "" if port == default else f":{port}"
-    return f"{driver}+{transport}://{user}{at}{where}{number}{_path(driver, path)}"
+    return parse_uri(uri).text
 
 
 def _split(uri: str) -> tuple[str, str | None, str, str, str]:
@@ -141,18 +166,11 @@ def _split(uri: str) -> tuple[str, str | None, str, str, str]:
     return scheme.group(1), scheme.group(2), authority, slash + path, query
 
 
-def _kind(driver: str, transport: str | None, authority: str) -> tuple[str, str]:
-    if driver not in _PATHS:
-        raise UriNotAllowed(f"driver {driver!r} is not one of {', '.join(sorted(_PATHS))}")
-    if transport is None and authority:
-        raise UriNotAllowed(
-            f"{driver}://HOST means TLS, which is not supported: write {driver}+tcp://HOST/..."
-        )
-    if transport is None:
-        return driver, "local" if driver == "test" else "unix"
-    if transport not in _TRANSPORTS:
-        raise UriNotAllowed(f"transport {transport!r} is not one of {', '.join(_TRANSPORTS)}")
-    return driver, transport
+def _unsaid(driver: str, authority: str) -> str:
+    """What libvirt takes a URI without a transport for."""
+    if authority:
+        return "tls"
+    return "local" if driver == "test" else "unix"
 
 
 def _path(driver: str, path: str) -> str:
@@ -169,15 +187,26 @@ def _socket(query: str, transport: str) -> str:
         return ""
     name, _, value = query.partition("=")
     if name != "socket" or "&" in query or transport != "unix":
-        raise UriNotAllowed(f"the only parameter is socket=PATH, with transport unix; found {query!r}")
+        raise UriNotAllowed(
+            f"there are no parameters but socket=PATH, with transport unix; found {query!r} "
+            "(keys, certificates and commands stand in spec.connection)"
+        )
     if not _is_file(value) or len(value) > _MAX_SOCKET_PATH:
         raise ValueError(f"socket must be an absolute path of plain characters, is {value!r}")
     return value
 
 
+def _user(authority: str, transport: str) -> tuple[str, str]:
+    """(user, the rest). Never a password: who reads a Node's spec would have it."""
+    user, at, address = authority.rpartition("@")
+    if at and transport != "ssh":
+        raise UriNotAllowed(f"a user name has no meaning for transport {transport}")
+    if at and not _USER.fullmatch(user):
+        raise UriNotAllowed("the user must be a plain login name, and a URI never holds a password")
+    return user, address
+
+
 def _authority(authority: str, default_port: int) -> tuple[str, int]:
-    if "@" in authority:
-        raise UriNotAllowed("a user name has no meaning for transport tcp")
     bracketed, closing, port = authority.rpartition("]")
     if closing:
         host = _ipv6(bracketed)

@@ -28,6 +28,18 @@ ALLOWED = {
     "test:///default": ParsedUri("test", "local", "", 0, "/default", ""),
     "test:///srv/worlds/one.xml": ParsedUri("test", "local", "", 0, "/srv/worlds/one.xml", ""),
     "test+tcp://h/default": ParsedUri("test", "tcp", "h", 16509, "/default", ""),
+    "qemu+tls://h/system": ParsedUri("qemu", "tls", "h", 16514, "/system", ""),
+    "qemu://h/system": ParsedUri("qemu", "tls", "h", 16514, "/system", ""),
+    "qemu+tls://[2001:db8::1]:1700/session": ParsedUri("qemu", "tls", "2001:db8::1", 1700, "/session", ""),
+    "qemu+ssh://h/system": ParsedUri("qemu", "ssh", "h", 22, "/system", ""),
+    "qemu+ssh://virt_1@h.example.org:2222/system": ParsedUri(
+        "qemu", "ssh", "h.example.org", 2222, "/system", "", "virt_1"
+    ),
+    "lxc+ssh://root@[::1]/system": ParsedUri("lxc", "ssh", "::1", 22, "/system", "", "root"),
+    "qemu+ext:///system": ParsedUri("qemu", "ext", "", 0, "/system", ""),
+    "qemu+ext://h/system": ParsedUri("qemu", "ext", "h", 0, "/system", ""),
+    "qemu+ext://h:5/session": ParsedUri("qemu", "ext", "h", 5, "/session", ""),
+    "test://h/default": ParsedUri("test", "tls", "h", 16514, "/default", ""),
     "test+unix:///default?socket=/s": ParsedUri("test", "unix", "", 0, "/default", "/s"),
 }
 
@@ -46,12 +58,20 @@ def test_what_libvirt_is_given_means_the_same(uri: str) -> None:
     "uri",
     [
         "qemu+ext:///system?command=/bin/sh",
-        "qemu+ssh://h/system",
         "qemu+ssh://h/system?command=x&no_verify=1",
+        "qemu+ssh://h/system?known_hosts=/a",
+        "qemu+ssh://h/system?keyfile=/a",
+        "qemu+ssh://h/system?socket=/a",
+        "qemu+ssh://u:secret@h/system",
+        "qemu+ssh://-oProxyCommand=x@h/system",
+        "qemu+ssh://a@b@h/system",
+        "qemu+ssh://@h/system",
+        "qemu+ext://u@h/system",
         "qemu+libssh://h/system",
-        "qemu+tls://h/system",
-        "qemu://h/system",
-        "test://h/default",
+        "qemu+libssh2://h/system",
+        "qemu+tls://u@h/system",
+        "qemu+tls://h/system?no_verify=1",
+        "qemu+tls://h/system?pkipath=/a",
         "qemu+tcp://root@h/system",
         "qemu+tcp://h/system?no_verify=1",
         "qemu+tcp://h/system?socket=/a",
@@ -82,6 +102,10 @@ def test_everything_else_that_libvirt_would_take_is_not_allowed(uri: str) -> Non
         "/system",
         "QEMU:///system",
         "qemu+tcp:///system",
+        "qemu+tls:///system",
+        "qemu+ssh:///system",
+        "qemu+ssh://u@/system",
+        "qemu+ssh://u@-oProxyCommand=x/system",
         "qemu+tcp://-oProxyCommand=x/system",
         "qemu+tcp://-h/system",
         "qemu+tcp://h:/system",
@@ -116,7 +140,8 @@ def test_no_text_is_anything_but_refused_or_written_again_the_same(text: str) ->
     except ValueError:
         return
     assert parse_uri(parsed.text) == parsed
-    assert not set(parsed.text) & set("@#&%;'\"\\$` \n")
+    assert not set(parsed.text) & set("#&%;'\"\\$` \n")
+    assert "@-" not in parsed.text
 
 
 MIGRATION_ALLOWED = {
