@@ -31,6 +31,43 @@ from __future__ import annotations
 import enum
 
 
+class Cause(enum.StrEnum):
+    """Why a host cannot be talked to, where that is known: a Node's REASON. Each stands for something else
+    that somebody has to do; the message says what."""
+
+    NO_ANSWER = "NoAnswer"  # not even a refusal: off, cut off, or a firewall that drops
+    PORT_REFUSED = "PortRefused"  # the machine is there, and nothing listens
+    NO_ROUTE = "NoRoute"
+    NAME_UNKNOWN = "NameUnknown"
+    HOST_KEY_UNKNOWN = "HostKeyUnknown"
+    HOST_KEY_CHANGED = "HostKeyChanged"
+    KEY_REFUSED = "KeyRefused"
+    SHELL_UNFIT = "ShellUnfit"  # we are let in, but what answers is not libvirt
+    SERVER_CERTIFICATE_UNTRUSTED = "ServerCertificateUntrusted"
+    SERVER_CERTIFICATE_EXPIRED = "ServerCertificateExpired"
+    SERVER_CERTIFICATE_MISNAMED = "ServerCertificateMisnamed"
+    CLIENT_CERTIFICATE_EXPIRED = "ClientCertificateExpired"
+    CLIENT_CERTIFICATE_INVALID = "ClientCertificateInvalid"
+    CLIENT_REFUSED = "ClientRefused"
+    PASSWORD_REFUSED = "PasswordRefused"  # noqa: S105 - a word for it
+    PASSWORD_NEEDED = "PasswordNeeded"  # noqa: S105
+    PASSWORD_NOT_ASKED = "PasswordNotAsked"  # noqa: S105
+    CREDENTIALS_MISSING = "CredentialsMissing"  # a file of ours is not named, not there or not fit
+    CREDENTIALS_NOT_ALLOWED = "CredentialsNotAllowed"  # the configuration does not allow its use
+    COMMAND_NOT_ALLOWED = "CommandNotAllowed"
+
+
+SAID_BY_HOST = frozenset(
+    {
+        *(Cause.HOST_KEY_UNKNOWN, Cause.HOST_KEY_CHANGED, Cause.KEY_REFUSED, Cause.SHELL_UNFIT),
+        *(Cause.SERVER_CERTIFICATE_UNTRUSTED, Cause.SERVER_CERTIFICATE_EXPIRED),
+        *(Cause.SERVER_CERTIFICATE_MISNAMED, Cause.CLIENT_REFUSED),
+        *(Cause.PASSWORD_REFUSED, Cause.PASSWORD_NEEDED, Cause.PASSWORD_NOT_ASKED),
+    }
+)
+"""Causes that something at the host's address has answered with: whatever else it is, it is not dead."""
+
+
 class Advice(enum.Enum):
     """What the caller should do after an error."""
 
@@ -55,14 +92,16 @@ class DriverError(Exception):
 
 class HypervisorError(DriverError):
     """libvirt's error, with its own numbers: `code` (virErrorNumber) and `origin` (virErrorDomain). `phase`:
-    how far the opening of a connection had come, in words; "" for any other call."""
+    how far the opening of a connection had come, in words; "" for any other call. `cause`, of one that kept
+    us from connecting: what is the matter, if we know it better than libvirt says."""
 
     phase = ""
 
-    def __init__(self, message: str, *, code: int = 0, origin: int = 0) -> None:
+    def __init__(self, message: str, *, code: int = 0, origin: int = 0, cause: Cause | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.origin = origin
+        self.cause = cause
 
 
 class Unreachable(HypervisorError):

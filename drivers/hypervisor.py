@@ -23,6 +23,8 @@ from specs.mark import MARK_NAMESPACE, Mark
 __all__ = [
     "MARK_NAMESPACE",
     "Capabilities",
+    "Certificate",
+    "Credentials",
     "Detail",
     "EventKind",
     "EventSink",
@@ -102,6 +104,16 @@ class Detail:
 
 
 @dataclass(frozen=True, slots=True)
+class Certificate:
+    """One end's certificate of a TLS connection: `whose` is client (ours) or server; `expires_at` wall time,
+    as 2027-01-31T00:00:00Z."""
+
+    whose: str
+    subject: str
+    expires_at: str
+
+
+@dataclass(frozen=True, slots=True)
 class HostFacts:
     """What a host says of itself. Versions as libvirt writes them ("9.0.0"). `host_uuid` is empty where
     the driver reports none (test)."""
@@ -124,6 +136,7 @@ class HostFacts:
     secure: bool
     domain_types: tuple[str, ...] = ()
     machines: tuple[str, ...] = ()
+    certificates: tuple[Certificate, ...] = ()
 
 
 class EventKind(enum.StrEnum):
@@ -243,12 +256,25 @@ class Capabilities:
 
 
 @dataclass(frozen=True, slots=True)
+class Credentials:
+    """Files of the controller's machine by which it and a host know each other; empty: none is named.
+    `command` is what +ext connects through."""
+
+    known_hosts: str = ""
+    key_file: str = ""
+    pki_dir: str = ""
+    auth_file: str = ""
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """How to reach one node."""
 
     node: str
     uri: str
     read_only: bool = False
+    credentials: Credentials = Credentials()
 
 
 class Session(Protocol):

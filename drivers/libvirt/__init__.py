@@ -5,6 +5,9 @@
     lane          worker threads of one connection, deadlines, and whether a call was sent
     link          one connection, and how it ends
     opening       getting connected within a deadline
+    ways          the transports: what is dialled, and what libvirt's errors mean there; `way` is their form
+    reach, tls    is anybody there, and who      tunnel, dial  children that carry connections (ssh, ext)
+    access        which files and programs of this machine may be used
     events        callbacks in batches to asyncio
     session       the port's Session: two connections, every call
     moving        its further connections, for migrations and jobs      migration   libvirt's words for them
@@ -26,8 +29,9 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from drivers.errors import HostFailed, HypervisorError, SpecRejected, Unreachable, Unsupported
+from drivers.errors import Cause, HostFailed, HypervisorError, SpecRejected, Unreachable, Unsupported
 from drivers.hypervisor import EventSink, Target
+from drivers.libvirt.access import Access
 from drivers.libvirt.capabilities import DRIVERS
 from drivers.libvirt.events import Feed
 from drivers.libvirt.lane import start_thread
@@ -36,9 +40,10 @@ from drivers.libvirt.loop import SWITCH_INTERVAL_S, native_loop
 from drivers.libvirt.opening import Opened, Opening
 from drivers.libvirt.session import CallMeter, Deadlines, LibvirtSession, Surroundings
 from drivers.libvirt.sockets import Sockets
-from specs.uri import ParsedUri, UriNotAllowed, parse_uri
+from drivers.libvirt.ways import Journey
+from specs.uri import DEFAULT_PORTS, ParsedUri, UriNotAllowed, parse_uri
 
-__all__ = ["CallMeter", "Deadlines", "LibvirtHypervisor", "LibvirtSession"]
+__all__ = ["Access", "CallMeter", "Deadlines", "LibvirtHypervisor", "LibvirtSession"]
 
 _CLOSED = "the driver is closed"
 _FREE_EVERY_S = 0.25
@@ -68,6 +73,7 @@ class LibvirtHypervisor:
         clock: Callable[[], float] = time.monotonic,
         deadlines: Deadlines | None = None,
         meter: CallMeter = _no_meter,
+        access: Access | None = None,
     ) -> None:
         native_loop()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -76,6 +82,7 @@ class LibvirtHypervisor:
         self._meter = meter
         self._closed = False
         self._sockets = Sockets()
+        self._access = access or Access()
         self._attempts: dict[object, _Attempt] = {}
         self._sessions: weakref.WeakSet[LibvirtSession] = weakref.WeakSet()
         self._freeing: set[asyncio.Task[None]] = set()
@@ -94,10 +101,11 @@ class LibvirtHypervisor:
     async def open(self, target: Target, sink: EventSink) -> LibvirtSession:
         uri = _allowed(target.uri)
         feed = Feed(asyncio.get_running_loop(), self._clock)
-        opened = await self._connect(target, uri, Opening(target, uri, feed, self._sockets))
+        journey = Journey(target, uri, self._sockets, self._access)
+        opened = await self._connect(target, uri, Opening(journey, feed))
 
         async def another(role: str) -> Link:
-            opening = Opening(target, uri, feed, self._sockets, (opened, role))
+            opening = Opening(journey, feed, (opened, role))
             return (await self._connect(target, uri, opening)).observe
 
         session = LibvirtSession(
@@ -116,7 +124,9 @@ class LibvirtHypervisor:
                 answer = await self._run(_address(uri), attempt)
         except TimeoutError:
             limit = f"{self._deadlines.open_s:g} s"
-            answer = Unreachable(f"{uri.text}: no connection within {limit}, {opening.phase}")
+            answer = Unreachable(
+                f"{uri.text}: no connection within {limit}, {opening.phase}", cause=Cause.NO_ANSWER
+            )
             self._discard(attempt)
         finally:
             if answer is None:  # cancelled
@@ -157,6 +167,8 @@ class LibvirtHypervisor:
                     loop.call_soon_threadsafe(self._ended, address, attempt, answer)
                 except RuntimeError:  # the loop is closed
                     _dismantle(answer)
+            del answer  # it holds libvirt handles
+            attempt.opening.stay()
 
         if not start_thread("libvirt-open", thread):
             self._ended(address, attempt, Unreachable("the system has no thread to open it in"))
@@ -214,7 +226,7 @@ def _allowed(text: str) -> ParsedUri:
 
 def _address(uri: ParsedUri) -> object:
     """What openings of one URI share with others: the far end of their sockets."""
-    if uri.transport == "tcp":
+    if uri.transport in DEFAULT_PORTS and uri.host:
         return (uri.host, uri.port)
     return ("unix", uri.socket) if uri.transport == "unix" else object()
 

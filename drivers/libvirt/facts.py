@@ -13,7 +13,7 @@ from xml.etree.ElementTree import Element
 
 import libvirt
 
-from drivers.hypervisor import HostFacts
+from drivers.hypervisor import Certificate, HostFacts
 from specs.mark import parse_xml
 from specs.uri import ParsedUri
 
@@ -61,7 +61,7 @@ def version_text(version: int) -> str:
     return f"{version // 1_000_000}.{version // 1_000 % 1_000}.{version % 1_000}"
 
 
-def read_facts(raw: Any, uri: ParsedUri) -> HostFacts:
+def read_facts(raw: Any, uri: ParsedUri, certificates: tuple[Certificate, ...]) -> HostFacts:
     """Blocking; on a fresh host the capabilities alone take seconds. Raises libvirtError, UntrustedXml."""
     capabilities = parse_capabilities(raw.getCapabilities())
     _, memory_mib, cpus, *_ = raw.getInfo()
@@ -71,7 +71,8 @@ def read_facts(raw: Any, uri: ParsedUri) -> HostFacts:
         driver=driver,
         mode=uri.mode,
         hostname=raw.getHostname(),
-        uri=raw.getURI(),
+        # What was added for a transport is the controller's own affair, and is another at each opening.
+        uri=uri.text if uri.transport in ("tls", "ssh", "ext") else raw.getURI(),
         libvirt_version=version_text(raw.getLibVersion()),
         hypervisor_version=version_text(raw.getVersion()),
         arch=capabilities.arch,
@@ -83,6 +84,7 @@ def read_facts(raw: Any, uri: ParsedUri) -> HostFacts:
         numa_cells=capabilities.numa_cells,
         encrypted=bool(raw.isEncrypted()),
         secure=bool(raw.isSecure()),
+        certificates=certificates,
         domain_types=capabilities.domain_types,
         machines=capabilities.machines,
     )

@@ -1,10 +1,10 @@
-"""One libvirt connection: its handle, the socket beneath it, its lane, and its end.
+"""One libvirt connection: its handle, what carries it, its lane, and its end.
 
-A connection ends in two steps. `sever` shuts the socket down and returns at once: every call on it fails
-within a millisecond. `dismantle` blocks and belongs in a thread: it takes the callbacks away, closes the
-handle and gives the duplicated descriptor back; only then has the kernel closed the socket (with a
-reset, because of the linger option). Without deregistering first, libvirt's own references would keep
-the socket open for ever.
+A connection ends in two steps. `sever` shuts the socket down, or kills the child that carries it, and returns
+at once: every call on it fails within a millisecond. `dismantle` blocks and belongs in a thread: it takes the
+callbacks away, closes the handle and gives the hold on the carrier back; only then has the kernel closed the
+socket (with a reset, because of the linger option). Without deregistering first, libvirt's own references
+would keep it open for ever.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import libvirt
 from drivers.errors import HostFailed, HypervisorError, SpecRejected, Unreachable
 from drivers.libvirt.errors import told_by_daemon, translate
 from drivers.libvirt.lane import Lane
-from drivers.libvirt.sockets import Held
+from drivers.libvirt.way import Grip
 from specs.mark import UntrustedXml
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ LAST_CALLS_S = 5.0  # a severed connection gives its threads back within a milli
 class Link:
     """A connection. `raw` is libvirt's handle; it is used in worker threads only."""
 
-    def __init__(self, name: str, raw: Any, held: Held | None) -> None:
+    def __init__(self, name: str, raw: Any, held: Grip | None) -> None:
         self.raw = raw
         self.lane = Lane(name)
         self.sign_of_life = Lane(f"{name}-alive", slots=1)

@@ -135,6 +135,7 @@ class LibvirtSession:
         self._given = given
         self._capabilities = table.public(opened.driver, opened.version, keep_alive=opened.keep_alive)
         self._undefine_flags = table.undefine_bits(self._capabilities.undefine_flags)
+        self._certificates = opened.certificates
         self._opened_at = given.clock()
         self._closed_because = ""
         self._accepted: set[str] = set()  # digests of definitions that this host took or has
@@ -170,8 +171,8 @@ class LibvirtSession:
     # -- reads ---------------------------------------------------------------------------------------
 
     async def facts(self) -> HostFacts:
-        limit = self._given.deadlines.facts_s
-        return await self._read("facts", limit, lambda raw: read_facts(raw, self._given.uri))
+        limit, uri = self._given.deadlines.facts_s, self._given.uri
+        return await self._read("facts", limit, lambda raw: read_facts(raw, uri, self._certificates))
 
     async def list(self) -> Listing:
         limit, clock = self._given.deadlines.read_s, self._given.clock

@@ -48,6 +48,7 @@ from drivers.hypervisor import (
 )
 from specs.mark import element
 from tests.contract.worlds import MEMORY_BYTES, UUID, LibvirtWorld, SimWorld, World, domain_xml
+from tests.doors import Doors, open_doors
 from tests.labhost import Lab
 
 OTHER = "22222222-2222-4222-8222-222222222222"
@@ -72,6 +73,42 @@ def lxc(lab: Lab) -> Iterator[World]:
 
 
 @pytest.fixture(scope="module")
+def doors(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
+    """The third host of the lab, which nobody else here has to do with."""
+    opened = open_doors(lab.hosts[2], tmp_path_factory.mktemp("doors"))
+    yield opened
+    opened.close()
+
+
+def _through(doors: Doors, transport: str) -> Iterator[World]:
+    target = Target("node-1", doors.uri(transport), credentials=doors.credentials(transport))
+    world = LibvirtWorld("qemu", doors.host.uri, target, doors.access)
+    yield world
+    world.clear()
+    world.close()
+
+
+@pytest.fixture(scope="module")
+def tls(doors: Doors) -> Iterator[World]:
+    yield from _through(doors, "tls")
+
+
+@pytest.fixture(scope="module")
+def sasl(doors: Doors) -> Iterator[World]:
+    yield from _through(doors, "tcp")
+
+
+@pytest.fixture(scope="module")
+def ssh(doors: Doors) -> Iterator[World]:
+    yield from _through(doors, "ssh")
+
+
+@pytest.fixture(scope="module")
+def ext(doors: Doors) -> Iterator[World]:
+    yield from _through(doors, "ext")
+
+
+@pytest.fixture(scope="module")
 def mock() -> Iterator[World]:
     """libvirt's test driver: a world inside this process, as long as a connection to it is open."""
     world = LibvirtWorld("test", "test:///default")
@@ -85,6 +122,8 @@ def sim() -> World:
 
 
 QEMU, LXC = (pytest.param(driver, marks=pytest.mark.lab) for driver in ("qemu", "lxc"))
+TRANSPORTS = [pytest.param(name, marks=pytest.mark.lab) for name in ("tls", "sasl", "ssh", "ext")]
+through_every_door = pytest.mark.parametrize("world", [QEMU, LXC, "mock", "sim", *TRANSPORTS], indirect=True)
 can_save = pytest.mark.parametrize("world", [QEMU, "mock", "sim"], indirect=True)
 real = pytest.mark.parametrize("world", [QEMU, LXC, "mock"], indirect=True)
 long_where_real = pytest.mark.parametrize(
@@ -144,7 +183,7 @@ def heard() -> Heard:
 
 @pytest.fixture
 async def session(world: World, hypervisor: Hypervisor, heard: Heard) -> Session:
-    return await hypervisor.open(Target("node-1", world.uri), heard.sink)
+    return await hypervisor.open(world.target, heard.sink)
 
 
 def permit(seconds: float = 60) -> Permit:
@@ -176,6 +215,7 @@ async def started(session: Session, world: World, metadata: str = "") -> None:
 # -- listing -----------------------------------------------------------------------------------------
 
 
+@through_every_door
 async def test_a_listing_has_every_domain_active_and_inactive(session: Session, world: World) -> None:
     await started(session, world)
     done(await session.define(domain_xml(world, OTHER, "two"), permit()))
@@ -267,6 +307,7 @@ async def test_the_detail_of_a_defined_domain_has_its_definition_only(session: S
     assert f"<uuid>{UUID}</uuid>" in detail.config_xml
 
 
+@through_every_door
 async def test_the_detail_of_a_running_domain_has_both_documents(session: Session, world: World) -> None:
     await started(session, world)
     detail = await session.detail(UUID)
@@ -392,6 +433,7 @@ async def test_of_many_creates_at_once_one_is_done(session: Session, world: Worl
     assert {type(result.error) for result in results} == {type(None), WrongState}
 
 
+@through_every_door
 async def test_destroy_stops_a_running_domain_and_keeps_its_definition(
     session: Session, world: World
 ) -> None:
@@ -622,6 +664,7 @@ async def test_a_suspended_domain_is_destroyed_like_any_other(session: Session, 
 # -- events ------------------------------------------------------------------------------------------
 
 
+@through_every_door
 async def test_events_tell_a_domains_life_in_order(session: Session, world: World, heard: Heard) -> None:
     await started(session, world)
     done(await session.destroy(UUID, permit()))
@@ -672,7 +715,7 @@ async def test_every_session_hears_of_everything(
     session: Session, world: World, hypervisor: Hypervisor, heard: Heard
 ) -> None:
     other = Heard()
-    await hypervisor.open(Target("node-1", world.uri), other.sink)
+    await hypervisor.open(world.target, other.sink)
     done(await session.define(domain_xml(world), permit()))
     await heard.until(lambda: bool(heard.of(UUID)))
     await other.until(lambda: bool(other.of(UUID)))
@@ -696,6 +739,7 @@ async def test_closing_is_told_once_and_last(session: Session, world: World, hea
     assert heard.all[-1] is heard.closings()[0]
 
 
+@through_every_door
 async def test_after_its_end_a_session_reads_nothing_and_sends_nothing(
     session: Session, world: World
 ) -> None:
@@ -712,7 +756,7 @@ async def test_after_its_end_a_session_reads_nothing_and_sends_nothing(
 async def test_a_session_that_ended_takes_no_other_with_it(
     session: Session, world: World, hypervisor: Hypervisor, heard: Heard
 ) -> None:
-    other = await hypervisor.open(Target("node-1", world.uri), Heard().sink)
+    other = await hypervisor.open(world.target, Heard().sink)
     await other.close()
     done(await session.define(domain_xml(world), permit()))
     await heard.until(lambda: bool(heard.of(UUID)))
@@ -729,10 +773,10 @@ async def test_sessions_leave_no_descriptors_and_no_domains_handles_behind(
         return len(os.listdir("/proc/self/fd"))
 
     for _ in range(2):
-        await (await hypervisor.open(Target("node-1", world.uri), Heard().sink)).close()
+        await (await hypervisor.open(world.target, Heard().sink)).close()
     before = count()
     for _ in range(20):
-        session = await hypervisor.open(Target("node-1", world.uri), Heard().sink)
+        session = await hypervisor.open(world.target, Heard().sink)
         await session.list()
         with contextlib.suppress(NoDomain):
             await session.detail(OTHER)
@@ -744,9 +788,10 @@ async def test_sessions_leave_no_descriptors_and_no_domains_handles_behind(
     assert count() <= before
 
 
+@through_every_door
 async def test_closing_the_hypervisor_closes_its_sessions(world: World, heard: Heard) -> None:
     hypervisor = world.hypervisor()
-    session = await hypervisor.open(Target("node-1", world.uri), heard.sink)
+    session = await hypervisor.open(world.target, heard.sink)
     await hypervisor.close()
     assert not session.is_open
     assert [event.reason for event in heard.closings()] == ["client"]
@@ -760,7 +805,9 @@ async def test_closing_the_hypervisor_closes_its_sessions(world: World, heard: H
     [
         ("nonsense", SpecRejected),
         ("qemu+tcp://-oProxyCommand=x/system", SpecRejected),
-        ("qemu+ssh://127.0.0.1/system", Unsupported),
+        ("qemu+ssh://127.0.0.1/system", AuthFailed),
+        ("qemu+tls://127.0.0.1/system", AuthFailed),
+        ("qemu+ext://127.0.0.1/system", Unsupported),
         ("qemu+ext:///system?command=/bin/false", Unsupported),
         ("xen:///system", Unsupported),
         ("qemu+tcp://127.0.0.1:1/system", Unreachable),
@@ -781,16 +828,17 @@ async def test_what_cannot_be_opened_says_why(
 
 
 async def test_a_session_knows_its_target_and_when_it_began(session: Session, world: World) -> None:
-    assert session.target == Target("node-1", world.uri)
+    assert session.target == world.target
     assert session.opened_at <= time.monotonic()
     assert session.is_open
 
 
+@through_every_door
 async def test_a_read_only_session_reads_and_changes_nothing(
     world: World, hypervisor: Hypervisor, heard: Heard
 ) -> None:
     world.define(domain_xml(world))
-    session = await hypervisor.open(Target("node-1", world.uri, read_only=True), heard.sink)
+    session = await hypervisor.open(replace(world.target, read_only=True), heard.sink)
     assert UUID in await records(session)
     assert (await session.detail(UUID)).persistent
     assert (await session.facts()).driver == world.driver
@@ -801,11 +849,12 @@ async def test_a_read_only_session_reads_and_changes_nothing(
 
 
 async def test_a_read_only_session_hears_events(world: World, hypervisor: Hypervisor, heard: Heard) -> None:
-    await hypervisor.open(Target("node-1", world.uri, read_only=True), heard.sink)
+    await hypervisor.open(replace(world.target, read_only=True), heard.sink)
     world.define(domain_xml(world))
     await heard.until(lambda: bool(heard.of(UUID)))
 
 
+@through_every_door
 async def test_facts_are_the_hosts_own(session: Session, world: World) -> None:
     facts, claims = await session.facts(), world.claims()
     assert (facts.driver, facts.mode, facts.uri) == (world.driver, "system", claims.uri)
@@ -815,7 +864,7 @@ async def test_facts_are_the_hosts_own(session: Session, world: World) -> None:
     assert facts.max_vcpus >= facts.cpus or world.driver == "lxc"
     assert 0 < facts.free_memory_bytes <= facts.memory_bytes
     assert world.driver in facts.domain_types
-    assert (facts.encrypted, facts.numa_cells >= 1) == (False, True)
+    assert (facts.encrypted, facts.numa_cells >= 1) == (claims.encrypted, True)
     assert bool(facts.host_uuid) == (world.driver != "test")
 
 
@@ -835,7 +884,7 @@ async def test_a_create_that_races_an_undefine_is_either_seen_or_never_happens(
 ) -> None:
     """R1 stands on this: when undefine has answered Done, the domain is active for all to see, or it is
     gone for good and the late create found no domain."""
-    other = await hypervisor.open(Target("node-1", world.uri), Heard().sink)
+    other = await hypervisor.open(world.target, Heard().sink)
     ends = {"active": 0, "gone": 0}
     spread_s = world.start_s
     for trial in range(60):
@@ -883,6 +932,7 @@ async def test_a_start_that_the_host_cannot_do_is_failed_and_costs_no_connection
     assert (await records(session))[UUID].state is State.SHUTOFF
 
 
+@through_every_door
 async def test_errors_keep_libvirts_words_and_numbers(session: Session, world: World) -> None:
     with pytest.raises(NoDomain) as raised:
         await session.detail(OTHER)

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 import libvirt
 
-from drivers.hypervisor import Hypervisor, State
-from drivers.libvirt import LibvirtHypervisor
+from drivers.hypervisor import Hypervisor, State, Target
+from drivers.libvirt import Access, LibvirtHypervisor
 from tests.sim.domain import SimDomain
 from tests.sim.host import SimHost, Temper
 from tests.sim.hypervisor import SimHypervisor
@@ -33,11 +33,12 @@ _CONTAINER_OS = (
 
 @dataclass(frozen=True)
 class Claims:
-    """What a host says of itself to those who do not ask through the port."""
+    """What a host says of itself to those who do not ask through the port. `encrypted`: by libvirt itself."""
 
     uri: str
     hostname: str
     cpus: int
+    encrypted: bool = False
 
 
 class World(Protocol):
@@ -47,6 +48,11 @@ class World(Protocol):
     def driver(self) -> str: ...
     @property
     def uri(self) -> str: ...
+    @property
+    def target(self) -> Target:
+        """What the port is told to open."""
+        ...
+
     @property
     def residents(self) -> frozenset[str]: ...
     @property
@@ -87,18 +93,27 @@ def domain_xml(  # noqa: PLR0917 - what the tests vary
 
 
 class LibvirtWorld:
-    def __init__(self, driver: str, uri: str) -> None:
+    """`target`: how the port reaches the same host, where that is another way than ours; `access` what it may
+    use for it."""
+
+    def __init__(
+        self, driver: str, uri: str, target: Target | None = None, access: Access | None = None
+    ) -> None:
         self.driver = driver
-        self.uri = uri
+        self.target = target or Target("node-1", uri)
+        self.uri = self.target.uri
+        self._access = access
         self.start_s = {"qemu": 0.25, "lxc": 0.05, "test": 0.0005}[driver]
         self._raw = libvirt.open(uri)
+        self._canonical = self._raw.getURI() if target is None else self.uri
         self.residents = frozenset(domain.UUIDString() for domain in self._raw.listAllDomains(0))
 
     def hypervisor(self) -> Hypervisor:
-        return LibvirtHypervisor()
+        return LibvirtHypervisor(access=self._access)
 
     def claims(self) -> Claims:
-        return Claims(self._raw.getURI(), self._raw.getHostname(), self._raw.getInfo()[2])
+        encrypted = "+tls:" in self.uri or self.target.credentials.auth_file != ""
+        return Claims(self._canonical, self._raw.getHostname(), self._raw.getInfo()[2], encrypted)
 
     def _domain(self) -> Any:
         return self._raw.lookupByUUIDString(UUID)
@@ -166,6 +181,7 @@ class SimWorld:
 
     driver = "qemu"
     uri = "qemu+tcp://h1/system"
+    target = Target("node-1", uri)
     residents: frozenset[str] = frozenset()
     start_s = 0.01
 

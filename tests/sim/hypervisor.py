@@ -17,7 +17,9 @@ from random import Random
 from typing import Any
 
 from drivers.errors import (
+    AuthFailed,
     CallTimedOut,
+    Cause,
     HypervisorError,
     SpecRejected,
     Unreachable,
@@ -187,8 +189,10 @@ def _host_of(text: str) -> str:
         raise Unsupported(str(refused)) from None
     except ValueError as malformed:
         raise SpecRejected(str(malformed)) from None
-    if uri.driver != "qemu":
-        raise Unsupported(f"driver {uri.driver} is not simulated")
+    if uri.driver != "qemu" or uri.transport == "ext":
+        raise Unsupported(f"driver {uri.driver} over {uri.transport} is not simulated")
+    if uri.transport in {"ssh", "tls"}:
+        raise AuthFailed(f"no simulated host has keys for {uri.transport}", cause=Cause.CREDENTIALS_MISSING)
     return uri.host
 
 
