@@ -221,9 +221,11 @@ class Job:
 class Move:
     """A live migration, peer to peer: the source's libvirtd opens `target_uri` with credentials of its own
     and goes on whatever becomes of us. `persistent_xml` is planted as the definition there (None: it arrives
-    transient). `copy_disks`: targets (vda) of disks that the hosts do not share and that are copied with it.
-    `undefine_source`: let libvirt take the source's definition away at the end, where it cannot be taken
-    before (TPM). `limit_s`: how long the call may take before its outcome is given up as ambiguous."""
+    transient). `copy_disks`: targets (vda) of disks that the hosts do not share and that are copied with it;
+    at the target there must be an image of the same size, or an active pool of its directory, where libvirt
+    makes one. Any other writable disk on a host's own file system is Rejected (81). `undefine_source`: let
+    libvirt take the source's definition away at the end, where it cannot be taken before (TPM). `limit_s`:
+    how long the call may take before its outcome is given up as ambiguous."""
 
     target_uri: str
     persistent_xml: str | None

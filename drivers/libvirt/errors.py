@@ -75,6 +75,8 @@ RULES = (
     # All of "no route", "refused", "unknown name", "keep-alive", "end of file" (libvirt gives no others).
     Rule(frozenset({INTERNAL_ERROR, SYSTEM_ERROR, RPC}), Unreachable, origin=FROM_RPC),
     _rule(Unreachable, 4, 6),  # UNKNOWN_HOST, INVALID_CONN (closed beside us)
+    # AUTH_*: we are in already, so it is the source of a migration to which its target says so.
+    Rule(frozenset({45, 79}), PeerUnreachable, call="migrate"),
     _rule(AuthFailed, 29, 45, 79, 88, 94),  # OPERATION_DENIED, AUTH_*, ACCESS_DENIED
     _rule(NoDomain, NO_DOMAIN),
     _rule(WrongState, 55),  # OPERATION_INVALID

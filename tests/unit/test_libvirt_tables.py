@@ -16,6 +16,7 @@ from drivers.errors import (
     HypervisorError,
     NameConflict,
     NoDomain,
+    PeerUnreachable,
     SpecRejected,
     Unreachable,
     Unsupported,
@@ -23,7 +24,7 @@ from drivers.errors import (
 )
 from drivers.hypervisor import EventKind, Outcome, State, StopMethod
 from drivers.libvirt import capabilities, records
-from drivers.libvirt.errors import FROM_RPC, FROM_TEST, OUTCOMES, RULES, outcome, translate
+from drivers.libvirt.errors import FROM_RPC, FROM_TEST, OUTCOMES, RULES, outcome, told_by_daemon, translate
 from drivers.libvirt.facts import parse_capabilities, version_text
 
 QEMU = libvirt.VIR_FROM_QEMU
@@ -100,6 +101,13 @@ ERRORS = [
     (29, 20, "define", "read only access", AuthFailed, Outcome.REJECTED),
     (45, FROM_RPC, "open", "authentication failed", AuthFailed, Outcome.REJECTED),
     (79, 46, "open", "authentication cancelled", AuthFailed, Outcome.REJECTED),
+    (45, FROM_RPC, "migrate", "authentication failed", PeerUnreachable, Outcome.AMBIGUOUS),
+    (9, QEMU, "migrate", "migration out job: unexpectedly failed", HostFailed, Outcome.FAILED),
+    (49, STORAGE, "migrate", "no storage pool with matching target path", HostFailed, Outcome.FAILED),
+    (55, QEMU, "migrate", "cannot migrate domain with 1 snapshots", WrongState, Outcome.FAILED),
+    (68, QEMU, "migrate", "cannot acquire state change lock", DomainBusy, Outcome.FAILED),
+    (78, QEMU, "migrate", "migration out job: canceled by client", HostFailed, Outcome.FAILED),
+    (81, QEMU, "migrate", "Migration without shared storage is unsafe", SpecRejected, Outcome.REJECTED),
     (9999, 9999, "create", "something new", HostFailed, Outcome.FAILED),
 ]
 
@@ -119,6 +127,17 @@ def test_an_error_with_the_numbers_of_a_lost_connection_is_ambiguous_even_if_the
     assert (
         outcome(HostFailed("Failed to connect socket to virtlockd", code=38, origin=7)) is Outcome.AMBIGUOUS
     )
+
+
+@pytest.mark.parametrize(("call", "expected"), [("migrate", PeerUnreachable), ("create", HostFailed)])
+def test_a_daemon_that_cannot_reach_something_is_itself_still_reached(
+    call: str, expected: type[HypervisorError]
+) -> None:
+    said = Unreachable("unable to connect to server", code=38, origin=FROM_RPC)
+    error = told_by_daemon(said, call)
+    assert type(error) is expected
+    assert (error.code, error.origin, error.message) == (said.code, said.origin, said.message)
+    assert outcome(error) is Outcome.AMBIGUOUS
 
 
 def test_every_error_of_the_port_has_an_outcome() -> None:
