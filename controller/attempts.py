@@ -20,6 +20,8 @@ class Attempts:
     ladders: dict[str, Ladder] = field(default_factory=dict)
     backoffs: dict[str, Backoff] = field(default_factory=dict)
     stalls: dict[str, Stall] = field(default_factory=dict)
+    unreadable_saves: dict[str, str] = field(default_factory=dict)  # what a start from saved memory came to
+    unsupported: dict[tuple[str, str, str], str] = field(default_factory=dict)  # (uuid, node, call): why
     restarts: dict[str, Restarts] = field(default_factory=dict)
     done: dict[str, tuple[str, int, float]] = field(default_factory=dict)
 
@@ -58,5 +60,7 @@ class Attempts:
 
     def forget(self, uuid: str) -> None:
         self.done.pop(uuid, None)
-        for table in (self.ladders, self.backoffs, self.stalls, self.restarts):
+        for table in (self.ladders, self.backoffs, self.stalls, self.restarts, self.unreadable_saves):
             table.pop(uuid, None)
+        for key in [key for key in self.unsupported if key[0] == uuid]:
+            del self.unsupported[key]

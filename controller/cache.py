@@ -126,6 +126,8 @@ class Cache:
             ladders=self.attempts.ladders,
             backoffs=self.attempts.backoffs,
             stalls=self.attempts.stalls,
+            unreadable_saves=self.attempts.unreadable_saves,
+            unsupported=self.attempts.unsupported,
             restarts=self.attempts.restarts,
             memo=self.memo,
         )

@@ -31,7 +31,15 @@ from controller.plan.evidence import Known, Unknown, observe
 from controller.plan.snapshot import Ladder, Stall
 from controller.plan.types import Action, ActionKind
 from controller.world import World
-from drivers.errors import Advice, NoDomain, StoreError
+from drivers.errors import (
+    Advice,
+    HostFailed,
+    HypervisorError,
+    NoDomain,
+    SaveUnreadable,
+    StoreError,
+    Unsupported,
+)
 from drivers.hypervisor import Outcome, Permit, Result, Session
 from drivers.store import Compare, Delete, Put, Write
 from specs.domain import ACTIVE_STATES, Domain, effective_state
@@ -60,12 +68,19 @@ class Report:
     message: str = ""
 
 
+NEVER_ASKED: Final = float("-inf")  # the time of a rung that is over
+
+
 class Halt(Exception):
     """A step ends its action early, with this report."""
 
     def __init__(self, report: Report) -> None:
         super().__init__(report.message)
         self.report = report
+
+
+class RungRefused(Halt):
+    """This way of asking a guest does not exist here, or does not work: there is nothing to wait for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +105,12 @@ class Hands:
 @dataclass(slots=True)
 class Progress:
     """One action on its way: `revision` is the assignment's after the last commit; `touched` are the nodes
-    that were asked to change something, which are read when it is over."""
+    that were asked to change something, which are read when it is over. `room`: what looking for room on the
+    host came to."""
 
     action: Action
     revision: int
+    room: str = ""
     touched: list[str] = field(default_factory=list)
 
 
@@ -188,8 +205,11 @@ class Executor:
 
     async def settle(self, progress: Progress) -> None:
         """The intent's aim was reached: it is closed, so that it is no evidence later (I22b)."""
-        if progress.action.settled is not None:
-            await self._commit(progress, progress.action.settled, [], [])
+        settled = progress.action.settled
+        if settled is not None:
+            if progress.room:
+                settled = msgspec.structs.replace(settled, save_room=progress.room)
+            await self._commit(progress, settled, [], [])
 
     async def _commit(
         self, progress: Progress, assignment: Assignment, compares: list[Compare], writes: list[Write]
@@ -320,13 +340,20 @@ class Executor:
             self.hands.reacted(now - end.at)
         await self._mutate(progress, "create", lambda s, permit: s.create(uuid, permit))
         cache.attempts.started(uuid, self.hands.world.now())
+        cache.attempts.unreadable_saves.pop(uuid, None)
 
     async def ask(self, progress: Progress) -> None:
         action = progress.action
         method = action.method
         assert method is not None
         self.hands.cache.attempts.ladders[action.uuid] = Ladder(action.step, self.hands.world.now())
-        await self._mutate(progress, "shutdown", lambda s, permit: s.shutdown(action.uuid, method, permit))
+        try:
+            await self._mutate(
+                progress, "shutdown", lambda s, permit: s.shutdown(action.uuid, method, permit)
+            )
+        except RungRefused:
+            self.hands.cache.attempts.ladders[action.uuid] = Ladder(action.step, NEVER_ASKED)
+            raise
 
     async def destroy(self, progress: Progress) -> None:
         """Bounded per minute in the whole cluster (I13)."""
@@ -347,6 +374,39 @@ class Executor:
     async def resume(self, progress: Progress) -> None:
         uuid = progress.action.uuid
         await self._mutate(progress, "resume", lambda s, permit: s.resume(uuid, permit))
+
+    async def room(self, progress: Progress) -> None:
+        """Whether the host's disk has room for the guest's memory, where the host can tell."""
+        action = progress.action
+        session = self.hands.observer.session(action.node)
+        if session is None:
+            raise Halt(Report(Ending.FAILED, f"the connection to node {action.node} is lost"))
+        try:
+            free = await session.save_room()
+        except HypervisorError as error:
+            raise Halt(Report(Ending.FAILED, f"{action.node} was asked for room: {error.message}")) from None
+        progress.room = "unchecked" if free is None else "checked"
+        if free is not None and free < action.room_bytes:
+            needs = action.room_bytes >> 20
+            message = f"{action.node} has {free >> 20} MiB free for saved memory, it needs {needs}"
+            raise Halt(Report(Ending.FAILED, message))
+
+    async def save(self, progress: Progress) -> None:
+        uuid = progress.action.uuid
+        await self._mutate(progress, "save", lambda s, permit: s.save(uuid, permit))
+
+    async def drop_saved(self, progress: Progress) -> None:
+        uuid = progress.action.uuid
+        await self._mutate(progress, "drop_saved", lambda s, permit: s.drop_saved(uuid, permit))
+        self.hands.cache.attempts.unreadable_saves.pop(uuid, None)
+
+    async def reboot(self, progress: Progress) -> None:
+        uuid = progress.action.uuid
+        await self._mutate(progress, "reboot", lambda s, permit: s.reboot(uuid, permit))
+
+    async def reset(self, progress: Progress) -> None:
+        uuid = progress.action.uuid
+        await self._mutate(progress, "reset", lambda s, permit: s.reset(uuid, permit))
 
     async def undefine(self, progress: Progress) -> None:
         uuid = progress.action.uuid
@@ -411,10 +471,16 @@ class Executor:
         if isinstance(error, NoDomain):  # somebody took it away just now: look again, nothing failed
             raise Halt(Report(Ending.STALE, message))
         stalled = error is not None and error.advice is Advice.STALL and result.outcome is Outcome.REJECTED
+        attempts = self.hands.cache.attempts
+        if isinstance(error, SaveUnreadable):
+            attempts.unreadable_saves[action.uuid] = message
+        if isinstance(error, Unsupported):
+            attempts.unsupported[action.uuid, action.node, call] = message
         log.warning("libvirt refused", extra={"domain": action.key, "why": message})
         if stalled and action.mark is not None and call in ("define", "create"):
             self.hands.cache.attempts.stalls[action.uuid] = Stall(action.node, action.mark.digest, message)
-        raise Halt(Report(Ending.REJECTED if stalled else Ending.FAILED, message))
+        ending = Report(Ending.REJECTED if stalled else Ending.FAILED, message)
+        raise RungRefused(ending) if isinstance(error, Unsupported | HostFailed) else Halt(ending)
 
     def _audit(self, action: Action) -> None:
         audit.info(
@@ -436,7 +502,8 @@ def _stamp(assignment: Assignment | None, op: str, at: str) -> Assignment | None
     if intent is not None and not intent.at:
         intent = msgspec.structs.replace(intent, op=op, at=at)
     proofs = tuple(p if p.at else msgspec.structs.replace(p, at=at) for p in assignment.proofs)
-    return msgspec.structs.replace(assignment, intent=intent, proofs=proofs)
+    requests = {n: a if a.at else msgspec.structs.replace(a, at=at) for n, a in assignment.requests.items()}
+    return msgspec.structs.replace(assignment, intent=intent, proofs=proofs, requests=requests)
 
 
 STEPS: Final[Mapping[ActionKind, tuple[str, ...]]] = MappingProxyType(
@@ -452,6 +519,10 @@ STEPS: Final[Mapping[ActionKind, tuple[str, ...]]] = MappingProxyType(
         ActionKind.AUTOSTART: ("autostart",),
         ActionKind.PAUSE: ("record", "suspend", "settle"),
         ActionKind.RESUME: ("record", "resume", "settle"),
+        ActionKind.SAVE: ("record", "room", "save", "settle"),
+        ActionKind.DROP_SAVED: ("record", "drop_saved", "settle"),
+        ActionKind.REBOOT: ("record", "reboot", "settle"),
+        ActionKind.RESET: ("record", "reset", "settle"),
         ActionKind.HAND_BACK: ("record", "mark", "finish"),
         ActionKind.FINISH: ("finish",),
     }
@@ -469,6 +540,11 @@ _STEP_FUNCTIONS: Final[Mapping[str, Callable[[Executor, Progress], Awaitable[Non
         "destroy": Executor.destroy,
         "suspend": Executor.suspend,
         "resume": Executor.resume,
+        "room": Executor.room,
+        "save": Executor.save,
+        "drop_saved": Executor.drop_saved,
+        "reboot": Executor.reboot,
+        "reset": Executor.reset,
         "undefine": Executor.undefine,
         "listed": Executor.listed,
         "mark": Executor.mark,

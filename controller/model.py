@@ -29,6 +29,10 @@ class IntentKind(enum.StrEnum):
     DELETE = "delete"
     PAUSE = "pause"
     RESUME = "resume"
+    SAVE = "save"
+    DROP_SAVED = "drop-saved"
+    REBOOT = "reboot"
+    RESET = "reset"
 
 
 class Intent(Record, frozen=True, kw_only=True):
@@ -62,13 +66,28 @@ class Proof(Record, frozen=True, kw_only=True):
     vanished: bool = False
 
 
+class Answered(Record, frozen=True, kw_only=True):
+    """What became of the request that had this value. `outcome`: BEGUN before anything is sent, and later
+    what came of it; a value that stands here is never carried out again."""
+
+    value: str
+    outcome: str
+    at: str = ""
+
+
+BEGUN: Final = "begun"
+DONE: Final = "done"
+
+
 class Assignment(Record, frozen=True, kw_only=True):
     """`candidates`: every node that may hold the domain or its definition; a node leaves this set only by a
     proof. A start on `node` needs candidates == {node} (I2). `config`: the inactive XML last given to or
     read from libvirt. `tombstone`: deletion was asked for (I11). `started`: a start was ever intended.
     `retired_macs`: no longer wanted, but it may still run with them. `stopped`: it is inactive because that
     was wanted, so the restart policy does not speak. `paused`: its processors stand still because that was
-    wanted, so it may be resumed when it is wanted no more."""
+    wanted, so it may be resumed when it is wanted no more. `saved`: the digest of the definition that stood
+    beside saved memory when that was first seen; `save_room`: whether room for it was looked for
+    ("checked", "unchecked"). `requests`: by name, the last one of each that was answered."""
 
     cluster: str
     uuid: str
@@ -90,6 +109,9 @@ class Assignment(Record, frozen=True, kw_only=True):
     started: bool = False
     stopped: bool = False
     paused: bool = False
+    saved: str = ""
+    save_room: str = ""
+    requests: dict[str, Answered] = {}
     restarts: int = 0
 
 

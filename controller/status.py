@@ -13,9 +13,11 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from controller.plan.aspects import aspects
+from controller.plan.case import Case
 from controller.plan.snapshot import Held, Snapshot, StoredDomain
 from controller.plan.types import STALLING, ActionKind, Deferred, Reason, Situation, Verdict
-from specs.domain import DomainStatus, PendingField, effective_state
+from specs.domain import DomainStatus, PendingField, RequestStatus, effective_state
 from specs.meta import Condition
 
 DOING = {
@@ -25,6 +27,10 @@ DOING = {
     ActionKind.DESTROY: "Stopping",
     ActionKind.PAUSE: "Pausing",
     ActionKind.RESUME: "Resuming",
+    ActionKind.SAVE: "Saving",
+    ActionKind.DROP_SAVED: "DroppingSaved",
+    ActionKind.REBOOT: "Rebooting",
+    ActionKind.RESET: "Resetting",
     ActionKind.REVOKE: "Undefining",
     ActionKind.RELEASE: "Releasing",
     ActionKind.RECORD: "Recording",
@@ -69,10 +75,12 @@ def domain_status(snap: Snapshot, uuid: str, verdict: Verdict) -> DomainStatus:
         macs=held.assignment.macs if held is not None and held.assignment.macs else UNSET,
         restarts=max(restarts.count - 1, 0) if restarts is not None else UNSET,
         pending=_pending(verdict) or UNSET,
+        requests=_requests(held) or UNSET,
         conditions=[
             _condition("Ready", ready, reason, message, generation),
             _condition("Reconciling", _reconciling(verdict), reason, message, generation),
             _condition("Stalled", _stalled(verdict), reason, message, generation),
+            *(_condition(*aspect, generation) for aspect in aspects(Case(snap, uuid))),
             *(
                 [_condition("RestartRequired", "True", "PendingChanges", verdict.note, generation)]
                 if verdict.pending
@@ -80,6 +88,14 @@ def domain_status(snap: Snapshot, uuid: str, verdict: Verdict) -> DomainStatus:
             ),
         ],
     )
+
+
+def _requests(held: Held | None) -> list[RequestStatus]:
+    answered = held.assignment.requests if held is not None else {}
+    return [
+        RequestStatus(name=n, value=a.value, outcome=a.outcome[:256], at=a.at)
+        for n, a in sorted(answered.items())
+    ]
 
 
 def _pending(verdict: Verdict) -> list[PendingField]:

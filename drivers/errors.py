@@ -12,6 +12,7 @@
     │   ├── NameConflict        another domain has the name or the UUID (libvirt 9)
     │   ├── SpecRejected        libvirt will never accept this definition as it stands
     │   ├── Unsupported         this driver cannot do that at all
+    │   ├── SaveUnreadable      the saved memory that a start should go on with cannot be read
     │   ├── DiskLocked          an image lock or lock manager refused a second user of a disk
     │   ├── PeerUnreachable     the source of a migration cannot reach, or has lost, its target's daemon
     │   └── HostFailed          any other answer: the host tried and could not
@@ -141,6 +142,10 @@ class SpecRejected(HypervisorError):
 
 
 class Unsupported(HypervisorError):
+    advice = Advice.STALL
+
+
+class SaveUnreadable(HypervisorError):
     advice = Advice.STALL
 
 

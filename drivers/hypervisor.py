@@ -87,7 +87,9 @@ class Listing:
 @dataclass(frozen=True, slots=True)
 class Detail:
     """All that is to be known of one domain. `config_xml` is the persistent definition (None: transient),
-    `live_xml` the running one (None: inactive); `vcpus` and `memory_bytes` are what it is given now."""
+    `live_xml` the running one (None: inactive); `vcpus` and `memory_bytes` are what it is given now.
+    `saved_xml` is the definition that a managed save goes on with (None: there is none, or it is not
+    told)."""
 
     record: Record
     sent_at: float
@@ -101,6 +103,7 @@ class Detail:
     vcpus: int
     memory_bytes: int
     snapshots: int = 0
+    saved_xml: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,6 +337,11 @@ class Session(Protocol):
 
     async def save(self, uuid: str, permit: Permit) -> Result:
         """Managed save: its memory goes to the host's disk, and the next create restores it."""
+        ...
+
+    async def save_room(self) -> int | None:
+        """Bytes that are free where managed saves go, as just measured; None where the host cannot be asked:
+        no active storage pool has that very directory for its target."""
         ...
 
     async def drop_saved(self, uuid: str, permit: Permit) -> Result:

@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from specs.meta import API_VERSION, Condition, Name, ObjectMeta, Quantity, Struct
 
-DomainStateName = Literal["running", "paused", "shutoff"]
+DomainStateName = Literal["running", "paused", "saved", "shutoff"]
 ACTIVE_STATES = frozenset({"running", "paused"})
 """States in which a domain has a guest: it must be started to come there."""
 DomainType = Literal["qemu", "kvm", "lxc", "xen", "vz", "test"]
@@ -223,8 +223,8 @@ class MigrationPolicy(Struct, frozen=True, kw_only=True):
 class DomainSpec(Struct, frozen=True, kw_only=True):
     """What is wanted of one domain.
 
-    state: running, also when left out; paused, its guest in memory and its processors standing still; or
-        shutoff.
+    state: running, also when left out; paused, its guest in memory and its processors standing still;
+        saved, its memory on its host's disk, from where the next start goes on; or shutoff.
     type: The hypervisor: kvm when left out; qemu is software emulation; lxc, a container; xen; vz, Virtuozzo
         (OpenVZ's successor); test, libvirt's own mock.
     vcpus: The number of virtual CPUs, 1 to 4096; 1 when left out.
@@ -278,6 +278,21 @@ class PendingField(Struct, frozen=True, kw_only=True):
     desired: str
 
 
+class RequestStatus(Struct, frozen=True, kw_only=True):
+    """What became of one request.
+
+    name: reboot, reset, resume, restore or drop-saved.
+    value: The annotation's value that it was made with.
+    outcome: begun, done, or why it was not done.
+    at: When that was written down.
+    """
+
+    name: str
+    value: str
+    outcome: str
+    at: str
+
+
 class DomainStatus(Struct, frozen=True, kw_only=True):
     """What is. `state` and `reason` are libvirt's words, or Unknown and Absent with ours.
 
@@ -292,6 +307,7 @@ class DomainStatus(Struct, frozen=True, kw_only=True):
     digest: The digest of the definition that was made from spec.
     macs: The MAC addresses that were chosen, by interface.
     restarts: How often it was started again.
+    requests: What became of requests (annotations such as domctl.io/reboot-at).
     pending: What waits for the next start.
     conditions: Ready, Reconciling, Stalled and further aspects.
     """
@@ -307,6 +323,7 @@ class DomainStatus(Struct, frozen=True, kw_only=True):
     digest: str | UnsetType = UNSET
     macs: dict[str, str] | UnsetType = UNSET
     restarts: int | UnsetType = UNSET
+    requests: list[RequestStatus] | UnsetType = UNSET
     pending: list[PendingField] | UnsetType = UNSET
     conditions: list[Condition] | UnsetType = UNSET
 

@@ -36,7 +36,6 @@ DOMAIN_LATER: Final = Later(
     ),
     values=MappingProxyType(
         {
-            ("spec.state", "saved"): f'"saved" {_NOT_YET}, use running or shutoff',
             ("spec.type", "openvz"): '"openvz" is not a type here, use vz or lxc',
             ("spec.type", "parallels"): '"parallels" is what libvirt once called vz, use vz',
         }

@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import inspect
 
-from specs import domainrules, metarules, noderules, yamldoc
+from specs import domainrules, metarules, noderules, requests, yamldoc
 from specs.domain import Domain, effective_type
 from specs.hypervisors import DRIVER_OF_TYPE
 from specs.kinds import KIND_OF, KINDS, Kind, Object
@@ -52,6 +52,8 @@ def decode(value: object, unknown: Unknown = Unknown.STRICT) -> tuple[Object | N
         return None, problems
     report = Report(unknown)
     clean = walk(value, _TYPES[kind.kind], (), report, LATER[kind.kind])
+    if kind.struct is Domain:
+        requests.check_requests(clean, report)
     metarules.check_metadata(clean.get("metadata"), kind.namespaced, report)
     check = _RULES.get(kind.kind)
     if check is not None:

@@ -1,11 +1,14 @@
-"""`domctl start`, `shutdown`, `pause` and `resume`: say what state a domain should be in.
+"""`domctl start`, `shutdown`, `pause`, `resume`, `save`, `restore`, and `reboot`, `reset`, `drop-saved`.
 
-All of them only change `spec.state`; the controller does the rest. What was changed is printed. When the
-file that the domain was applied from names the state too, the next apply will set it back: that is said.
+The first say what state a domain should be in: they only change `spec.state`, and the controller does the
+rest. The others ask for something once, by an annotation whose value is the present time. What was changed is
+printed. When the file that the domain was applied from names the state too, the next apply will set it back:
+that is said.
 """
 
 from __future__ import annotations
 
+import datetime
 import sys
 
 from controller.cli import merge3, until
@@ -28,7 +31,17 @@ STATES = {
     "domctl shutdown": "shutoff",
     "domctl pause": "paused",
     "domctl resume": "running",
+    "domctl save": "saved",
+    "domctl restore": "running",
 }
+REQUESTS = {
+    "domctl resume": "resume",
+    "domctl restore": "restore",
+    "domctl reboot": "reboot",
+    "domctl reset": "reset",
+    "domctl drop-saved": "drop-saved",
+}
+ONLY_WHERE_HELD = {"resume": ("PausedByHand", "PausedOnError")}
 DEFAULT_STATE = "running"
 ABOUT = {
     "domctl start": "Ask for domains to run: sets spec.state to running.",
@@ -36,7 +49,18 @@ ABOUT = {
     " The guest is asked as spec.shutdown says, and is off at the latest when the grace time is over.",
     "domctl pause": "Ask for domains to stand still: sets spec.state to paused.\n\n"
     " A paused guest keeps its memory and its disks. One that is off is started first.",
-    "domctl resume": "Ask for paused domains to go on: sets spec.state to running.",
+    "domctl resume": "Ask for paused domains to go on: sets spec.state to running.\n\n"
+    " One that was paused by hand, or because a disk failed, is resumed once.",
+    "domctl save": "Ask for domains to be saved: sets spec.state to saved.\n\n"
+    " The guest's memory goes to its host's disk, and the next start goes on from there.",
+    "domctl restore": "Ask for saved domains to go on: sets spec.state to running.\n\n"
+    " Also where the definition changed since: the guest goes on with the one that it was saved with.",
+    "domctl reboot": "Ask guests to start again, once.\n\n A guest may ignore it. What came of it stands in"
+    " status.requests.",
+    "domctl reset": "Press the reset button of domains, once.\n\n The guest is not asked. What came of it"
+    " stands in status.requests.",
+    "domctl drop-saved": "Throw the saved memory of domains away, once.\n\n"
+    " What the guest had in memory is lost, and its disks are as after a power cut.",
 }
 
 
@@ -45,17 +69,18 @@ def configure(flags: Flags) -> None:
     short = verb.removeprefix("domctl ")
     examples = (
         (f"{short.capitalize()} a domain", f"{verb} web-1"),
-        ("Several, and wait until it is so", f"{verb} web-1 web-2 --wait"),
+        ("Several", f"{verb} web-1 web-2" + (" --wait" if verb in STATES else "")),
     )
     flags.describe("NAME… [options]", ABOUT[verb], examples)
     configure_dry_run(flags)
-    flags.switch("--wait", text="Wait until the domains are as asked for.")
-    flags.value("--timeout", default=120.0, to=duration, text="How long --wait waits. Negative: for a week.")
+    if verb in STATES:
+        flags.switch("--wait", text="Wait until the domains are as asked for.")
+        text = "How long --wait waits. Negative: for a week."
+        flags.value("--timeout", default=120.0, to=duration, text=text)
     flags.connection()
 
 
 def run(args: argparse.Namespace) -> int:
-    state = STATES[args.command]
     dry_run = checked_dry_run(args)
     names = [name.removeprefix("domain/").removeprefix("domains/") for name in args.words]
     if not names or not all(names):
@@ -65,42 +90,64 @@ def run(args: argparse.Namespace) -> int:
     failed = 0
     for name in names:
         try:
-            uid = _set(client, name, state, dry_run)
+            uid = _ask(client, name, args.command, dry_run)
         except CliError as error:
             sys.stdout.flush()
             sys.stderr.write(rendered(error))
             failed += 1
             continue
         changed.append(until.Awaited(DOMAINS, client.namespace, name, uid))
-    if args.wait and dry_run == "none":
+    if args.command in STATES and args.wait and dry_run == "none":
         failed += wait_ready(client, changed, args.timeout)
     if failed:
         raise Reported
     return 0
 
 
-def _set(client: Client, name: str, state: str, dry_run: str) -> str:
+def _ask(client: Client, name: str, verb: str, dry_run: str) -> str:
     """Returns the uid. Raises StatusError."""
     path = DOMAINS.path(client.namespace, name)
     live: dict[str, Any] = client.get(path)
     before = str((live.get("spec") or {}).get("state") or DEFAULT_STATE)
+    state = STATES.get(verb, before)
+    request = _request(verb, live)
     label = f"{DOMAINS.word}/{printable(name)}"
     uid = str(live["metadata"].get("uid") or "")
-    if before == state:
+    if before == state and not request:
         sys.stdout.write(f"{label} unchanged (spec.state is {state})\n")
         return uid
+    change: dict[str, Any] = {} if before == state else {"spec": {"state": state}}
+    if request:
+        change["metadata"] = {"annotations": {f"domctl.io/{request}-at": _now()}}
     if dry_run != "client":
         query = [("fieldManager", FIELD_MANAGER), ("fieldValidation", "Strict")]
         query += [("dryRun", "All")] if dry_run == "server" else []
-        client.call("PATCH", path, query, {"spec": {"state": state}}, content_type=MERGE_PATCH)
-    sys.stdout.write(f"{label} spec.state: {before} -> {state}{dry_words(dry_run)}\n")
+        client.call("PATCH", path, query, change, content_type=MERGE_PATCH)
+    if before != state:
+        sys.stdout.write(f"{label} spec.state: {before} -> {state}{dry_words(dry_run)}\n")
+    if request:
+        sys.stdout.write(f"{label} asked for: {request}{dry_words(dry_run)}\n")
     sys.stdout.flush()
-    if owner := owner_of_state(live):
+    if before != state and (owner := owner_of_state(live)):
         sys.stderr.write(
             f"Warning: {label}: spec.state also stands in what {owner} applied, and the next apply "
             f"sets it back to {before}\n"
         )
     return uid
+
+
+def _request(verb: str, live: dict[str, Any]) -> str:
+    """What the verb asks for once; "" where its state says all."""
+    request = REQUESTS.get(verb, "")
+    where = ONLY_WHERE_HELD.get(request)
+    if where is not None and (live.get("status") or {}).get("reason") not in where:
+        return ""
+    return request
+
+
+def _now() -> str:
+    """To the microsecond: each time that is asked is a request of its own."""
+    return datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z")
 
 
 def owner_of_state(live: dict[str, Any]) -> str:

@@ -7,13 +7,17 @@ intent that gives or takes the capability to run (start, revoke), so that late w
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
 
 import msgspec
 
-from controller.model import Assignment, Decision, Intent, IntentKind, Proof, Rule
+from controller.model import BEGUN, DONE, Answered, Assignment, Decision, Intent, IntentKind, Proof, Rule
 from controller.plan.case import Case, namespace_of
 from controller.plan.evidence import PROVING_REASONS
 from controller.plan.place import Demand
+from controller.plan.snapshot import Sighting
 from controller.plan.types import Action, ActionKind
 from drivers.hypervisor import StopMethod
 from specs.mark import Mark
@@ -56,6 +60,7 @@ def _assigned(case: Case, node: str) -> Assignment:
             candidates=(node,),
             vcpus=demand.vcpus,
             memory_bytes=demand.memory_bytes,
+            requests=_answers(dict.fromkeys(case.requests, "asked for before it was first started"), case),
         )
     return msgspec.structs.replace(
         case.assignment,
@@ -87,15 +92,20 @@ def _give(case: Case, kind: IntentKind, node: str, why: str, *, raise_epoch: boo
         macs=dict(wanted.macs),
         started=base.started or starting,
         stopped=base.stopped and not starting,
-        paused=base.paused and not starting,
+        paused=base.paused and (not starting or case.is_saved),
         retired_macs=() if free_now else tuple(sorted(dropped)),
     )
+    if starting and case.held is not None:
+        after = _answering(case, after, "restore", DONE)
+        for name in ("reboot", "reset", "resume"):  # what it was asked of is no more
+            after = _answering(case, after, name, "not done, it was started anew")
     action = _action(case, ActionKind.START if starting else ActionKind.DEFINE, node, why, after)
+    settled = msgspec.structs.replace(after, intent=None)
+    if starting:
+        settled = msgspec.structs.replace(settled, proofs=_lasting(after.proofs), saved="", save_room="")
     return dataclasses.replace(
         action,
-        settled=msgspec.structs.replace(
-            after, intent=None, proofs=_lasting(after.proofs) if starting else after.proofs
-        ),
+        settled=settled,
         xml=wanted.rendered.xml,
         mark=Mark(case.snap.cluster, case.uuid, epoch, wanted.rendered.digest),
         reserve=tuple(sorted(chosen - held_macs)),
@@ -263,6 +273,80 @@ def _call(case: Case, kind: IntentKind, why: str) -> Intent:
 def note_paused(case: Case, paused: bool, why: str) -> Action:
     after = msgspec.structs.replace(case.assignment, paused=paused)
     return _action(case, ActionKind.RECORD, case.node, why, after)
+
+
+def _answers(outcomes: Mapping[str, str], case: Case) -> dict[str, Answered]:
+    return {n: Answered(value=case.requests[n], outcome=o, at=_LATER) for n, o in outcomes.items()}
+
+
+def _answering(case: Case, assignment: Assignment, name: str, outcome: str) -> Assignment:
+    """The assignment with this request answered, if there is one."""
+    if name not in case.requests:
+        return assignment
+    answers = {**assignment.requests, **_answers({name: outcome}, case)}
+    return msgspec.structs.replace(assignment, requests=answers)
+
+
+def answer(case: Case, name: str, outcome: str, **changes: Any) -> Action:
+    """A request is answered, and nothing is sent for it."""
+    after = msgspec.structs.replace(_answering(case, case.assignment, name, outcome), **changes)
+    return _action(case, ActionKind.RECORD, case.node, f"{name} was asked for: {outcome}", after)
+
+
+ONCE: Final = MappingProxyType(
+    {
+        "reboot": (IntentKind.REBOOT, ActionKind.REBOOT),
+        "reset": (IntentKind.RESET, ActionKind.RESET),
+        "drop-saved": (IntentKind.DROP_SAVED, ActionKind.DROP_SAVED),
+    }
+)
+
+
+def once(case: Case, name: str, node: str) -> Action:
+    """Carry out a request. That it was begun is recorded before it is sent, and what was begun is never begun
+    again: whoever finds it so later can only say that nobody knows what came of it."""
+    intent, kind = ONCE[name]
+    was = case.assignment
+    begun = msgspec.structs.replace(
+        _answering(case, was, name, BEGUN),
+        intent=_intent(intent, node, was.epoch, f"{name} was asked for"),
+        tombstone=case.deleting,
+    )
+    done = msgspec.structs.replace(_answering(case, begun, name, DONE), intent=None)
+    if name == "drop-saved":
+        done = msgspec.structs.replace(done, saved="", save_room="")
+    action = _action(case, kind, node, f"{name} was asked for", begun)
+    return dataclasses.replace(action, settled=done)
+
+
+def not_known(case: Case, why: str) -> Action:
+    """The open intent of a request was interrupted, or refused: `why`."""
+    was = case.assignment
+    left = {
+        n: msgspec.structs.replace(a, outcome=why, at=_LATER) if a.outcome == BEGUN else a
+        for n, a in was.requests.items()
+    }
+    after = msgspec.structs.replace(was, intent=None, requests=left)
+    return _action(case, ActionKind.RECORD, case.node, f"a request came to nothing: {why}", after)
+
+
+def save(case: Case, seen: Sighting, why: str) -> Action:
+    """A guest that was paused when it was saved comes back paused, whoever paused it."""
+    after = msgspec.structs.replace(
+        case.assignment,
+        intent=_call(case, IntentKind.SAVE, why),
+        paused=seen.record.state == "paused",
+        saved=case.assignment.digest,
+    )
+    action = _action(case, ActionKind.SAVE, case.node, why, after)
+    settled = msgspec.structs.replace(after, intent=None, stopped=True)
+    return dataclasses.replace(action, settled=settled, room_bytes=seen.detail.memory_bytes)
+
+
+def note_saved(case: Case) -> Action:
+    """Saved memory is seen that domctl did not save: which definition stands beside it now is noted."""
+    after = msgspec.structs.replace(case.assignment, saved=case.assignment.digest or "unknown")
+    return _action(case, ActionKind.RECORD, case.node, "its memory was saved by hand, or by its host", after)
 
 
 def mark(case: Case, why: str) -> Action:

@@ -21,6 +21,7 @@ from specs.domain import Interface, effective_state
 from specs.domainxml import Rendered, RenderRefused, render
 from specs.macs import choose_mac
 from specs.mark import Mark
+from specs.requests import requests_of
 from specs.xmldiff import Difference, missing
 
 T = TypeVar("T")
@@ -107,7 +108,7 @@ class Case:
 
     @property
     def wanted(self) -> str:
-        """`running`, `paused`, `shutoff`, or `absent` when it is being deleted."""
+        """`running`, `paused`, `saved`, `shutoff`, or `absent` when it is being deleted."""
         if self.deleting or self.stored is None:
             return "absent"
         return effective_state(self.stored.domain.spec)
@@ -218,6 +219,29 @@ class Case:
         if seen is None or rendered is None or seen.detail.live_xml is None:
             return ()
         return self._compared("live", rendered.xml, seen.detail.live_xml)
+
+    @cached_property
+    def saved_drift(self) -> tuple[Difference, ...] | None:
+        """What the spec sets and saved memory will go on without; None where the host does not tell."""
+        seen, rendered = self.own_sighting, self.desired_here.rendered
+        if seen is None or rendered is None or seen.detail.saved_xml is None:
+            return None
+        return self._compared("saved", rendered.xml, seen.detail.saved_xml)
+
+    @property
+    def is_saved(self) -> bool:
+        """Saved memory stands at home, from which the next start goes on."""
+        seen = self.own_sighting
+        return seen is not None and not seen.record.active and seen.detail.managed_save
+
+    @cached_property
+    def requests(self) -> Mapping[str, str]:
+        """Those that were not answered yet, with their values."""
+        if self.stored is None:
+            return {}
+        answered = self.held.assignment.requests if self.held is not None else {}
+        asked = requests_of(self.stored.domain.metadata)
+        return {n: v for n, v in asked.items() if n not in answered or answered[n].value != v}
 
     def _compared(self, which: str, desired: str, actual: str) -> tuple[Difference, ...]:
         return self._once(which, (desired, actual), lambda: missing(desired, actual))

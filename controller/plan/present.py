@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec import UnsetType
 
-from controller.model import Rule
+from controller.model import IntentKind, Rule
 from controller.plan import actions, states
 from controller.plan.case import Case
 from controller.plan.evidence import Absent, Known, Unknown, may_start, quiet, undefine_proves
@@ -108,12 +108,17 @@ def active(case: Case, seen: Sighting) -> Answer:
     """Wanted or not, it is running, or at least holds its disks."""
     if case.wanted == "shutoff":
         return take_down(case, case.node, seen, "spec.state is shutoff")
+    asked = states.asked(case, seen)
+    if asked is not None:
+        return asked
     standing = states.bring_about(case, seen)
     if standing is not None:
         return standing
     repair = _repair_definition(case, seen)
     if repair is not None:
         return repair
+    if case.wanted == "saved":
+        return states.save(case, seen)
     live, able = seen.detail.live_mark, case.able(case.node)
     settable = able is None or able.set_metadata  # else it gets the mark with its next start
     if settable and (live is None or live.epoch != case.assignment.epoch or live.uuid != case.uuid):
@@ -163,16 +168,14 @@ def _definition_lacks(case: Case, seen: Sighting) -> str:
 
 def inactive(case: Case, seen: Sighting) -> Answer:
     """It is defined here and does not run."""
+    asked = states.asked(case, seen)
+    if asked is not None:
+        return asked
     misplaced = _misplaced(case)
     if misplaced:
         return _move_away(case, misplaced)
-    if case.wanted == "shutoff":
-        repair = _repair_definition(case, seen)
-        if repair is not None:
-            return repair
-        if not case.assignment.stopped:
-            return actions.close_intent(case, "it is shut off, as wanted", stopped=True)
-        return Verdict(Situation.CONVERGED)
+    if case.wanted not in states.RUNS:
+        return _repair_definition(case, seen) or states.off(case)
     return _start(case, Known(seen), seen)
 
 
@@ -192,7 +195,7 @@ def _pinned(case: Case, why: str) -> Deferred | None:
     ]
     own = case.own_sighting
     if own is not None and own.detail.managed_save:
-        held.append(("its saved state", f"virsh managedsave-remove on {case.node}; it will boot anew"))
+        held.append(("its saved memory", f"domctl drop-saved {case.command_target}; it will boot anew"))
     if own is not None and own.detail.snapshots:
         held.append(("its snapshots", f"virsh snapshot-delete --metadata on {case.node}"))
     if not held:
@@ -207,6 +210,9 @@ def _pinned(case: Case, why: str) -> Deferred | None:
 
 def missing_at_home(case: Case) -> Answer:
     """Neither active nor defined where it should be."""
+    asked = states.asked(case, None)
+    if asked is not None:
+        return asked
     misplaced = _misplaced(case)
     if misplaced:
         why = f"it vanished, and its place does not fit: {misplaced}"
@@ -215,7 +221,7 @@ def missing_at_home(case: Case) -> Answer:
     taken = _name_taken(case)
     if taken is not None:
         return taken
-    if case.wanted == "shutoff":
+    if case.wanted not in states.RUNS:
         why = "its definition vanished"
         return _stalled(case) or actions.define(case, case.node, why)
     return _start(case, Absent(), None)
@@ -237,7 +243,7 @@ def _name_taken(case: Case) -> Deferred | None:
 
 def _start(case: Case, home: Known | Absent | Unknown, seen: Sighting | None) -> Answer:
     assert not isinstance(home, Unknown)
-    hold = _stalled(case) or _policy(case, seen) or _crash_loop(case)
+    hold = _stalled(case) or states.held_by_save(case) or _policy(case, seen) or _crash_loop(case)
     if hold is not None:
         return hold
     leave = may_start(case.snap, case.held, case.node, home)
@@ -252,7 +258,7 @@ def _policy(case: Case, seen: Sighting | None) -> Deferred | None:
     assert case.stored is not None
     policy = effective_restart_policy(case.stored.domain.spec)
     was = case.assignment
-    asked = was.intent is not None and was.intent.kind not in states.CALLS
+    asked = was.intent is not None and was.intent.kind not in states.CALLS - {IntentKind.SAVE}
     ended_by_itself = was.started and not was.stopped and not asked
     if policy is RestartPolicy.ALWAYS or not ended_by_itself:
         return None

@@ -8,7 +8,7 @@ one domain not being on a node; `dead_or` is the one place where such a word is 
 from __future__ import annotations
 
 from controller.model import Rule
-from controller.plan import actions
+from controller.plan import actions, states
 from controller.plan.case import Case
 from controller.plan.evidence import Known, Unknown, absent_everywhere, observe, quiet
 from controller.plan.present import take_down
@@ -61,7 +61,8 @@ def _remove(case: Case, node: str) -> Answer:
         return observe_only_hold(node)
     if sighting.record.active:
         return take_down(case, node, sighting, "deleted")
-    return quiet(case.snap, (node,)) or actions.revoke(case, node, "deleted")
+    kept = states.save_in_the_way(case, node, sighting)
+    return kept or quiet(case.snap, (node,)) or actions.revoke(case, node, "deleted")
 
 
 def _remove_unseen(case: Case) -> Answer:

@@ -336,7 +336,8 @@ def stray(case: Case) -> Answer:
         if case.snap.nodes[node].node.spec.observe_only is True:
             return observe_only_hold(node)
         if not sighting.record.active:
-            late = undefine_proves(case.snap, case.assignment, node) or quiet(case.snap, (node,))
+            kept = states.save_in_the_way(case, node, sighting)
+            late = kept or undefine_proves(case.snap, case.assignment, node) or quiet(case.snap, (node,))
             return late or actions.revoke(case, node, f"its place is {case.node}")
     for node in case.assignment.candidates:
         if node == case.node:
@@ -359,9 +360,7 @@ def finish_intent(case: Case) -> Answer:
         return actions.close_intent(case, "it runs", stopped=False)
     if intent.kind is IntentKind.STOP and not seen.record.active:
         return actions.close_intent(case, "it stopped", stopped=case.wanted == "shutoff")
-    if intent.kind in states.CALLS and states.is_over(case, seen):
-        return actions.close_intent(case, f"{intent.kind} is over")
-    return None
+    return states.finish(case, seen)
 
 
 def gone_from_home(case: Case) -> Answer:

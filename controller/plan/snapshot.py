@@ -193,5 +193,7 @@ class Snapshot:
     ladders: Mapping[str, Ladder] = field(default_factory=dict)
     backoffs: Mapping[str, Backoff] = field(default_factory=dict)
     stalls: Mapping[str, Stall] = field(default_factory=dict)
+    unreadable_saves: Mapping[str, str] = field(default_factory=dict)
+    unsupported: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
     restarts: Mapping[str, Restarts] = field(default_factory=dict)
     memo: dict[str, dict[str, tuple[Any, Any]]] = field(default_factory=dict, compare=False)

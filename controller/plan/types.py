@@ -64,6 +64,10 @@ class Reason(enum.StrEnum):
     PAUSED_BY_HAND = "PausedByHand"
     PAUSED_ON_ERROR = "PausedOnError"
     JOB_IN_PROGRESS = "JobInProgress"
+    NOTHING_TO_SAVE = "NothingToSave"
+    SAVED_OTHERWISE = "SavedOtherwise"
+    SAVE_UNREADABLE = "SaveUnreadable"
+    SAVE_IN_THE_WAY = "SaveInTheWay"
     CRASHED_PRESERVED = "CrashedPreserved"
     SUSPENDED = "Suspended"
     STARTING_UP = "StartingUp"
@@ -97,6 +101,10 @@ STALLING = frozenset(
         Reason.REJECTED,
         Reason.PAUSED_BY_HAND,
         Reason.PAUSED_ON_ERROR,
+        Reason.NOTHING_TO_SAVE,
+        Reason.SAVED_OTHERWISE,
+        Reason.SAVE_UNREADABLE,
+        Reason.SAVE_IN_THE_WAY,
         Reason.CRASHED_PRESERVED,
         Reason.SHUTDOWN_IGNORED,
         Reason.STUCK_START,
@@ -134,6 +142,10 @@ class ActionKind(enum.StrEnum):
     DESTROY = "destroy"
     PAUSE = "pause"
     RESUME = "resume"
+    SAVE = "save"
+    DROP_SAVED = "drop-saved"
+    REBOOT = "reboot"
+    RESET = "reset"
     REVOKE = "revoke"  # R1: undefine, list, prove
     RELEASE = "release"  # a node leaves the candidates by a proof already at hand
     RECORD = "record"  # the assignment alone changes
@@ -149,6 +161,7 @@ class Action:
     `object_revision` the object's (0: none): the first transaction holds only if both still stand.
     `after`: the assignment as it is recorded before anything is sent (None: it is removed). `proved`: the
     assignment once the last step has proved what it should (revoke). `reserve`: MACs to be taken.
+    `room_bytes`: what a save may need on the host's disk.
     `consumes`: it acts on an operator's resolution, of which only `left` stands afterwards."""
 
     kind: ActionKind
@@ -165,6 +178,7 @@ class Action:
     mark: Mark | None = None
     method: StopMethod | None = None
     step: int = 0
+    room_bytes: int = 0
     reserve: tuple[str, ...] = ()
     release_macs: tuple[str, ...] = ()
     quarantine: bool = False

@@ -38,6 +38,7 @@ class Driver:
     shutdown_flags: how each way of asking a guest to stop is asked for; one that is missing is unsupported.
     memory_is_usage: virDomainGetInfo's current memory is what a running domain uses at the moment, not what
     it is given. one_world: the host's state lives in the connection, so that a session has only one.
+    saved_xml: virDomainManagedSaveGetXMLDesc; save_directory: where managed saves are kept.
     run: whether any of this was measured."""
 
     bulk_stats: bool
@@ -56,6 +57,8 @@ class Driver:
     memory_is_usage: bool = False
     one_world: bool = False
     run: bool = True
+    saved_xml: bool = False
+    save_directory: str = ""
     shutdown_flags: dict[StopMethod, int] = field(default_factory=dict)
 
 
@@ -67,6 +70,8 @@ DRIVERS = {
         snapshots=True,
         undefine=frozenset(UNDEFINE_FLAGS),
         raced_create_undefine=True,
+        saved_xml=True,
+        save_directory="/var/lib/libvirt/qemu/save",
         shutdown_flags={StopMethod.ACPI: ACPI_POWER_BTN, StopMethod.AGENT: GUEST_AGENT},
     ),
     # suspend freezes the container's control group. ACPI is SIGTERM to its init: the driver's default, an

@@ -27,6 +27,7 @@ from drivers.errors import (
     NoDomain,
     PeerUnreachable,
     PermitExpired,
+    SaveUnreadable,
     SpecRejected,
     Unreachable,
     Unsupported,
@@ -86,6 +87,7 @@ RULES = (
     Rule(frozenset({INTERNAL_ERROR}), DiskLocked, text=_QEMU_LOCK),  # no code says it, only QEMU's words
     # OPERATION_FAILED: `already exists` when defining; elsewhere many things (a corrupt saved image).
     Rule(frozenset({OPERATION_FAILED}), NameConflict, call="define"),
+    Rule(frozenset({OPERATION_FAILED}), SaveUnreadable, call="create"),  # seen of corrupt saved images alone
     _rule(Unsupported, 3, 5, 74, 84),  # NO_SUPPORT, NO_CONNECT, ARGUMENT_/OPERATION_UNSUPPORTED
     # INVALID_ARG, OS_TYPE..NO_DEVICE, XML_ERROR, DOM_EXIST, CONF_SYNTAX, XML_DETAIL, INVALID_MAC,
     # CONFIG_UNSUPPORTED, MIGRATE_UNSAFE, OVERFLOW, CPU_INCOMPATIBLE, XML_INVALID_SCHEMA
@@ -104,6 +106,7 @@ OUTCOMES: dict[type[HypervisorError], Outcome] = {
     NoDomain: Outcome.FAILED,
     DomainBusy: Outcome.FAILED,
     WrongState: Outcome.FAILED,
+    SaveUnreadable: Outcome.FAILED,
     DiskLocked: Outcome.FAILED,
     HostFailed: Outcome.FAILED,
 }

@@ -20,7 +20,7 @@ from drivers.hypervisor import Detail, Listing, Record, State
 from drivers.libvirt.capabilities import Driver
 from drivers.libvirt.errors import NO_DOMAIN
 from drivers.libvirt.records import state_of
-from specs.mark import find
+from specs.mark import find, parse_xml
 
 _DETAIL_ATTEMPTS = 3
 _KIB = 1024
@@ -85,12 +85,13 @@ def _read_once(domain: Any, driver: Driver, clock: Clock) -> Detail:
     config_xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE) if persistent else None
     live_xml = domain.XMLDesc(0) if record.active else None
     _, most_kib, now_kib, vcpus, _ = domain.info()
+    saved = driver.managed_save and persistent and bool(domain.hasManagedSaveImage())
     return Detail(
         record=record,
         sent_at=sent_at,
         persistent=persistent,
         autostart=persistent and bool(domain.autostart()),
-        managed_save=driver.managed_save and persistent and bool(domain.hasManagedSaveImage()),
+        managed_save=saved,
         config_xml=config_xml,
         live_xml=live_xml,
         config_mark=None if config_xml is None else find(config_xml),
@@ -98,4 +99,28 @@ def _read_once(domain: Any, driver: Driver, clock: Clock) -> Detail:
         vcpus=vcpus,
         memory_bytes=(most_kib if driver.memory_is_usage else now_kib) * _KIB,
         snapshots=domain.snapshotNum() if driver.snapshots else 0,
+        saved_xml=_saved_xml(domain, driver) if saved else None,
     )
+
+
+def _saved_xml(domain: Any, driver: Driver) -> str | None:
+    """None where the driver cannot tell, or where the image is not to be read: a start will say so."""
+    try:
+        return str(domain.managedSaveGetXMLDesc(0)) if driver.saved_xml else None
+    except libvirt.libvirtError as error:
+        if error.get_error_domain() == libvirt.VIR_FROM_RPC or error.get_error_code() == NO_DOMAIN:
+            raise
+        return None
+
+
+def read_save_room(raw: Any, driver: Driver) -> int | None:
+    """Only a pool of that very directory counts: of one above it nobody knows what is mounted between. It is
+    refreshed, for libvirt tells what it knew at the last refresh."""
+    if not driver.managed_save or not driver.save_directory:
+        return None
+    for pool in raw.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
+        path = parse_xml(pool.XMLDesc(0)).findtext("target/path", "").rstrip("/")
+        if path == driver.save_directory:
+            pool.refresh(0)
+            return int(pool.info()[3])
+    return None

@@ -59,7 +59,7 @@ from drivers.libvirt.link import Link, attempt
 from drivers.libvirt.migration import migration_request, read_job
 from drivers.libvirt.moving import Another, Asked, Moving
 from drivers.libvirt.opening import Opened
-from drivers.libvirt.reads import Clock, read_detail, read_listing
+from drivers.libvirt.reads import Clock, read_detail, read_listing, read_save_room
 from drivers.libvirt.sending import Call, Reply, Sending, result_of, send
 from specs.mark import MARK_KEY, MARK_NAMESPACE, UntrustedXml, find, payload
 from specs.uri import ParsedUri
@@ -302,6 +302,12 @@ class LibvirtSession:
         return await self._on_domain(
             "save", uuid, permit, lambda domain: functools.partial(domain.managedSave, 0)
         )
+
+    async def save_room(self) -> int | None:
+        if self._given.uri.path != "/system":
+            return None  # a session's are in its user's home
+        limit = self._given.deadlines.facts_s
+        return await self._read("save_room", limit, lambda raw: read_save_room(raw, self._driver))
 
     async def drop_saved(self, uuid: str, permit: Permit) -> Result:
         return await self._on_domain(

@@ -19,6 +19,7 @@ from controller.model import Assignment, Intent, IntentKind, LeaderRecord, Rule
 from drivers.hypervisor import Outcome
 from drivers.store import Compare, Put, TxnResult, Write
 from specs.domain import ACTIVE_STATES
+from specs.requests import ANNOTATIONS
 from tests.sim.cluster import BOUNDS, Cluster
 from tests.sim.converged import is_met, message_of, says_ready
 from tests.sim.domain import Change
@@ -39,6 +40,10 @@ DEADLINES_S: Final = {
     "set_autostart": 30.0,
     "suspend": 35.0,
     "resume": 35.0,
+    "save": 600.0,
+    "drop_saved": 30.0,
+    "reboot": 30.0,
+    "reset": 35.0,
 }
 SLACK_S: Final = 4.0  # a driver looks for a sign of life after a deadline
 ACT_WITHIN_S: Final = 10.0
@@ -51,7 +56,12 @@ INTENTS_OF: Final = {
     "undefine": {IntentKind.REVOKE},
     "suspend": {IntentKind.PAUSE},
     "resume": {IntentKind.RESUME},
+    "save": {IntentKind.SAVE},
+    "drop_saved": {IntentKind.DROP_SAVED},
+    "reboot": {IntentKind.REBOOT},
+    "reset": {IntentKind.RESET},
 }
+REQUEST_OF: Final = {"drop_saved": "drop-saved", "reboot": "reboot", "reset": "reset"}
 WANTED_LATELY_S: Final = 25.0  # a watch that lags 8 s, and then a write that takes 12
 LATE_S: Final = 180.0
 RECHECKED_S: Final = 1.0
@@ -103,6 +113,8 @@ class Checks:
     _ended_at: dict[str, float] = field(default_factory=dict)
     _shown: dict[str, str] = field(default_factory=dict)
     _past: int = 0
+    _asked: dict[tuple[str, str], set[str]] = field(default_factory=dict)  # by uuid and request: its values
+    _once: dict[tuple[str, str], int] = field(default_factory=dict)  # and how often it was sent
     _created_in: dict[tuple[str, str, str], int] = field(default_factory=dict)  # the past it was sent in
 
     def complain(self, invariant: str, text: str) -> None:
@@ -157,7 +169,7 @@ class Checks:
         if what == "undefined":
             self._check_taken(change, {IntentKind.REVOKE})
         if what == "stopped":
-            self._check_taken(change, {IntentKind.STOP, IntentKind.START})
+            self._check_taken(change, {IntentKind.STOP, IntentKind.START, IntentKind.SAVE})
 
     def _was_wanted(self, uuid: str, state: str) -> bool:
         """Now or lately: what was on its way may come late, within the quiet time of another leader."""
@@ -238,7 +250,19 @@ class Checks:
         self._check_read_again(sent)
         if sent.call == "create":
             self._check_still_due(sent, now)
+        if sent.call in REQUEST_OF:
+            self._check_asked(sent, REQUEST_OF[sent.call])
         self._count(sent, now)
+
+    def _check_asked(self, sent: Sent, name: str) -> None:
+        """What is asked for once is sent once at most."""
+        sent_before = self._once.get((sent.uuid, name), 0)
+        self._once[sent.uuid, name] = sent_before + 1
+        asked = len(self._asked.get((sent.uuid, name), ()))
+        if sent_before >= asked and self._past == self.cluster.pasts:
+            self.complain(
+                "once", f"{sent.client} sends {sent.call} {sent.uuid} again, it was asked for {asked} times"
+            )
 
     def _check_still_due(self, sent: Sent, now: float) -> None:
         """Safety 2, step 3: what justified this start was looked at again just before."""
@@ -432,6 +456,8 @@ class Checks:
         self, client: str, uuid: str, intent: Intent, before: Assignment | None, after: Assignment
     ) -> None:
         now = self.cluster.clock()
+        if intent.kind is IntentKind.SAVE and not self._was_wanted(uuid, "saved"):
+            self.complain("I11", f"{client} intends to save {uuid}, which nobody wanted")
         if intent.kind in (IntentKind.STOP, IntentKind.DELETE):
             lately = [wanted for at, wanted in self._wanted.get(uuid, ()) if at >= now - WANTED_LATELY_S]
             standing = self._wanted.get(uuid)
@@ -486,6 +512,10 @@ class Checks:
     def _wants(self, body: dict[str, Any]) -> None:
         state = body["spec"].get("state") or "running"
         wanted = "absent" if body["metadata"].get("deletionTimestamp") else state
+        annotations = body["metadata"].get("annotations") or {}
+        for name, key in ANNOTATIONS.items():
+            if key in annotations:
+                self._asked.setdefault((body["metadata"]["uid"], name), set()).add(annotations[key])
         history = self._wanted.setdefault(body["metadata"]["uid"], deque(maxlen=16))
         if not history or history[-1][1] != wanted:
             if history:  # what was wanted until now was wanted lately

@@ -37,6 +37,10 @@ def is_met(cluster: Cluster, body: dict[str, Any]) -> bool:
     wanted = body["spec"].get("state") or "running"
     if wanted == "shutoff":
         return not active
+    if wanted == "saved":
+        held = cluster.assignment(meta["uid"])
+        home = None if held is None else cluster.hosts[held.node].domains.get(meta["uid"])
+        return not active and home is not None and home.saved is not None
     if len(active) != 1:
         return False
     seen = cluster.hosts[active[0]].domains[meta["uid"]]

@@ -40,6 +40,7 @@ class SimDomain:
     reason: str = "unknown"
     autostart: bool = False
     saved: str | None = None  # the live document in a managed save
+    saved_paused: bool = False  # its processors stood still when it was saved
     snapshots: int = 0
     gone: str = ""
     stuck: bool = False
@@ -85,6 +86,7 @@ class SimDomain:
             vcpus=known.vcpus,
             memory_bytes=known.memory_bytes,
             snapshots=self.snapshots,
+            saved_xml=self.saved,
         )
 
 

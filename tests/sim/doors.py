@@ -250,5 +250,20 @@ class SessionDoor:
     async def resume(self, uuid: str, permit: Permit) -> Result:
         return await self._change("resume", uuid, lambda: self.session.resume(uuid, permit))
 
+    async def save(self, uuid: str, permit: Permit) -> Result:
+        return await self._change("save", uuid, lambda: self.session.save(uuid, permit))
+
+    async def save_room(self) -> int | None:
+        return await self._read("facts", "", self.session.save_room)
+
+    async def drop_saved(self, uuid: str, permit: Permit) -> Result:
+        return await self._change("drop_saved", uuid, lambda: self.session.drop_saved(uuid, permit))
+
+    async def reboot(self, uuid: str, permit: Permit) -> Result:
+        return await self._change("reboot", uuid, lambda: self.session.reboot(uuid, permit))
+
+    async def reset(self, uuid: str, permit: Permit) -> Result:
+        return await self._change("reset", uuid, lambda: self.session.reset(uuid, permit))
+
     async def close(self) -> None:
         await self.session.close()

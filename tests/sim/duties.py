@@ -18,6 +18,7 @@ from controller.model import Assignment, LeaderRecord, Rule
 from drivers.store import Compare, Put, TxnResult, Write
 from specs.domain import ACTIVE_STATES
 from specs.mark import Mark
+from specs.requests import ANNOTATIONS
 from tests.sim import definition
 from tests.sim.checks import Checks
 from tests.sim.cluster import Cluster
@@ -25,7 +26,7 @@ from tests.sim.domain import Change
 from tests.sim.doors import Call
 from tests.sim.hypervisor import Sent
 
-TAKING = frozenset({"undefine", "destroy", "shutdown", "resume"})
+TAKING = frozenset({"undefine", "destroy", "shutdown", "resume", "save", "drop_saved"})
 READ_AGAIN_S = 15.0  # a linearizable read, and the leave to act that was given after it
 DOMAINS = keys.object_prefix("domains")
 
@@ -64,6 +65,7 @@ class Duties:
         self._read_at: dict[tuple[str, str, str], float] = {}
         self._restored_at: float | None = None
         self._dead: dict[str, set[str]] = {}  # what was given up with each host
+        self._drops: set[str] = set()  # whose saved memory a user asked to throw away
         self._knows_autostart: dict[tuple[str, str], Term | None] = {}
 
     def listen(self) -> None:
@@ -190,7 +192,7 @@ class Duties:
             self._check_late(change)
         if change.what == "vanished":
             self._dead.get(change.host, set()).discard(change.uuid)
-        if change.what == "save lost":
+        if change.what == "save lost" and not self._asked_to_drop(change):
             self._complain("R1", f"{change.by} threw away the saved state of {change.uuid} on {change.host}")
         if change.what == "autostart":
             self._knows_autostart.pop(where, None)
@@ -201,6 +203,12 @@ class Duties:
                 del self._knows_mark[known]
         else:
             self._marked.setdefault(where, self._cluster.clock())
+
+    def _asked_to_drop(self, change: Change) -> bool:
+        """By hand, or by a user's request: an annotation."""
+        if change.by not in self._cluster.replicas:
+            return change.by == "virsh"
+        return change.uuid in self._drops
 
     def _foreign_mark(self, node: str, uuid: str) -> Mark | None:
         host = self._cluster.hosts.get(node)
@@ -246,6 +254,8 @@ class Duties:
         body = msgspec.json.decode(write.value)
         uuid = body["metadata"]["uid"]
         wanted = body["spec"].get("state") or "running"
+        if ANNOTATIONS["drop-saved"] in (body["metadata"].get("annotations") or {}):
+            self._drops.add(uuid)
         if body["metadata"].get("deletionTimestamp"):
             self._deleted.add(uuid)
             wanted = "absent"

@@ -48,6 +48,9 @@ class Temper:
     undefine_s: Range = (0.005, 0.05)
     metadata_s: Range = (0.002, 0.015)
     save_s: Range = (0.3, 1.5)
+    save_room: int | None = None  # what a storage pool says of the directory of saved memory
+    no_room: bool = False  # and what is true
+    corrupt_saves: bool = False
     obeys_s: Range = (1.0, 6.0)  # how long a guest takes to shut down when asked
     deaf: float = 0.15  # guests that do not listen
     notices_s: Range = (0.0, 1.2)  # how long libvirtd takes to see a guest's end
@@ -171,6 +174,8 @@ class SimHost:
             domain.completed = None
             if domain.live is None:
                 domain.become(State.SHUTOFF, "unknown")
+            elif domain.state is State.PAUSED and domain.reason == "save":
+                domain.become(State.RUNNING, "save-canceled")
         self._tell_migrations("up")
         for domain in list(self.domains.values()):
             if domain.gone:
@@ -312,8 +317,12 @@ class SimHost:
         if domain.live is None:
             self.launch(domain, by)
         how = "booted" if domain.saved is None else "restored"
-        domain.saved = None
-        domain.become(State.RUNNING, how)
+        halted = domain.saved is not None and domain.saved_paused
+        domain.saved, domain.saved_paused = None, False
+        if halted:
+            domain.become(State.PAUSED, "user")
+        else:
+            domain.become(State.RUNNING, how)
         self.changed(domain, "started", by, reason or how)
         self.say(domain, EventKind.RESUMED, "unpaused")
         self.say(domain, EventKind.STARTED, how)

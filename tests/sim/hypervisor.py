@@ -353,6 +353,22 @@ class SimSession:
     async def resume(self, uuid: str, permit: Permit) -> Result:
         return await self._mutate("resume", uuid, (uuid,), self._limits.suspend_s, permit)
 
+    async def save(self, uuid: str, permit: Permit) -> Result:
+        return await self._mutate("save", uuid, (uuid,), self._limits.save_s, permit)
+
+    async def save_room(self) -> int | None:
+        await self.facts()  # as long as that takes, and what stands in its way
+        return self._change.host.temper.save_room
+
+    async def drop_saved(self, uuid: str, permit: Permit) -> Result:
+        return await self._mutate("drop_saved", uuid, (uuid,), self._limits.metadata_s, permit)
+
+    async def reboot(self, uuid: str, permit: Permit) -> Result:
+        return await self._mutate("reboot", uuid, (uuid,), self._limits.shutdown_s, permit)
+
+    async def reset(self, uuid: str, permit: Permit) -> Result:
+        return await self._mutate("reset", uuid, (uuid,), self._limits.suspend_s, permit)
+
     async def migrate(self, uuid: str, move: Move, permit: Permit) -> Result:
         if self._target.read_only:
             return Result(Outcome.REJECTED, Unsupported("the node is read-only"))

@@ -26,7 +26,7 @@ from tests.sim.migration import Held, Manner, Migration
 if TYPE_CHECKING:
     from tests.sim.host import Range, SimHost
 
-INVALID, TIMEOUT, FAILED, UNSUPPORTED_ARGUMENT, INTERNAL = 55, 68, 9, 74, 1
+INVALID, TIMEOUT, FAILED, UNSUPPORTED_ARGUMENT, INTERNAL, SYSTEM_ERROR = 55, 68, 9, 74, 1, 38
 NOT_RUNNING = "Requested operation is not valid: domain is not running"
 BUSY = "Timed out during operation: cannot acquire state change lock (held by monitor={})"
 
@@ -47,6 +47,10 @@ class Operations:
             "suspend": self.suspend,
             "resume": self.resume,
             "managed_save": self.managed_save,
+            "save": self.managed_save,
+            "drop_saved": self.drop_saved,
+            "reboot": self.reboot,
+            "reset": self.reset,
             "migrate": self.migrate,
             "abort": self.abort_job,
             "abort_job": self.abort_job,
@@ -168,6 +172,9 @@ class Operations:
                 host.launch(domain, by)
             finally:
                 host.desk.let_go(uuid)
+            if domain.saved is not None and host.temper.corrupt_saves:
+                host.end(domain, "failed", "failed", by)
+                raise refusal(FAILED, "operation failed: failed to read qemu header", "create")
             boots = domain.boots
             await self._work(host.temper.start_s)
             if domain.gone or domain.boots != boots or domain.live is None:
@@ -242,12 +249,43 @@ class Operations:
                 said = "cannot do managed save for transient domain"
                 raise refusal(INVALID, f"Requested operation is not valid: {said}")
             await self._monitor(domain)
+            before = (domain.state, domain.reason)
+            domain.become(State.PAUSED, "save")  # a daemon that dies now lets it go on when it is back
             await self._work(host.temper.save_s)
             if domain.live is None or domain.gone:
                 raise refusal(FAILED, "operation failed: domain is no longer running")
+            if host.temper.no_room:
+                domain.become(*before)
+                raise refusal(SYSTEM_ERROR, "unable to write to the save image: No space left on device")
+            domain.saved_paused = before[0] is State.PAUSED
             domain.saved = definition.inactive(domain.live)
             host.changed(domain, "saved", by)
             host.end(domain, "saved", "saved", by)
+
+    async def drop_saved(self, uuid: str, by: str) -> None:
+        self._find(uuid)
+        async with self._job(uuid, "managed save remove"):
+            domain = self._find(uuid)
+            await self._work(self._host.temper.metadata_s)
+            if domain.saved is not None:
+                domain.saved = None
+                self._host.changed(domain, "save lost", by)
+
+    async def reboot(self, uuid: str, by: str) -> None:
+        """Asked for as a shutdown is; and then it is started again in its place."""
+        self._running(uuid)
+        async with self._job(uuid, "reboot"):
+            domain = self._running(uuid)
+            await self._monitor(domain)
+            self._host.changed(domain, "asked to reboot", by)
+
+    async def reset(self, uuid: str, by: str) -> None:
+        self._running(uuid)
+        async with self._job(uuid, "reset"):
+            domain = self._running(uuid)
+            await self._monitor(domain)
+            self._host.changed(domain, "reset", by)
+            self._host.say(domain, EventKind.OTHER, "reboot")
 
     # --- elsewhere
 

@@ -16,6 +16,7 @@ from typing import Any
 from controller.api.resources import DOMAINS, NODES
 from controller.plan.types import Reason
 from drivers.hypervisor import State
+from specs.requests import ANNOTATIONS
 from tests.sim.cluster import Cluster
 from tests.sim.hands import Hands
 from tests.sim.people import Api, Body
@@ -180,6 +181,31 @@ class Operator:
                 break
         return await self.api.edit(DOMAINS, name, state("running"), "domctl start")
 
+    async def _start_and_save(self, name: str, body: Body, found: re.Match[str]) -> bool:
+        """domctl start, then domctl save."""
+        if not await self.api.edit(
+            DOMAINS, name, lambda b: b["spec"].update(state="running"), "domctl start"
+        ):
+            return False
+        for _ in range(40):
+            await self.cluster.sleep(3.0)
+            if _said(self._body(name))[0] == "Running":
+                break
+        return await self.api.edit(DOMAINS, name, lambda b: b["spec"].update(state="saved"), "domctl save")
+
+    async def _ask(self, name: str, body: Body, found: re.Match[str]) -> bool:
+        """domctl resume, restore or drop-saved."""
+        what = found["what"]
+
+        def change(b: Body) -> None:
+            b["metadata"].setdefault("annotations", {})[ANNOTATIONS[what]] = self.cluster.world_of(
+                "user"
+            ).wall()
+            if what != "drop-saved":
+                b["spec"]["state"] = "running"
+
+        return await self.api.edit(DOMAINS, name, change, f"domctl {what}")
+
     def _body(self, name: str) -> Body:
         return self.cluster.objects("domains").get(name, {"metadata": {}})
 
@@ -271,6 +297,8 @@ WAYS: tuple[tuple[re.Pattern[str], Way], ...] = (
     (re.compile(r"^virsh resume or virsh destroy on (?P<node>\S+),"), Operator._resume_or_destroy),
     (re.compile(r"^virsh (?P<cure>resume|destroy|dompmwakeup) on (?P<node>[^\s,]+)"), Operator._virsh),
     (re.compile(r"^domctl shutdown \S+( -n \S+)?, then domctl start"), Operator._stop_and_start),
+    (re.compile(r"^domctl start \S+( -n \S+)?, then domctl save"), Operator._start_and_save),
+    (re.compile(r"^domctl (?P<what>resume|restore|drop-saved) "), Operator._ask),
     (re.compile(r"^set source.shared"), Operator._share),
     (re.compile(r"virsh managedsave-remove on (?P<node>[^\s;,]+)"), Operator._remove_save),
     (re.compile(r"undefine on (?P<node>\S+): .*managed save image exists"), Operator._remove_save),

@@ -35,6 +35,7 @@ from controller.plan.snapshot import (
 )
 from drivers.hypervisor import Detail, Record, State
 from specs.mark import Mark
+from specs.requests import ANNOTATIONS
 from tests.unit.plancase import CLUSTER, NOW, UUID, Cluster
 
 OTHER_CLUSTER: Final = "f0f0f0f0-0000-4000-8000-00000000000f"
@@ -84,6 +85,7 @@ class Promise:
     tombstone: bool = False
     proof: str = ""
     paused: bool = False
+    saved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,7 @@ FEW: Final = (
     Obs("ready"),
     *(
         Obs("ready", s)
-        for s in ("running", "user-paused", "migrating", "stuck-start", "ended", "off-unknown")
+        for s in ("running", "user-paused", "migrating", "stuck-start", "ended", "saved", "off-unknown")
     ),
 )
 MANY: Final = (
@@ -161,7 +163,9 @@ ALL: Final = (
     Obs("ready", "ended", extra="autostart"),
 )
 
-WISHES: Final = ("running", "paused", "shutoff", "deleted", "none")
+WISHES: Final = ("running", "shutoff", "deleted", "none")
+MORE_WISHES: Final = ("paused", "saved")
+ALL_WISHES: Final = (*WISHES, *MORE_WISHES)
 INTENTS: Final = ("", "start@a", "stop@a", "revoke@b", "revoke@a", "define@a")
 PROMISES: Final[tuple[Promise | None, ...]] = (
     None,
@@ -177,6 +181,11 @@ MORE_PROMISES: Final = (
     Promise((), started=False),
     Promise(stopped=True),
     Promise(paused=True),
+    Promise(saved=True),
+    Promise(saved=True, stopped=True),
+    Promise(intent="save@a", saved=True),
+    Promise(intent="reboot@a"),
+    Promise(intent="drop-saved@a", saved=True),
     Promise(intent="pause@a", paused=True),
     Promise(intent="resume@a", paused=True),
     Promise(tombstone=True),
@@ -217,7 +226,9 @@ BESIDE: Final[tuple[dict[str, Any], ...]] = (
     {"aside": "store held"},
     {"aside": "unreadable"},
     {"aside": "must leave a"},
-    {"aside": "asked to stop"},
+    {"aside": "was asked to stop"},
+    *({"aside": f"asked to {what}"} for what in ANNOTATIONS),
+    {"aside": "older memory"},
     {"wanted": "orphaned"},
 )
 
@@ -228,11 +239,13 @@ def worlds(*, everything: bool) -> Iterator[World]:
     for a, b, wanted, promise in itertools.product(wide, wide, WISHES, PROMISES):
         yield World(a, b, wanted, promise)
     near = MANY if everything else FEW
-    for a, b, wanted, promise in itertools.product(near, near, WISHES, MORE_PROMISES):
+    for a, b, wanted, promise in itertools.product(near, near, MORE_WISHES, PROMISES):
+        yield World(a, b, wanted, promise)
+    for a, b, wanted, promise in itertools.product(near, near, ALL_WISHES, MORE_PROMISES):
         yield World(a, b, wanted, promise)
     promises = (*PROMISES, *MORE_PROMISES) if everything else _FEW_PROMISES
     for beside in BESIDE:
-        for a, b, wanted, promise in itertools.product(near, near, WISHES, promises):
+        for a, b, wanted, promise in itertools.product(near, near, ALL_WISHES, promises):
             yield dataclasses.replace(World(a, b, wanted, promise), **beside)
     if everything:
         for one, other in itertools.combinations(BESIDE, 2):
@@ -275,7 +288,7 @@ def snapshot(world: World) -> Snapshot:
         awaiting={(UUID, n): 999.0 for n in ("a", "b") if world.on(n).link == "awaiting"},
         ends=_ends(world.end),
         signs={UUID: {"old": 980.0, "between reads": 993.0, "fresh": 999.0}[world.signs]},
-        ladders={UUID: Ladder(0, 0.0)} if world.aside == "asked to stop" else {},
+        ladders={UUID: Ladder(0, 0.0)} if world.aside == "was asked to stop" else {},
         migrated=frozenset({UUID} if world.aside == "migration seen" else ()),
         memo=memo,
     )
@@ -307,12 +320,16 @@ def _stored(wanted: str, aside: str) -> StoredDomain | None:
     if wanted == "none":
         return None
     deleted = wanted in ("deleted", "orphaned")
-    spec: dict[str, Any] = {"state": wanted if wanted in ("shutoff", "paused") else "running"}
+    spec: dict[str, Any] = {"state": wanted if wanted in ("shutoff", "paused", "saved") else "running"}
     if wanted == "orphaned":
         spec["deletionPolicy"] = "Orphan"
     if aside == "must leave a":
         spec["placement"] = {"node": "b"}
-    meta = {"deletionTimestamp": "2026-01-01T00:00:00Z"} if deleted else {}
+    if aside == "older memory":
+        spec["memory"] = "48Mi"
+    meta: dict[str, Any] = {"deletionTimestamp": "2026-01-01T00:00:00Z"} if deleted else {}
+    if aside.startswith("asked to "):
+        meta["annotations"] = {ANNOTATIONS[aside.removeprefix("asked to ")]: "2026-01-01T00:00:00Z"}
     return Cluster().domain(UUID, meta=meta, **spec).domains[UUID]
 
 
@@ -348,6 +365,7 @@ def _sighting(node: str, obs: Obs) -> Sighting:
         persistent=persistent,
         autostart=obs.extra == "autostart",
         managed_save=obs.seen == "saved",
+        saved_xml=xml if obs.seen == "saved" else None,
         config_xml=xml if persistent else None,
         live_xml=xml if active else None,
         config_mark=mark if persistent else None,
@@ -397,6 +415,7 @@ def _held(promise: Promise) -> Held:
             started=promise.started,
             stopped=promise.stopped,
             paused=promise.paused,
+            saved=digest if promise.saved else "",
         ),
         5,
     )

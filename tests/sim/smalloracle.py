@@ -28,6 +28,10 @@ ASKS_A_NODE: Final = frozenset(
         ActionKind.DESTROY,
         ActionKind.PAUSE,
         ActionKind.RESUME,
+        ActionKind.SAVE,
+        ActionKind.DROP_SAVED,
+        ActionKind.REBOOT,
+        ActionKind.RESET,
         ActionKind.REVOKE,
         ActionKind.MARK,
         ActionKind.AUTOSTART,
@@ -35,7 +39,9 @@ ASKS_A_NODE: Final = frozenset(
     }
 )
 TAKES_AWAY: Final = frozenset({ActionKind.SHUTDOWN, ActionKind.DESTROY, ActionKind.REVOKE})
-NEEDS_QUIET: Final = frozenset({*TAKES_AWAY, ActionKind.RELEASE, ActionKind.RESUME})
+NEEDS_QUIET: Final = frozenset(
+    {*TAKES_AWAY, ActionKind.RELEASE, ActionKind.RESUME, ActionKind.SAVE, ActionKind.DROP_SAVED}
+)
 RUNS: Final = frozenset({"running", "paused"})
 
 
@@ -187,6 +193,8 @@ def _start(world: World, action: Action) -> str:
         return f"I2: {other} was last seen to have it"
     if world.aside == f"{node} in quarantine" and node not in _candidates(world):
         return "I15: the node is in quarantine"
+    if on(world, node).seen == "saved" and world.aside == "older memory":
+        return "it goes on with an older definition, and nobody was told"
     assert action.after is not None
     if action.after.intent is None or action.after.intent.kind is not IntentKind.START:
         return "I20: no intent is recorded"
@@ -245,7 +253,7 @@ def _absent_everywhere(world: World, home: str) -> bool:
 
 
 def _define(world: World, action: Action) -> str:
-    if world.wanted not in (*RUNS, "shutoff") or _tombstone(world):
+    if world.wanted not in (*RUNS, "saved", "shutoff") or _tombstone(world):
         return f"I11: it should be {world.wanted}"
     other = _other(action.node)
     if _may_hold(world, other):
@@ -301,11 +309,41 @@ def _resume(world: World, action: Action) -> str:
     return _alone(world, action, "user-paused")
 
 
-def _alone(world: World, action: Action, seen: str) -> str:
+def _save(world: World, action: Action) -> str:
+    if world.wanted != "saved" or _tombstone(world):
+        return f"I11: it should be {world.wanted}"
+    return _alone(world, action, *HOLDS_DISKS - {"postcopy"})
+
+
+def _drop(world: World, action: Action) -> str:
+    """A user's request, and nothing else, throws saved memory away."""
+    if world.aside != "asked to drop-saved":
+        return "R1: nobody asked to throw its memory away"
+    if on(world, action.node).seen != "saved":
+        return "there is nothing to throw away"
+    return _recorded(action, "drop-saved")
+
+
+def _once(world: World, action: Action) -> str:
+    """Reboot and reset."""
+    if world.aside != f"asked to {action.kind}":
+        return f"nobody asked to {action.kind} it"
+    if world.wanted != "running" or _tombstone(world):
+        return f"I11: it should be {world.wanted}"
+    return _alone(world, action, "running") or _recorded(action, action.kind)
+
+
+def _recorded(action: Action, name: str) -> str:
+    """Before it is sent, so that nobody sends it again."""
+    assert action.after is not None
+    return "" if name in action.after.requests else "it would be done twice"
+
+
+def _alone(world: World, action: Action, *seen: str) -> str:
     """It stands at home like this, and nothing is known to be elsewhere."""
     other = _other(action.node)
-    if (action.node != "a" and not _tombstone(world)) or on(world, action.node).seen != seen:
-        return f"it is not {seen} there"
+    if (action.node != "a" and not _tombstone(world)) or on(world, action.node).seen not in seen:
+        return f"it is not {' or '.join(seen)} there"
     if _may_hold(world, other) and on(world, other).seen not in INACTIVE:
         return f"I2: {other} may have it running"
     return ""
@@ -430,6 +468,10 @@ _JUDGES: Final[dict[ActionKind, Callable[[World, Action], str]]] = {
     ActionKind.DESTROY: _stop,
     ActionKind.PAUSE: _pause,
     ActionKind.RESUME: _resume,
+    ActionKind.SAVE: _save,
+    ActionKind.DROP_SAVED: _drop,
+    ActionKind.REBOOT: _once,
+    ActionKind.RESET: _once,
     ActionKind.REVOKE: _revoke,
     ActionKind.RELEASE: _release,
     ActionKind.RECORD: _record,
@@ -460,6 +502,8 @@ def _silent(world: World, verdict: Verdict) -> str:
         fine = here.seen in ("running", "ending") and here.mark == "right"
     elif world.wanted == "paused":
         fine = here.seen == "user-paused" and here.mark == "right" and world.promise.paused
+    elif world.wanted == "saved":
+        fine = here.seen == "saved" and here.mark == "right" and world.promise.stopped
     else:
         fine = here.seen in INACTIVE and here.mark == "right" and world.promise.stopped
     return "" if fine and not _may_hold(world, "b") else "L4: it is not as wanted, and nothing is said"

@@ -13,6 +13,7 @@ from typing import Any, Final
 from controller.api.resources import DOMAINS, NODES
 from controller.plan.snapshot import Policy
 from controller.plan.types import ActionKind
+from specs.requests import ANNOTATIONS
 from tests.sim.checks import Checks
 from tests.sim.cluster import Cluster
 from tests.sim.converged import what_is_left
@@ -81,6 +82,14 @@ class Stage:
         if name in self.cluster.objects("domains"):
             await self.until_done(lambda: self.api.edit(DOMAINS, name, change, str(spec)))
 
+    async def ask(self, name: str, what: str) -> None:
+        def change(body: Body) -> None:
+            annotations = body["metadata"].setdefault("annotations", {})
+            annotations[ANNOTATIONS[what]] = self.cluster.world_of("user").wall()
+
+        if name in self.cluster.objects("domains"):
+            await self.until_done(lambda: self.api.edit(DOMAINS, name, change, what))
+
     async def delete(self, name: str) -> None:
         if name in self.cluster.objects("domains"):
             await self.until_done(lambda: self.api.delete(DOMAINS, name))
@@ -145,6 +154,32 @@ async def _resume(stage: Stage) -> None:
         await stage.edit(name, state="running")
 
 
+async def _save(stage: Stage) -> None:
+    await _both(stage)
+    for name in NAMES:
+        await stage.edit(name, state="saved")
+
+
+async def _drop_saved(stage: Stage) -> None:
+    await _save(stage)
+    await stage.until(stage.settled)
+    for name in NAMES:
+        await stage.edit(name, state="shutoff")
+        await stage.ask(name, "drop-saved")
+
+
+async def _reboot(stage: Stage) -> None:
+    await _both(stage)
+    for name in NAMES:
+        await stage.ask(name, "reboot")
+
+
+async def _reset(stage: Stage) -> None:
+    await _both(stage)
+    for name in NAMES:
+        await stage.ask(name, "reset")
+
+
 async def _stop_the_deaf(stage: Stage) -> None:
     for host in stage.hosts:
         host.temper.deaf = 1.0
@@ -206,6 +241,10 @@ STORIES: Final[dict[ActionKind, Story]] = {
     ActionKind.DESTROY: _stop_the_deaf,
     ActionKind.PAUSE: _pause,
     ActionKind.RESUME: _resume,
+    ActionKind.SAVE: _save,
+    ActionKind.DROP_SAVED: _drop_saved,
+    ActionKind.REBOOT: _reboot,
+    ActionKind.RESET: _reset,
     ActionKind.REVOKE: _move,
     ActionKind.RELEASE: _lose_a_host,
     ActionKind.RECORD: _stop,

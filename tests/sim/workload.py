@@ -13,6 +13,7 @@ from random import Random
 from typing import Any
 
 from controller.api.resources import DOMAINS, NODES
+from specs.requests import ANNOTATIONS
 from tests.sim.cluster import Cluster
 from tests.sim.people import Api, Body
 
@@ -45,7 +46,7 @@ class Workload:
         timeout = rng.choice([3, 10, 20])
         spec["shutdown"] = [{"method": "acpi", "timeoutSeconds": timeout}, {"method": "destroy"}]
         if rng.random() < 0.25:
-            spec["state"] = rng.choice(["shutoff", "paused"])
+            spec["state"] = rng.choice(["shutoff", "paused", "saved"])
         if rng.random() < 0.3:
             spec["restartPolicy"] = rng.choice(["OnFailure", "Never"])
         if rng.random() < 0.4:
@@ -102,8 +103,27 @@ class Workload:
 
     def _state(self) -> Step:
         name = self._rng.choice(DOMAIN_NAMES)
-        state = self._rng.choice(["running", "shutoff", "paused"])
+        state = self._rng.choice(["running", "shutoff", "paused", "saved"])
         return self._editing(name, lambda body: body["spec"].update(state=state), f"state {state}")
+
+    def _asks(self) -> Step:
+        """A request: mostly while it can be carried out."""
+        name, what = self._rng.choice(DOMAIN_NAMES), self._rng.choice(list(ANNOTATIONS))
+        return self._editing(name, partial(_ask, what, self._cluster.world_of("user").wall), what)
+
+    def _sleeps(self) -> Step:
+        """Saved for a while, perhaps with another definition beside it, and on again."""
+        name, memory = self._rng.choice(DOMAIN_NAMES), self._rng.choice(["48Mi", "96Mi", ""])
+        pause_s = self._rng.choice([0.5, 5.0, 30.0])
+
+        async def work() -> None:
+            await self._api.edit(DOMAINS, name, lambda b: b["spec"].update(state="saved"), "saved")
+            await self._cluster.sleep(pause_s)
+            if memory:
+                await self._api.edit(DOMAINS, name, lambda b: b["spec"].update(memory=memory), memory)
+            await self._api.edit(DOMAINS, name, _running, "running")
+
+        return work
 
     def _memory(self) -> Step:
         name, memory = self._rng.choice(DOMAIN_NAMES), self._rng.choice(["48Mi", "96Mi", "160Mi"])
@@ -225,6 +245,8 @@ class Workload:
 _KINDS = (
     [
         "_state",
+        "_asks",
+        "_sleeps",
         "_memory",
         "_place",
         "_move_cold",
@@ -235,8 +257,12 @@ _KINDS = (
         "_join",
         "_leave",
     ],
-    [6, 3, 2, 4, 2, 4, 2, 2, 1, 1],
+    [6, 4, 2, 3, 2, 4, 2, 4, 2, 2, 1, 1],
 )
+
+
+def _ask(what: str, now: Callable[[], str], body: Body) -> None:
+    body["metadata"].setdefault("annotations", {})[ANNOTATIONS[what]] = now()
 
 
 def _running(body: Body) -> None:

@@ -407,7 +407,7 @@ def test_a_proof_from_an_unproving_state_is_marked_as_vanished() -> None:
 
 @pytest.mark.parametrize(
     ("change", "way_out"),
-    [({"managed_save": True}, "virsh managedsave-remove on a"), ({"snapshots": 2}, "virsh snapshot-delete")],
+    [({"managed_save": True}, "domctl drop-saved web"), ({"snapshots": 2}, "virsh snapshot-delete")],
 )
 def test_saved_state_pins_a_domain_to_its_node_and_says_what_frees_it(
     change: dict[str, object], way_out: str
@@ -449,7 +449,7 @@ def test_a_stopped_domain_closes_its_stop_intent() -> None:
 def test_a_domain_that_is_active_but_does_not_run_is_left_to_its_admin(state: str) -> None:
     cluster = two_nodes().domain().assigned("a").seen("a", state, "user", active=True)
     verdict = cluster.verdict()
-    assert verdict.action is None and verdict.deferred is not None and "virsh" in verdict.deferred.command
+    assert verdict.action is None and verdict.deferred is not None and verdict.deferred.command
 
 
 # --- deletion
@@ -529,11 +529,11 @@ def test_a_mark_from_the_future_says_that_the_store_was_restored() -> None:
 
 
 def test_nothing_is_done_twice_on_one_observation() -> None:
-    """I6: what was changed is unknown until a listing sent afterwards."""
-    cluster = running_on_a().given(awaiting={(UUID, "a"): 995.0})
-    expect_hold(cluster, Reason.AWAITING_OBSERVATION)
-    cluster.given(awaiting={(UUID, "a"): 994.9})
-    assert cluster.verdict().deferred is None
+    """I6: what was changed is unknown until a listing sent afterwards; one that passed over a domain which
+    was being started says nothing of it, however late it was sent."""
+    for at in (995.0, 994.9):
+        cluster = running_on_a().given(awaiting={(UUID, "a"): at})
+        expect_hold(cluster, Reason.AWAITING_OBSERVATION)
 
 
 def test_an_observe_only_node_is_never_changed() -> None:

@@ -36,6 +36,11 @@ def meta(**fields: Any) -> dict[str, Any]:
     return domain() | {"metadata": {"name": "d", **fields}}
 
 
+def asked(request: str, at: str = "2026-01-31T12:00:00Z", **spec: Any) -> dict[str, Any]:
+    metadata = {"name": "d", "annotations": {f"domctl.io/{request}-at": at}}
+    return domain(**spec) | {"metadata": metadata}
+
+
 def nic(**fields: Any) -> dict[str, Any]:
     return domain(interfaces=[{"name": "n", "network": "default", **fields}])
 
@@ -87,9 +92,9 @@ WRONG: list[tuple[object, str, str]] = [
     (domain(vcpus=None), "spec.vcpus", "must be a whole number, is null"),
     (domain(vcpus=10**400), "spec.vcpus", "must fit in 64 bits"),
     (domain(vcpus=float("nan")), "spec.vcpus", "must be a whole number"),
-    (domain(state="on"), "spec.state", 'running or shutoff, is "on"'),
-    (domain(state=True), "spec.state", "running or shutoff, is true"),
-    (domain(state={}), "spec.state", "running or shutoff, is an object"),
+    (domain(state="on"), "spec.state", 'saved or shutoff, is "on"'),
+    (domain(state=True), "spec.state", "saved or shutoff, is true"),
+    (domain(state={}), "spec.state", "saved or shutoff, is an object"),
     (domain(type="KVM"), "spec.type", "did you mean kvm?"),
     (domain(restartPolicy="always"), "spec.restartPolicy", "did you mean Always?"),
     (domain(memory=None), "spec.memory", "must be a quantity such as 512Mi, is null"),
@@ -246,7 +251,6 @@ WRONG: list[tuple[object, str, str]] = [
     (box(shutdown=[{"method": "agent"}]), "spec.shutdown[0].method", "SIGTERM"),
     (domain(filesystems=[ROOT]), "spec.filesystems", "for containers"),
     (domain(os={"init": "/sbin/init"}), "spec.os.init", "for containers"),
-    (domain(type="test", shutdown=[{"method": "agent"}]), "spec.shutdown[0].method", "no guest agent"),
     (domain(type="xen", disks=[{**DISK, "bus": "virtio"}]), "spec.disks[0].bus", "must be xen or ide"),
     (domain(type="xen", disks=[{**DISK, "format": "vmdk"}]), "spec.disks[0].format", "must be raw or qcow2"),
     (
@@ -268,8 +272,9 @@ WRONG: list[tuple[object, str, str]] = [
     (domain(libvirtName="x"), "spec.libvirtName", "cannot be adopted"),
     (domain(persistence="transient"), "spec.persistence", "every domain is persistent"),
     (domain(recovery={"onNodeFailure": "Restart"}), "spec.recovery", "until the node is confirmed dead"),
-    (domain(state="saved"), "spec.state", "not supported yet"),
-    (domain(migration={"onDoubt": "Guess"}), "spec.migration.onDoubt", "must be"),
+    (asked("reboot", "now"), "metadata.annotations[domctl.io/reboot-at]", "must be a time such as"),
+    (asked("reset", "2026-01-31"), "metadata.annotations[domctl.io/reset-at]", "must be a time such as"),
+    (asked("reset", type="test"), "metadata.annotations[domctl.io/reset-at]", "domain of type test"),
     (domain(update={"strategy": "Never"}), "spec.update", "not supported yet"),
     (domain(drift="Absorb"), "spec.drift", "not supported yet"),
     (domain(reconcile="Report"), "spec.reconcile", "not supported yet"),

@@ -325,9 +325,9 @@ def test_a_deleted_domain_with_a_managed_save_stays_and_says_why() -> None:
             await asyncio.sleep(120)
             assert UUID in a.domains
             reason, message = await s.status()
-            assert reason == "BackingOff"
-            assert "managed save" in message
-            assert 1 <= a.times("undefine", deleted_at) <= 8
+            assert reason == "SaveInTheWay"
+            assert "domctl drop-saved web" in message
+            assert a.times("undefine", deleted_at) == 0
             a.domains[UUID].managed_save = False
             await asyncio.sleep(300)
             assert UUID not in a.domains

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from controller.model import IntentKind
+from controller.plan.aspects import aspects
+from controller.plan.case import Case
 from controller.plan.snapshot import Ladder
 from controller.plan.types import Action, ActionKind, Reason, Situation
 from tests.unit.plancase import NOW, UUID, Cluster
@@ -19,13 +22,14 @@ SEEN = {
     "asleep": ("pmsuspended", "unknown"),
     "ended": ("shutoff", "shutdown"),
     "destroyed": ("shutoff", "destroyed"),
+    "saved": ("shutoff", "saved"),
 }
 
 
 def cluster(wanted: str, seen: str, **promised: object) -> Cluster:
     state, reason = SEEN[seen]
     made = Cluster().node("a").node("b").domain(state=wanted).assigned("a", **promised)
-    return made.seen("a", state, reason)
+    return made.seen("a", state, reason, managed_save=seen == "saved")
 
 
 def action(made: Cluster) -> Action:
@@ -41,7 +45,8 @@ def action(made: Cluster) -> Action:
         ("running", "ending", False, None),
         ("running", "paused", True, ActionKind.RESUME),
         ("running", "paused", False, Reason.PAUSED_BY_HAND),
-        ("running", "faulted", True, Reason.PAUSED_ON_ERROR),
+        ("running", "faulted", True, ActionKind.RESUME),
+        ("running", "faulted", False, Reason.PAUSED_ON_ERROR),
         ("running", "saving", True, Reason.JOB_IN_PROGRESS),
         ("running", "panicked", True, Reason.CRASHED_PRESERVED),
         ("running", "asleep", True, Reason.SUSPENDED),
@@ -58,6 +63,19 @@ def action(made: Cluster) -> Action:
         ("paused", "asleep", True, Reason.SUSPENDED),
         ("paused", "ended", False, ActionKind.START),
         ("paused", "destroyed", False, ActionKind.START),
+        ("running", "saved", False, ActionKind.RECORD),
+        ("paused", "saved", False, ActionKind.RECORD),
+        ("saved", "running", False, ActionKind.SAVE),
+        ("saved", "ending", False, Reason.SHUTTING_DOWN),
+        ("saved", "paused", True, ActionKind.SAVE),
+        ("saved", "paused", False, ActionKind.SAVE),
+        ("saved", "faulted", False, ActionKind.SAVE),
+        ("saved", "saving", False, Reason.JOB_IN_PROGRESS),
+        ("saved", "panicked", False, Reason.CRASHED_PRESERVED),
+        ("saved", "asleep", False, Reason.SUSPENDED),
+        ("saved", "ended", False, Reason.NOTHING_TO_SAVE),
+        ("saved", "saved", False, ActionKind.RECORD),
+        ("shutoff", "saved", False, ActionKind.RECORD),
         ("shutoff", "running", False, ActionKind.SHUTDOWN),
         ("shutoff", "ending", False, ActionKind.SHUTDOWN),
         ("shutoff", "paused", True, ActionKind.RESUME),
@@ -123,6 +141,10 @@ def test_nothing_is_resumed_while_late_commands_of_another_leader_may_come() -> 
         (IntentKind.RESUME, "running", "paused", False),
         (IntentKind.RESUME, "running", "running", True),
         (IntentKind.RESUME, "paused", "paused", True),
+        (IntentKind.SAVE, "saved", "running", False),
+        (IntentKind.SAVE, "running", "running", True),
+        (IntentKind.REBOOT, "running", "running", True),
+        (IntentKind.DROP_SAVED, "running", "ended", True),
     ],
 )
 def test_an_interrupted_call_is_closed_when_its_aim_is_there_or_gone(
@@ -141,3 +163,165 @@ def test_a_domain_that_ends_while_it_is_being_paused_ended_by_itself() -> None:
         made.assigned("a", paused=True)
         verdict = made.verdict()
     assert verdict.deferred is not None and verdict.deferred.reason is Reason.COMPLETED
+
+
+# --- saved memory
+
+
+def saved(wanted: str = "running", *, changed: bool = False, **promised: object) -> Cluster:
+    """Saved by domctl, with the definition that is wanted, or with one of before."""
+    made = Cluster().node("a").node("b").domain(state=wanted, memory="32Mi").assigned("a")
+    xml, digest = made.rendered("a")
+    made.assigned("a", **{"saved": digest, "digest": digest, "stopped": True, **promised})
+    made.seen("a", "shutoff", "saved", managed_save=True, saved_xml=xml)
+    return made.domain(state=wanted, memory="48Mi") if changed else made
+
+
+def test_saved_memory_is_started_from_and_forgotten_once_it_runs() -> None:
+    due = action(saved())
+    assert due.kind is ActionKind.START and due.after is not None and due.after.saved
+    assert due.settled is not None and not due.settled.saved
+
+
+def test_saved_memory_of_an_older_definition_is_told_before_it_is_started_from() -> None:
+    verdict = saved(changed=True).verdict()
+    assert verdict.deferred is not None and verdict.deferred.reason is Reason.SAVED_OTHERWISE
+    assert "memory is " in verdict.deferred.message
+    assert "domctl restore web" in verdict.deferred.command and "drop-saved web" in verdict.deferred.command
+
+
+def test_while_it_is_saved_the_new_definition_is_planted_and_the_older_memory_is_told() -> None:
+    made = saved("saved", changed=True)
+    assert action(made).kind is ActionKind.DEFINE
+    older = made.sightings[UUID]["a"].detail.saved_xml
+    made.seen("a", "shutoff", "saved", managed_save=True, saved_xml=older)
+    found = {aspect[0]: aspect for aspect in aspects(Case(made.snapshot(), UUID))}
+    assert found["SavedMemory"][2] == "OfOlderDefinition"
+    assert "domctl drop-saved web" in found["SavedMemory"][3]
+
+
+def test_saved_memory_whose_definition_is_not_told_is_not_started_from_after_a_change() -> None:
+    made = saved(changed=True)
+    made.seen("a", "shutoff", "saved", managed_save=True, saved_xml=None)
+    verdict = made.verdict()
+    assert verdict.deferred is not None and verdict.deferred.reason is Reason.SAVED_OTHERWISE
+
+
+def test_what_a_host_saved_with_changes_pending_goes_on_as_it_was() -> None:
+    """libvirt-guests saves everything when a host goes down: that is no reason to keep it down."""
+    made = saved(changed=True)
+    _, digest = made.rendered("a")
+    made.assigned("a", saved="", digest=digest)
+    due = action(made)
+    assert due.kind is ActionKind.RECORD and due.after is not None and due.after.saved == digest
+    made.assigned("a", saved=digest, digest=digest)
+    assert action(made).kind is ActionKind.START
+
+
+AT = "2026-01-31T12:00:00Z"
+
+
+def asked(made: Cluster, name: str, at: str = AT) -> Cluster:
+    spec = msgspec.to_builtins(made.domains[UUID].domain.spec)
+    key = f"domctl.io/{name}-at"
+    return made.domain(meta={"annotations": {key: at}}, **spec)
+
+
+def test_a_user_may_have_it_go_on_with_its_older_definition() -> None:
+    due = action(asked(saved(changed=True), "restore"))
+    assert due.kind is ActionKind.START and due.after is not None
+    assert due.after.requests["restore"].outcome == "done"
+
+
+def test_saved_memory_that_cannot_be_read_is_not_started_from_again_and_again() -> None:
+    made = saved().given(unreadable_saves={UUID: "failed to read qemu header"})
+    verdict = made.verdict()
+    assert verdict.deferred is not None and verdict.deferred.reason is Reason.SAVE_UNREADABLE
+    assert "domctl drop-saved web" in verdict.deferred.command
+    assert action(asked(made, "drop-saved")).kind is ActionKind.DROP_SAVED
+
+
+@pytest.mark.parametrize("wanted", ["running", "paused", "saved", "shutoff"])
+def test_saved_memory_is_thrown_away_by_request_and_never_otherwise(wanted: str) -> None:
+    verdict = saved(wanted).verdict()
+    assert verdict.action is None or verdict.action.kind is not ActionKind.DROP_SAVED
+    due = action(asked(saved(wanted), "drop-saved"))
+    assert due.kind is ActionKind.DROP_SAVED and due.after is not None and due.settled is not None
+    assert due.after.requests["drop-saved"].outcome == "begun"
+    assert due.settled.requests["drop-saved"].outcome == "done" and not due.settled.saved
+
+
+def test_a_deleted_domain_with_saved_memory_waits_for_a_word() -> None:
+    made = saved()
+    made.domain(meta={"deletionTimestamp": AT})
+    verdict = made.verdict()
+    assert verdict.deferred is not None and verdict.deferred.reason is Reason.SAVE_IN_THE_WAY
+
+
+def test_a_guest_that_was_paused_when_it_was_saved_is_resumed_when_it_is_to_run() -> None:
+    assert action(cluster("saved", "paused")).after.paused  # type: ignore[union-attr]
+    due = action(saved(paused=True))
+    assert due.settled is not None and due.settled.paused
+
+
+def test_what_a_host_cannot_do_is_not_asked_for_again() -> None:
+    made = cluster("saved", "running").given(unsupported={(UUID, "a", "save"): "no"})
+    verdict = made.verdict()
+    assert verdict.deferred is not None and verdict.deferred.reason is Reason.UNSUPPORTED
+
+
+# --- requests
+
+
+@pytest.mark.parametrize(("name", "kind"), [("reboot", ActionKind.REBOOT), ("reset", ActionKind.RESET)])
+def test_a_request_is_carried_out_once_for_each_value(name: str, kind: ActionKind) -> None:
+    made = asked(cluster("running", "running"), name)
+    due = action(made)
+    assert due.kind is kind and due.after is not None and due.settled is not None
+    assert due.after.requests[name].value == AT and due.after.requests[name].outcome == "begun"
+    assert due.settled.requests[name].outcome == "done" and due.settled.intent is None
+    made.assigned("a", requests=due.after.requests)
+    assert made.verdict().situation is Situation.CONVERGED
+    assert action(asked(made, name, "2026-01-31T12:00:01Z")).kind is kind
+
+
+def test_a_request_that_was_interrupted_is_never_sent_again() -> None:
+    made = asked(cluster("running", "running"), "reboot")
+    begun = action(made).after
+    assert begun is not None
+    made.assigned("a", requests=begun.requests).intends(IntentKind.REBOOT, "a")
+    due = action(made)
+    assert due.kind is ActionKind.RECORD and due.after is not None and due.after.intent is None
+    assert due.after.requests["reboot"].outcome == "interrupted: whether it came is not known"
+    made.assigned("a", requests=due.after.requests)
+    assert made.verdict().action is None
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted", "seen", "outcome"),
+    [
+        ("reboot", "paused", "running", "not done, spec.state is paused"),
+        ("reboot", "running", "ended", "not done, it does not run"),
+        ("reset", "running", "panicked", "not done, it is crashed (panicked)"),
+        ("resume", "running", "running", "not done, it is not paused, or is to be"),
+        ("restore", "running", "running", "not done, it is not to be started"),
+        ("drop-saved", "running", "running", "not done, it has no saved memory"),
+    ],
+)
+def test_what_cannot_be_done_now_is_answered_and_not_kept_for_later(
+    name: str, wanted: str, seen: str, outcome: str
+) -> None:
+    due = action(asked(cluster(wanted, seen), name))
+    assert due.kind is ActionKind.RECORD and due.after is not None
+    assert due.after.requests[name].outcome == outcome
+
+
+def test_a_request_in_the_manifest_of_a_new_domain_is_no_request() -> None:
+    due = action(asked(Cluster().node("a").domain(), "reboot"))
+    assert due.kind is ActionKind.START and due.after is not None
+    assert due.after.requests["reboot"].outcome == "asked for before it was first started"
+
+
+def test_a_domain_that_was_paused_by_hand_is_resumed_by_request() -> None:
+    due = action(asked(cluster("running", "paused"), "resume"))
+    assert due.kind is ActionKind.RECORD and due.after is not None and due.after.paused

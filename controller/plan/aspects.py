@@ -1,0 +1,52 @@
+"""Conditions beside Ready: what is worth knowing of a domain whether or not anything is due for it.
+
+Each is (type, status, reason, message), computed from a case as rules see it. Nothing is decided here.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from controller.plan import states
+from controller.plan.case import Case
+
+Truth = Literal["True", "False", "Unknown"]
+Aspect = tuple[str, Truth, str, str]
+
+
+def aspects(case: Case) -> tuple[Aspect, ...]:
+    found = (_saved_memory(case), _room(case))
+    return tuple(one for one in found if one is not None)
+
+
+def _saved_memory(case: Case) -> Aspect | None:
+    """There is some, and with which definition it goes on."""
+    if case.held is None or not case.is_saved:
+        return None
+    lacks = states.otherwise(case)
+    if not lacks:
+        message = f"its memory is saved on {case.node}; the next start goes on from there"
+        return "SavedMemory", "True", "OfThisDefinition", message
+    target = case.command_target
+    return (
+        "SavedMemory",
+        "True",
+        "OfOlderDefinition",
+        f"its memory was saved with an older definition ({lacks}), and goes on with that one: "
+        f"domctl restore {target} to let it, domctl drop-saved {target} to boot anew",
+    )
+
+
+def _room(case: Case) -> Aspect | None:
+    """Whether the host could be asked for room before its memory was saved."""
+    if case.held is None or not case.assignment.save_room:
+        return None
+    if case.assignment.save_room == "checked":
+        return "SaveRoom", "True", "Checked", f"{case.node} had room for its memory"
+    return (
+        "SaveRoom",
+        "Unknown",
+        "NotChecked",
+        f"whether {case.node} had room was not known: no active storage pool there has libvirt's directory "
+        "of saved memory for its target",
+    )
