@@ -116,7 +116,11 @@ async def _serve(settings: ControllerConfig) -> None:
             world=world,
             timing=settings.timing,
             bounds=settings.bounds,
-            policy=Policy(settings.policy.hand_migrations, settings.xml_overlay.allowed),
+            policy=Policy(
+                settings.policy.hand_migrations,
+                settings.xml_overlay.allowed,
+                settings.policy.migrations_per_node,
+            ),
             metrics=metrics,
             storewatch=storewatch,
             cluster=cluster,

@@ -23,6 +23,7 @@ class Attempts:
     unreadable_saves: dict[str, str] = field(default_factory=dict)  # what a start from saved memory came to
     unsupported: dict[tuple[str, str, str], str] = field(default_factory=dict)  # (uuid, node, call): why
     restarts: dict[str, Restarts] = field(default_factory=dict)
+    moves: dict[str, Backoff] = field(default_factory=dict)
     done: dict[str, tuple[str, int, float]] = field(default_factory=dict)
 
     def failed(self, uuid: str, message: str, now: float) -> None:
@@ -50,6 +51,11 @@ class Attempts:
         self.done[uuid] = (what, count, now)
         return count >= REPEATS
 
+    def move_failed(self, uuid: str, message: str, pause_s: float, now: float) -> None:
+        """A migration failed and is tried again; the domain itself is well meanwhile."""
+        before = self.moves.get(uuid)
+        self.moves[uuid] = Backoff(1 if before is None else before.count + 1, now + pause_s, message)
+
     def inactive(self, uuid: str) -> None:
         """It does not run any more: no shutdown is under way."""
         self.ladders.pop(uuid, None)
@@ -60,7 +66,8 @@ class Attempts:
 
     def forget(self, uuid: str) -> None:
         self.done.pop(uuid, None)
-        for table in (self.ladders, self.backoffs, self.stalls, self.restarts, self.unreadable_saves):
+        tables = (self.ladders, self.backoffs, self.stalls, self.restarts, self.moves, self.unreadable_saves)
+        for table in tables:
             table.pop(uuid, None)
         for key in [key for key in self.unsupported if key[0] == uuid]:
             del self.unsupported[key]

@@ -20,14 +20,17 @@ from controller import keys
 from controller.attempts import Attempts
 from controller.capacity import Capacity
 from controller.limits import Timing
-from controller.model import Assignment, Decision, Identity, Quarantine
+from controller.migrations import Migrations
+from controller.model import Assignment, Decision, Identity, Intent, IntentKind, Quarantine
 from controller.plan.place import capacity_group
 from controller.plan.snapshot import (
     Held,
+    MoveWatch,
     NodeView,
     Policy,
     Snapshot,
     StoredDomain,
+    StoredMigration,
     StoredNode,
     Term,
     Usage,
@@ -37,12 +40,13 @@ from drivers.hypervisor import Detail, Listing
 from drivers.store import Change, ChangeSet, KeyValue
 from specs.domain import Domain, effective_state
 from specs.mark import Mark
+from specs.migration import Migration
 from specs.node import Node
 
 log = logging.getLogger(__name__)
 
 MAX_READS_KEPT = 64
-NODE_KEY, DOMAIN_KEY = "node/", "domain/"
+NODE_KEY, DOMAIN_KEY, MIGRATION_KEY = "node/", "domain/", "migration/"
 R = TypeVar("R", bound=msgspec.Struct)
 
 
@@ -59,7 +63,8 @@ class Setting:
 
 @dataclass(slots=True)
 class Cache:
-    """`on_dirty` is called with workqueue keys: `domain/<uuid>` and `node/<name>`."""
+    """`on_dirty` is called with workqueue keys: `domain/<uuid>`, `node/<name>` and `migration/<uid>`.
+    `departing`: migrations that were decided on and are not recorded yet."""
 
     setting: Setting
     on_dirty: Callable[[str], None]
@@ -72,6 +77,10 @@ class Cache:
     views: dict[str, NodeView] = field(default_factory=dict)
     domains: dict[str, StoredDomain] = field(default_factory=dict)
     assignments: dict[str, Held] = field(default_factory=dict)
+    migrations: Migrations = field(default_factory=Migrations)
+    moving: dict[str, Intent] = field(default_factory=dict)
+    departing: dict[str, Intent] = field(default_factory=dict)
+    watches: dict[str, MoveWatch] = field(default_factory=dict)
     macs: dict[str, str] = field(default_factory=dict)
     dead: dict[str, Decision] = field(default_factory=dict)
     dead_since: dict[str, float] = field(default_factory=dict)
@@ -129,6 +138,11 @@ class Cache:
             unreadable_saves=self.attempts.unreadable_saves,
             unsupported=self.attempts.unsupported,
             restarts=self.attempts.restarts,
+            requests=self.migrations.waiting,
+            moving={**self.departing, **self.moving} if self.departing else self.moving,
+            watches=self.watches,
+            resumes=self.seen.resumes,
+            move_backoffs=self.attempts.moves,
             memo=self.memo,
         )
 
@@ -146,7 +160,8 @@ class Cache:
 
     def all_keys(self) -> set[str]:
         uuids = set(self.domains) | set(self.assignments)
-        return {DOMAIN_KEY + u for u in uuids} | {NODE_KEY + n for n in self.nodes}
+        migrations = {MIGRATION_KEY + u for u in self.migrations.by_uid}
+        return {DOMAIN_KEY + u for u in uuids} | {NODE_KEY + n for n in self.nodes} | migrations
 
     def is_ours(self, uuid: str, mark: Mark | None) -> bool:
         """Safety §1: assigned, or marked with our cluster and its own UUID. A foreign mark wins."""
@@ -257,6 +272,49 @@ class Cache:
             self.attempts.inactive(uid)  # another shutdown begins at its first rung
         self.on_dirty(DOMAIN_KEY + uid)
 
+    def _on_migration(self, key: str, kv: KeyValue | None) -> None:
+        """What it asks for concerns its domain, which looks at the oldest of those that have not ended."""
+        after = None if kv is None else StoredMigration(_decode_object(kv, Migration), kv.mod_revision)
+        for uid, domain_key in self.migrations.put(key, after):
+            self.on_dirty(MIGRATION_KEY + uid)
+            uuid = self._by_key.get(keys.object_prefix("domains") + domain_key)
+            if uuid is not None:
+                self.on_dirty(DOMAIN_KEY + uuid)
+
+    def requests_of(self, uuid: str) -> tuple[str, ...]:
+        """The uids of the Migrations that wait for this domain."""
+        held = self.assignments.get(uuid)
+        if held is None or not self.migrations.waiting:
+            return ()
+        return tuple(self.migrations.of(f"{held.assignment.namespace}/{held.assignment.name}"))
+
+    def uuid_of(self, domain_key: str) -> str:
+        """The UUID of the object namespace/name ("" if there is none)."""
+        return self._by_key.get(keys.object_prefix("domains") + domain_key, "")
+
+    def watched(self, uuid: str, watch: MoveWatch) -> None:
+        """Something new is known of a migration under way."""
+        self.watches[uuid] = watch
+        self.on_dirty(DOMAIN_KEY + uuid)
+        if uuid in self.moving:
+            self.on_dirty(MIGRATION_KEY + self.moving[uuid].request)
+
+    def _follow_move(self, uuid: str, after: Assignment | None) -> None:
+        """Keep `moving` and `watches` in step with the assignment's intent."""
+        intent = after.intent if after is not None else None
+        before = self.moving.get(uuid)
+        if intent is not None and intent.kind is IntentKind.MIGRATE:
+            self.departing.pop(uuid, None)
+            self.moving[uuid] = intent
+            if before is None or before.epoch != intent.epoch:
+                self.watches.pop(uuid, None)
+        elif before is not None:
+            del self.moving[uuid]
+            self.watches.pop(uuid, None)
+        if after is not None:
+            for request in self.migrations.of(f"{after.namespace}/{after.name}"):
+                self.on_dirty(MIGRATION_KEY + request)
+
     def _on_assignment(self, key: str, kv: KeyValue | None) -> None:
         uuid = key.rpartition("/")[2]
         after = None if kv is None else msgspec.json.decode(kv.value, type=Assignment)
@@ -274,6 +332,7 @@ class Cache:
         for node in self.seen.by_uuid.get(uuid, {}):
             self._count_foreign(node)
             self.seen.settle_at_home(uuid, node)
+        self._follow_move(uuid, after)
         self._forget(uuid)
         self.on_dirty(DOMAIN_KEY + uuid)
         for node in {*(before.assignment.candidates if before else ()), *self._nodes_of(uuid)}:
@@ -348,8 +407,9 @@ class Cache:
         self.views[node] = view
         if before.answers != view.answers or before.link != view.link:
             self._dirty_node(node)
+            asked = {self.uuid_of(domain) for domain in self.migrations.waiting}
             for uuid in self.domains:
-                if uuid not in self.assignments or node in self._nodes_of(uuid):
+                if uuid not in self.assignments or node in self._nodes_of(uuid) or uuid in asked:
                     self.on_dirty(DOMAIN_KEY + uuid)
         elif before.why != view.why or before.facts != view.facts:
             self.on_dirty(NODE_KEY + node)
@@ -426,6 +486,7 @@ def _matters(before: StoredNode, after: StoredNode) -> bool:
 _TABLES: tuple[tuple[str, Callable[[Cache, str, KeyValue | None], None]], ...] = (
     (keys.object_prefix("nodes"), Cache._on_node),
     (keys.object_prefix("domains"), Cache._on_domain),
+    (keys.object_prefix("migrations"), Cache._on_migration),
     (keys.ASSIGNMENTS, Cache._on_assignment),
     (keys.CONFIRMED_DEAD, Cache._on_dead),
     (keys.QUARANTINE, Cache._on_quarantine),

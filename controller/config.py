@@ -90,9 +90,11 @@ class XmlOverlay(Struct, frozen=True, kw_only=True):
 
 
 class PolicySection(Struct, frozen=True, kw_only=True):
-    """hand_migrations: Administrators migrate by hand behind the controller's back."""
+    """hand_migrations: Administrators migrate by hand behind the controller's back. migrations_per_node: How
+    many live migrations may be under way at once on one node, in and out together."""
 
     hand_migrations: bool = False
+    migrations_per_node: Count = 4
 
 
 class File(Struct, frozen=True, kw_only=True):

@@ -27,7 +27,7 @@ from controller.model import Assignment, Quarantine, Rule
 from controller.objects import Objects, StoredObject, owner_of, parse
 from controller.observer import Observer
 from controller.plan.case import Case
-from controller.plan.evidence import Known, Unknown, observe
+from controller.plan.evidence import Absent, Known, Unknown, observe
 from controller.plan.snapshot import Ladder, Stall
 from controller.plan.types import Action, ActionKind
 from controller.world import World
@@ -87,7 +87,7 @@ class RungRefused(Halt):
 class Hands:
     """What the executor acts with. `permit` gives leave to mutate, or None past the lease's deadline;
     `begin`/`end` count calls whose outcome is out, for a leader may not resign over them; `reacted` is told
-    how long after a domain's witnessed end its create was sent."""
+    how long after a domain's witnessed end its create was sent; `send_off` begins a migration."""
 
     cache: Cache
     ledger: Ledger
@@ -99,6 +99,7 @@ class Hands:
     begin: Callable[[], None]
     end: Callable[[bool], None]
     reacted: Callable[[float], None]
+    send_off: Callable[[Action, Session, Permit], None]
     faults: faults.Faults
 
 
@@ -161,14 +162,18 @@ class Executor:
         macs += [Put(keys.mac(m), owner) for m in action.reserve]
         compares += [Compare(keys.mac(m), 0) for m in action.reserve]
         extra = [*macs]
-        if action.quarantine:
-            extra.append(self._quarantine(action))
+        extra += [self._quarantine(action, node) for node in action.quarantine]
         if action.consumes:
             held, resolution = self._consumed(action)
             compares.append(held)
             extra.append(resolution)
         await self._commit(progress, after, compares, extra)
         self.hands.cache.capacity.unreserve(action.uuid)
+        if action.is_clear:
+            self.hands.cache.seen.migrated.discard(action.uuid)
+        if action.retry_after_s:
+            now = self.hands.world.now()
+            self.hands.cache.attempts.move_failed(action.uuid, action.why, action.retry_after_s, now)
         self._audit(action)
 
     async def _freed_macs(self, action: Action, owner: bytes) -> tuple[list[Compare], list[Write]]:
@@ -191,17 +196,17 @@ class Executor:
         compare = Compare(key, self.hands.cache.revision_of(key))
         return compare, Delete(key) if action.left is None else Put(key, msgspec.json.encode(action.left))
 
-    def _quarantine(self, action: Action) -> Write:
-        """The node that was taken for dead gets nothing new until it was compared (I15)."""
-        known = self.hands.cache.quarantine.get(action.node)
+    def _quarantine(self, action: Action, node: str) -> Write:
+        """A node that was taken for dead gets nothing new until it was compared (I15)."""
+        known = self.hands.cache.quarantine.get(node)
         uuids = {action.uuid, *(known.uuids if known is not None else ())}
         record = Quarantine(
-            node=action.node,
+            node=node,
             rule=Rule.CONFIRMED_DEAD,
             at=self.hands.world.wall(),
             uuids=tuple(sorted(uuids)),
         )
-        return Put(keys.quarantine(action.node), msgspec.json.encode(record))
+        return Put(keys.quarantine(node), msgspec.json.encode(record))
 
     async def settle(self, progress: Progress) -> None:
         """The intent's aim was reached: it is closed, so that it is no evidence later (I22b)."""
@@ -441,6 +446,57 @@ class Executor:
         if isinstance(seen, Known):
             raise Halt(Report(Ending.STALE, f"it is still on {action.node}"))
 
+    # --- migration (safety §5) -----------------------------------------------------------------------
+
+    async def give_up(self, progress: Progress) -> None:
+        """The source gives its capability up before anything moves. A domain with a TPM keeps it until the
+        end, when libvirt takes it away; one that is transient has none."""
+        action = progress.action
+        sighting = self.hands.cache.seen.find(action.uuid, action.node)
+        assert action.move is not None
+        if action.move.undefine_source or (sighting is not None and not sighting.detail.persistent):
+            return
+        await self.undefine(progress)
+
+    async def look(self, progress: Progress) -> None:
+        """By reads sent after the intent stands in etcd: it is still wanted, and the target has nothing."""
+        action, hands = progress.action, self.hands
+        assert action.after is not None
+        key = keys.object_key("domains", action.after.namespace, action.after.name)
+        own = keys.assignment(action.uuid)
+        compares = [Compare(own, progress.revision), Compare(key, action.object_revision)]
+        commit = await hands.ledger.commit(compares, [])
+        if commit.outcome is CommitOutcome.UNKNOWN:
+            self._check(commit)
+        if commit.outcome is CommitOutcome.REFUSED:
+            held, kv = commit.current.get(own), commit.current.get(key)
+            domain = None if kv is None else msgspec.json.decode(kv.value, type=Domain)
+            if held is None or held.mod_revision != progress.revision:
+                self._check(commit)
+            if domain is None or domain.metadata.uid != action.uuid or _is_deleted(domain):
+                raise Halt(Report(Ending.STALE, "the object changed while it was about to move"))
+        if not await hands.observer.fresh(action.target):
+            raise Halt(
+                Report(Ending.FAILED, f"node {action.target} did not answer the list before the migration")
+            )
+        seen = observe(hands.cache.snapshot(), action.uuid, action.target)
+        if not isinstance(seen, Absent):
+            raise Halt(Report(Ending.STALE, f"node {action.target} is not known to have nothing of it"))
+
+    async def migrate(self, progress: Progress) -> None:
+        """Sent, and left to itself: what becomes of it is watched, and read from both ends."""
+        action, hands = progress.action, self.hands
+        session, permit = hands.observer.session(action.node), hands.permit()
+        if permit is None:
+            raise Halt(Report(Ending.FAILED, "the lease is too close to its end to act"))
+        if session is None:
+            raise Halt(Report(Ending.FAILED, f"the connection to node {action.node} is lost"))
+        hands.send_off(action, session, permit)
+
+    async def abort(self, progress: Progress) -> None:
+        uuid = progress.action.uuid
+        await self._mutate(progress, "abort", lambda s, permit: s.abort_job(uuid, permit))
+
     async def _mutate(
         self, progress: Progress, call: str, send: Callable[[Session, Permit], Awaitable[Result]]
     ) -> None:
@@ -495,6 +551,10 @@ class Executor:
         )
 
 
+def _is_deleted(domain: Domain) -> bool:
+    return not isinstance(domain.metadata.deletion_timestamp, msgspec.UnsetType)
+
+
 def _stamp(assignment: Assignment | None, op: str, at: str) -> Assignment | None:
     if assignment is None:
         return None
@@ -503,7 +563,12 @@ def _stamp(assignment: Assignment | None, op: str, at: str) -> Assignment | None
         intent = msgspec.structs.replace(intent, op=op, at=at)
     proofs = tuple(p if p.at else msgspec.structs.replace(p, at=at) for p in assignment.proofs)
     requests = {n: a if a.at else msgspec.structs.replace(a, at=at) for n, a in assignment.requests.items()}
-    return msgspec.structs.replace(assignment, intent=intent, proofs=proofs, requests=requests)
+    move = assignment.last_move
+    if move is not None and not move.at:
+        move = msgspec.structs.replace(move, at=at)
+    return msgspec.structs.replace(
+        assignment, intent=intent, proofs=proofs, requests=requests, last_move=move
+    )
 
 
 STEPS: Final[Mapping[ActionKind, tuple[str, ...]]] = MappingProxyType(
@@ -525,6 +590,10 @@ STEPS: Final[Mapping[ActionKind, tuple[str, ...]]] = MappingProxyType(
         ActionKind.RESET: ("record", "reset", "settle"),
         ActionKind.HAND_BACK: ("record", "mark", "finish"),
         ActionKind.FINISH: ("finish",),
+        ActionKind.MIGRATE: ("record", "give_up", "look", "migrate"),
+        ActionKind.ABORT: ("record", "abort"),
+        ActionKind.GO_ON: ("record", "resume"),
+        ActionKind.UNPLANT: ("record", "undefine"),
     }
 )
 """What each action does, in order."""
@@ -550,6 +619,10 @@ _STEP_FUNCTIONS: Final[Mapping[str, Callable[[Executor, Progress], Awaitable[Non
         "mark": Executor.mark,
         "autostart": Executor.autostart,
         "finish": Executor.finish,
+        "give_up": Executor.give_up,
+        "look": Executor.look,
+        "migrate": Executor.migrate,
+        "abort": Executor.abort,
     }
 )
 

@@ -23,6 +23,8 @@ from controller.informer import Informer
 from controller.ledger import Ledger
 from controller.limits import Bounds, Timing
 from controller.metrics import Metrics
+from controller.migrationkeeper import MigrationKeeper
+from controller.movers import Movers
 from controller.nodes import NodeKeeper
 from controller.objects import Objects
 from controller.observer import Eyes, Observer
@@ -80,6 +82,7 @@ class Reign:
     writer: StatusWriter
     recorder: Recorder
     informer: Informer
+    movers: Movers
     nodes_changed: asyncio.Event
     measured: set[str] = field(default_factory=set)
 
@@ -94,6 +97,7 @@ class Reign:
             self._follow_nodes(),
             self._cycle(),
             self._watch_trust(),
+            self.movers.run(),
             self.leadership.lost.wait(),
         )
         tasks = [asyncio.create_task(work) for work in drivers]
@@ -210,6 +214,7 @@ def reign(office: Office, leadership: Leadership) -> Reign:
     ledger = Ledger(office.store, leadership)
     keeper = NodeKeeper(cache, ledger, office.objects, world)
     observer = Observer(Eyes(office.hypervisor, cache, timing, keeper.pin_identity, world.now))
+    movers = Movers(cache, observer, world.now, leadership.begin_mutation, leadership.end_mutation)
     hands = Hands(
         cache=cache,
         ledger=ledger,
@@ -221,12 +226,14 @@ def reign(office: Office, leadership: Leadership) -> Reign:
         begin=leadership.begin_mutation,
         end=leadership.end_mutation,
         reacted=office.metrics.reacted,
+        send_off=movers.send_off,
         faults=office.faults,
     )
     recorder = Recorder(ledger, office.store, world, office.metrics.event)
     office.metrics.watch_queue("domains", queue)
     writer = StatusWriter(cache, ledger, recorder, world, office.metrics)
-    parts = Parts(cache, queue, observer, Executor(hands), keeper, writer, office.metrics, world)
+    migrations = MigrationKeeper(cache, ledger, recorder, world, office.metrics)
+    parts = Parts(cache, queue, observer, Executor(hands), keeper, migrations, writer, office.metrics, world)
     return Reign(
         office=office,
         leadership=leadership,
@@ -245,5 +252,6 @@ def reign(office: Office, leadership: Leadership) -> Reign:
             resync_s=timing.resync_s,
             skip=(keys.HEARTBEAT, keys.object_prefix("events")),
         ),
+        movers=movers,
         nodes_changed=nodes_changed,
     )

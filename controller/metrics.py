@@ -254,6 +254,10 @@ class Metrics:
             "From the event of a domain's first end until its create was sent.",
             WORK_BUCKETS,
         )
+        self._migrations = make.counter("domctl_migrations", "Migrations that ended, by how.", "result")
+        self._downtime = make.histogram(
+            "domctl_migration_downtime_seconds", "How long guests stood still while they moved.", WORK_BUCKETS
+        )
         self._events = make.counter("domctl_events", "Events by what became of them.", "result")
         self._trust = make.gauge("domctl_store_trusted", "1 if the store is the one remembered.")
         for result in RESULTS:
@@ -319,6 +323,12 @@ class Metrics:
 
     def reacted(self, seconds: float) -> None:
         self._reaction.observe(seconds)
+
+    def migrated(self, result: str, downtime_s: float | None) -> None:
+        """A migration ended; `downtime_s` as libvirt counted it, where it said so."""
+        self._migrations.labels(result).inc()
+        if downtime_s is not None:
+            self._downtime.observe(downtime_s)
 
     def leading(self, is_leader: bool) -> None:
         self._leader.labels("domctl").set(is_leader)

@@ -33,10 +33,12 @@ class IntentKind(enum.StrEnum):
     DROP_SAVED = "drop-saved"
     REBOOT = "reboot"
     RESET = "reset"
+    MIGRATE = "migrate"  # from `node` to `target`: what became of it is read by table M (safety §5)
 
 
 class Intent(Record, frozen=True, kw_only=True):
-    """One recorded purpose. `op` names the operation in logs and events; `why` is for people."""
+    """One recorded purpose. `op` names the operation in logs and events; `why` is for people. Of a migration:
+    `target`, the `request` (a Migration's uid) and whether it `copies` disks that the hosts do not share."""
 
     kind: IntentKind
     node: str
@@ -44,6 +46,35 @@ class Intent(Record, frozen=True, kw_only=True):
     op: str
     why: str
     at: str  # RFC 3339
+    target: str = ""
+    request: str = ""
+    copies: bool = False
+
+
+class MoveOutcome(enum.StrEnum):
+    """How an attempt to move a domain ended; all but RETRYING end the request."""
+
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    ABORTED = "Aborted"
+    RETRYING = "Retrying"
+
+
+class MoveRecord(Record, frozen=True, kw_only=True):
+    """The last attempt to move a domain, recorded with the transaction that closed its intent, so that the
+    request learns of it whatever happens in between. `request`: the Migration's uid. `reason`: one word."""
+
+    request: str
+    source: str
+    target: str
+    outcome: MoveOutcome
+    reason: str
+    message: str
+    attempts: int
+    at: str
+    began_at: str = ""
+    downtime_ms: int | None = None
+    copied_bytes: int | None = None
 
 
 class Rule(enum.StrEnum):
@@ -52,6 +83,7 @@ class Rule(enum.StrEnum):
     REVOKED = "R1"  # undefined there, then listed absent
     CONFIRMED_DEAD = "R3"  # an operator vouches for the node being dead
     RESOLVED = "resolved"  # an operator vouches for this one domain not being there
+    MOVED = "M"  # migrated, both ends read, and none of it left there
     ABSENT = "absent"  # read as absent everywhere, twice, after it vanished
 
 
@@ -113,6 +145,7 @@ class Assignment(Record, frozen=True, kw_only=True):
     save_room: str = ""
     requests: dict[str, Answered] = {}
     restarts: int = 0
+    last_move: MoveRecord | None = None
 
 
 class Decision(Record, frozen=True, kw_only=True):

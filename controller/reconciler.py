@@ -12,10 +12,11 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from controller.cache import DOMAIN_KEY, NODE_KEY, Cache
+from controller.cache import DOMAIN_KEY, MIGRATION_KEY, NODE_KEY, Cache
 from controller.executor import Ending, Executor, Report
 from controller.ledger import Fenced
 from controller.metrics import Metrics
+from controller.migrationkeeper import MigrationKeeper
 from controller.nodes import NodeKeeper
 from controller.observer import Observer
 from controller.plan import plan
@@ -37,6 +38,7 @@ class Parts:
     observer: Observer
     executor: Executor
     keeper: NodeKeeper
+    migrations: MigrationKeeper
     writer: StatusWriter
     metrics: Metrics
     world: World
@@ -69,17 +71,23 @@ class Reconciler:
             actions += self._dispatch(uuid, verdict)
         for key in nodes:
             self._spawn(self._node(key), key)
+        for key in (k for k in ready if k.startswith(MIGRATION_KEY)):
+            self._spawn(parts.migrations.reconcile(key.removeprefix(MIGRATION_KEY)), key)
         return actions
 
     def _dispatch(self, uuid: str, verdict: Verdict) -> int:
         parts, key = self.parts, DOMAIN_KEY + uuid
         parts.writer.want(uuid, verdict)
         parts.metrics.verdict(uuid, verdict)
+        for request in parts.cache.requests_of(uuid):
+            parts.queue.add(MIGRATION_KEY + request)  # what it waits for may be another thing now
         if verdict.action is None:
             if verdict.deferred is not None and verdict.deferred.reason is Reason.INTERNAL:
                 log.error("cannot plan", extra={"uuid": uuid, "why": verdict.deferred.message})
             if verdict.deferred is not None:
                 self._defer(key, verdict.deferred)
+            if verdict.again_after_s is not None:
+                parts.queue.add_after(key, max(verdict.again_after_s, 0.05))
             parts.queue.done(key)
             return 0
         self._reserve(verdict.action)
@@ -92,7 +100,13 @@ class Reconciler:
             self.parts.queue.add_after(key, max(deferred.retry_after_s, 0.05))
 
     def _reserve(self, action: Action) -> None:
+        """Until it stands in etcd, what was decided on takes its capacity, and its place among what moves."""
         held = self.parts.cache.assignments.get(action.uuid)
+        if action.kind is ActionKind.MIGRATE and action.after is not None and action.after.intent is not None:
+            cost = Usage(action.after.vcpus, action.after.memory_bytes)
+            self.parts.cache.capacity.reserve(action.uuid, action.target, cost)
+            self.parts.cache.departing[action.uuid] = action.after.intent
+            return
         if action.after is not None and (held is None or not held.assignment.candidates):
             cost = Usage(action.after.vcpus, action.after.memory_bytes)
             self.parts.cache.capacity.reserve(action.uuid, action.node, cost)
@@ -100,8 +114,11 @@ class Reconciler:
     async def _act(self, action: Action) -> None:
         parts = self.parts
         began = parts.world.now()
-        async with self.slots:
-            report = await parts.executor.run(action)
+        try:
+            async with self.slots:
+                report = await parts.executor.run(action)
+        finally:
+            parts.cache.departing.pop(action.uuid, None)
         parts.metrics.acted(action.kind.value, report.ending.value, parts.world.now() - began)
         ENDINGS[report.ending](self, action, report)
 

@@ -39,6 +39,7 @@ class Sightings:
     ends: dict[tuple[str, str], WitnessedEnd] = field(default_factory=dict)
     signs: dict[str, float] = field(default_factory=dict)
     migrated: set[str] = field(default_factory=set)
+    resumes: dict[tuple[str, str], float] = field(default_factory=dict)
     expectations: Expectations = field(default_factory=Expectations)
     _glances: dict[str, dict[str, float]] = field(default_factory=dict)  # by node: read later than its list
 
@@ -115,6 +116,8 @@ class Sightings:
             self.ends[(uuid, node)] = WitnessedEnd(session, event.detail, event.at)
         elif event.kind in (EventKind.STARTED, EventKind.RESUMED):
             self.ends.pop((uuid, node), None)
+        if event.kind is EventKind.RESUMED:
+            self.resumes[(uuid, node)] = event.at
         if event.detail == "migrated":
             self.migrated.add(uuid)
         return True
@@ -126,15 +129,17 @@ class Sightings:
         self.names.pop(node, None)
         self._glances.pop(node, None)
         self.expectations.forget_node(node)
-        for key in [key for key in self.ends if key[1] == node]:
-            del self.ends[key]
+        for table in (self.ends, self.resumes):
+            for key in [key for key in table if key[1] == node]:
+                del table[key]
 
     def forget(self, uuid: str) -> None:
         """Nobody asks for its witnesses any more."""
         self.signs.pop(uuid, None)
         self.migrated.discard(uuid)
-        for key in [key for key in self.ends if key[0] == uuid]:
-            del self.ends[key]
+        for table in (self.ends, self.resumes):
+            for key in [key for key in table if key[0] == uuid]:
+                del table[key]
 
     def settle_at_home(self, uuid: str, node: str) -> None:
         """Where it is active where it belongs, no migration that was seen before matters any more."""

@@ -38,6 +38,10 @@ DOING = {
     ActionKind.AUTOSTART: "ClearingAutostart",
     ActionKind.HAND_BACK: "HandingBack",
     ActionKind.FINISH: "Removing",
+    ActionKind.MIGRATE: "Migrating",
+    ActionKind.ABORT: "AbortingMigration",
+    ActionKind.GO_ON: "Resuming",
+    ActionKind.UNPLANT: "Undefining",
 }
 UNKNOWN_REASONS = frozenset(
     {Reason.NODE_UNREACHABLE, Reason.NODE_REFUSED, Reason.NODE_GONE, Reason.AWAITING_OBSERVATION}
@@ -143,6 +147,8 @@ Truth = Literal["True", "False", "Unknown"]
 
 def _ready(verdict: Verdict) -> Truth:
     if verdict.deferred is not None:
+        if verdict.deferred.reason is Reason.MIGRATING:
+            return "True"  # it runs all the while
         return "Unknown" if verdict.deferred.reason in UNKNOWN_REASONS else "False"
     return "False" if verdict.action is not None or verdict.situation is not Situation.CONVERGED else "True"
 

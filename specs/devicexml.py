@@ -7,7 +7,7 @@ Part of `specs.domainxml`, which checks paths and names first. What differs betw
 from __future__ import annotations
 
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Final, TypeVar
 from xml.etree import ElementTree
 
@@ -28,7 +28,7 @@ _D = TypeVar("_D")
 def add_devices(devices: _Element, spec: DomainSpec, macs: Mapping[str, str]) -> None:
     row = HYPERVISORS[effective_type(spec)]
     disks = given(spec.disks, [])
-    targets = _targets(disks, row)
+    targets = disk_targets(spec)
     for disk in disks:
         _disk(devices, disk, targets[disk.name], row)
     # In this order a mount point is there before what is mounted below it; libvirt finds the root itself.
@@ -124,8 +124,9 @@ def _bus(disk: Disk, row: Hypervisor) -> str:
     return given(disk.bus, row.buses[given(disk.device, "disk")][0])
 
 
-def _targets(disks: Sequence[Disk], row: Hypervisor) -> dict[str, str]:
+def disk_targets(spec: DomainSpec) -> dict[str, str]:
     """A target for each disk by name: the one that its spec names, or the next free one of its bus."""
+    row, disks = HYPERVISORS[effective_type(spec)], given(spec.disks, [])
     taken = {disk.target for disk in disks if not isinstance(disk.target, UnsetType)}
     targets = {}
     for disk in disks:

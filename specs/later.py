@@ -64,4 +64,8 @@ NODE_LATER: Final = Later(
     ),
 )
 
-LATER: Final[Mapping[str, Later]] = MappingProxyType({"Domain": DOMAIN_LATER, "Node": NODE_LATER})
+MIGRATION_LATER: Final = Later(fields=MappingProxyType({}), values=MappingProxyType({}))
+
+LATER: Final[Mapping[str, Later]] = MappingProxyType(
+    {"Domain": DOMAIN_LATER, "Migration": MIGRATION_LATER, "Node": NODE_LATER}
+)

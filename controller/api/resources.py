@@ -144,3 +144,4 @@ RESOURCES: Final = (*(_of(kind) for kind in KINDS), EVENTS, ASSIGNMENTS, CORE_EV
 BY_PATH: Final = {(r.group, r.plural): r for r in RESOURCES}
 DOMAINS: Final = BY_PATH[GROUP, "domains"]
 NODES: Final = BY_PATH[GROUP, "nodes"]
+MIGRATIONS: Final = BY_PATH[GROUP, "migrations"]

@@ -1,7 +1,8 @@
 """plan(snapshot, dirty): from what is wanted, promised and seen to actions and deferrals. Pure.
 
 Read in order: `snapshot` (the input), `types` (the output), `evidence` (what may be concluded), `case`
-(one domain's facts), `rules` (the ordered table) with `removal`, `present`, `place` and `actions`. Nothing
+(one domain's facts), `rules` (the ordered table) with `removal`, `present`, `place` and `actions`;
+`departing` and `migrating` (how a migration begins, and what became of it: table M). Nothing
 here knows asyncio, time, chance or I/O; the same snapshot gives the same plan on every controller.
 """
 
@@ -10,11 +11,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 
+from controller.model import Intent
 from controller.plan.case import Case
 from controller.plan.place import capacity_group
 from controller.plan.rules import judge
 from controller.plan.snapshot import NodeView, Snapshot, Usage
-from controller.plan.types import Deferred, Reason, Situation, Verdict
+from controller.plan.types import ActionKind, Deferred, Reason, Situation, Verdict
 
 
 def plan(snap: Snapshot, dirty: Iterable[str]) -> Mapping[str, Verdict]:
@@ -22,12 +24,13 @@ def plan(snap: Snapshot, dirty: Iterable[str]) -> Mapping[str, Verdict]:
     plan never fills a node twice; keys are taken in order, so that the result does not depend on arrival."""
     usage = dict(snap.usage)
     macs = dict(snap.macs)
-    working = dataclasses.replace(snap, usage=usage, macs=macs)
+    moving = dict(snap.moving)
+    working = dataclasses.replace(snap, usage=usage, macs=macs, moving=moving)
     verdicts: dict[str, Verdict] = {}
     for uuid in sorted(set(dirty)):
         verdict = _judged(working, uuid)
         verdicts[uuid] = verdict
-        _admit(working, usage, macs, verdict)
+        _admit(working, usage, macs, moving, verdict)
     return verdicts
 
 
@@ -40,15 +43,24 @@ def _judged(snap: Snapshot, uuid: str) -> Verdict:
         return Verdict(Situation.HELD, deferred=Deferred(Reason.INTERNAL, message, retry_after_s=60.0))
 
 
-def _admit(snap: Snapshot, usage: dict[str, Usage], macs: dict[str, str], verdict: Verdict) -> None:
-    """Count what a planned placement will take."""
+def _admit(
+    snap: Snapshot,
+    usage: dict[str, Usage],
+    macs: dict[str, str],
+    moving: dict[str, Intent],
+    verdict: Verdict,
+) -> None:
+    """Count what a planned placement, or migration, will take."""
     action = verdict.action
     if action is None or action.after is None:
         return
     for mac in action.reserve:
         macs[mac] = action.uuid
     held = snap.assignments.get(action.uuid)
-    if held is not None and held.assignment.candidates:
+    if action.kind is ActionKind.MIGRATE and action.after.intent is not None:
+        moving[action.uuid] = action.after.intent
+    elif held is not None and held.assignment.candidates:
         return
-    group = capacity_group(snap.views.get(action.node, NodeView()), action.node)
+    to = action.target or action.node
+    group = capacity_group(snap.views.get(to, NodeView()), to)
     usage[group] = usage.get(group, Usage()).plus(action.after.vcpus, action.after.memory_bytes)

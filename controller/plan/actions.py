@@ -12,14 +12,27 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
+from msgspec import UnsetType
 
-from controller.model import BEGUN, DONE, Answered, Assignment, Decision, Intent, IntentKind, Proof, Rule
-from controller.plan.case import Case, namespace_of
+from controller.model import (
+    BEGUN,
+    DONE,
+    Answered,
+    Assignment,
+    Decision,
+    Intent,
+    IntentKind,
+    MoveOutcome,
+    MoveRecord,
+    Proof,
+    Rule,
+)
+from controller.plan.case import Case, Desired, namespace_of
 from controller.plan.evidence import PROVING_REASONS
 from controller.plan.place import Demand
-from controller.plan.snapshot import Sighting
+from controller.plan.snapshot import MoveWatch, Sighting
 from controller.plan.types import Action, ActionKind
-from drivers.hypervisor import StopMethod
+from drivers.hypervisor import Move, StopMethod
 from specs.mark import Mark
 
 # Times and operation ids are inputs: the executor fills in both when it records the intent.
@@ -94,6 +107,7 @@ def _give(case: Case, kind: IntentKind, node: str, why: str, *, raise_epoch: boo
         stopped=base.stopped and not starting,
         paused=base.paused and (not starting or case.is_saved),
         retired_macs=() if free_now else tuple(sorted(dropped)),
+        last_move=_moved_cold(case, node) or base.last_move,
     )
     if starting and case.held is not None:
         after = _answering(case, after, "restore", DONE)
@@ -111,6 +125,24 @@ def _give(case: Case, kind: IntentKind, node: str, why: str, *, raise_epoch: boo
         reserve=tuple(sorted(chosen - held_macs)),
         release_macs=tuple(sorted(dropped)) if free_now else (),
         dead_proofs=tuple(p.node for p in base.proofs if p.rule is Rule.CONFIRMED_DEAD),
+    )
+
+
+def _moved_cold(case: Case, node: str) -> MoveRecord | None:
+    """What moves while it does not run has arrived once it is given to another node; whether it can run there
+    is another question, which its own status answers."""
+    request = case.request if case.held is not None else None
+    if request is None or case.node == node or isinstance(request.migration.metadata.uid, UnsetType):
+        return None
+    return MoveRecord(
+        request=request.migration.metadata.uid,
+        source=case.node,
+        target=node,
+        outcome=MoveOutcome.SUCCEEDED,
+        reason="Moved",
+        message=f"moved from {case.node} to {node}",
+        attempts=1,
+        at=_LATER,
     )
 
 
@@ -200,12 +232,138 @@ def release(case: Case, node: str, rule: Rule, why: str, *, vanished: bool) -> A
         decision = case.snap.resolutions[case.uuid]
         left = tuple(n for n in decision.not_on if n != node)
         action = consuming(action, msgspec.structs.replace(decision, not_on=left) if left else None)
-    return dataclasses.replace(action, quarantine=rule is Rule.CONFIRMED_DEAD)
+    return dataclasses.replace(action, quarantine=(node,) if rule is Rule.CONFIRMED_DEAD else ())
 
 
 def consuming(action: Action, left: Decision | None) -> Action:
     """An operator's word holds for the incident that it was given for, and no longer."""
     return dataclasses.replace(action, consumes=True, left=left)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Departure:
+    """A migration that may begin: where to, for which request, by what call, and the definition there."""
+
+    target: str
+    request: str
+    move: Move
+    wanted: Desired
+
+
+def migrate(case: Case, departure: Departure) -> Action:
+    """Record it, give the source's definition up, look once more, and let libvirtd move it."""
+    target, rendered = departure.target, departure.wanted.rendered
+    assert rendered is not None
+    epoch = case.assignment.epoch + 1
+    why = f"moves to {target}"
+    intent = msgspec.structs.replace(
+        _intent(IntentKind.MIGRATE, case.node, epoch, why),
+        target=target,
+        request=departure.request,
+        copies=bool(departure.move.copy_disks),
+    )
+    after = msgspec.structs.replace(
+        _assigned(case, case.node),
+        epoch=epoch,
+        intent=intent,
+        candidates=tuple(sorted({*case.assignment.candidates, target})),
+        config=rendered.xml,
+        digest=rendered.digest,
+    )
+    action = _action(case, ActionKind.MIGRATE, case.node, why, after)
+    return dataclasses.replace(
+        action,
+        target=target,
+        move=departure.move,
+        xml=rendered.xml,
+        mark=Mark(case.snap.cluster, case.uuid, epoch, rendered.digest),
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Closing:
+    """How a migration ended. `node`: where the domain belongs now. `gone`: nodes that hold nothing of it any
+    more, each with the rule that proves it."""
+
+    node: str
+    outcome: MoveOutcome
+    reason: str
+    message: str
+    attempts: int
+    gone: tuple[tuple[str, Rule], ...]
+
+
+def close_move(
+    case: Case, closing: Closing, watch: MoveWatch, *, pause_s: float = 0.0, is_clear: bool = True
+) -> Action:
+    """Both ends were read: the record says where the domain is, and what became of the request."""
+    was, intent = case.assignment, case.assignment.intent
+    assert intent is not None
+    result = watch.result
+    moved = closing.outcome is MoveOutcome.SUCCEEDED
+    record = MoveRecord(
+        request=intent.request,
+        source=intent.node,
+        target=intent.target,
+        outcome=closing.outcome,
+        reason=closing.reason,
+        message=closing.message,
+        attempts=closing.attempts,
+        at=_LATER,
+        began_at=intent.at,
+        downtime_ms=result.downtime_ms if moved and result is not None else None,
+        copied_bytes=result.processed_bytes if moved and result is not None else None,
+    )
+    left = {node for node, _ in closing.gone}
+    proofs = tuple(Proof(node=n, rule=rule, epoch=was.epoch, at=_LATER) for n, rule in closing.gone)
+    after = msgspec.structs.replace(
+        was,
+        node=closing.node,
+        intent=None,
+        candidates=tuple(sorted({*was.candidates, closing.node} - left)),
+        proofs=(*(p for p in was.proofs if p.node not in left), *proofs),
+        last_move=record,
+        tombstone=case.deleting,
+    )
+    action = _action(case, ActionKind.RECORD, closing.node, closing.message, after)
+    dead = tuple(n for n, rule in closing.gone if rule is Rule.CONFIRMED_DEAD)
+    action = dataclasses.replace(action, quarantine=dead, is_clear=is_clear, retry_after_s=pause_s)
+    decision = case.snap.resolutions.get(case.uuid)
+    return consuming(action, None) if decision is not None and decision.keep == closing.node else action
+
+
+def close_request(case: Case, request: str, closing: Closing) -> Action:
+    """A request that ends without anything having been moved."""
+    record = MoveRecord(
+        request=request,
+        source=case.node,
+        target=closing.node,
+        outcome=closing.outcome,
+        reason=closing.reason,
+        message=closing.message,
+        attempts=closing.attempts,
+        at=_LATER,
+    )
+    after = msgspec.structs.replace(case.assignment, last_move=record)
+    return _action(case, ActionKind.RECORD, case.node, closing.message, after)
+
+
+def clear_end(case: Case, node: str, why: str) -> Action:
+    """Destroy the end of a migration that must not run. The intent stays: table M is asked again."""
+    return _action(case, ActionKind.DESTROY, node, why, case.assignment)
+
+
+def unplant(case: Case, node: str, why: str) -> Action:
+    """Take away a definition that no end of a migration should have; the intent stays."""
+    return _action(case, ActionKind.UNPLANT, node, why, case.assignment)
+
+
+def abort(case: Case, node: str, why: str) -> Action:
+    return _action(case, ActionKind.ABORT, node, why, case.assignment)
+
+
+def go_on(case: Case, node: str, why: str) -> Action:
+    return _action(case, ActionKind.GO_ON, node, why, case.assignment)
 
 
 def used_up(case: Case, why: str) -> Action:

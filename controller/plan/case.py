@@ -13,9 +13,9 @@ from typing import TypeVar
 
 from msgspec import UNSET, UnsetType
 
-from controller.model import Assignment, Rule
+from controller.model import Assignment, MoveOutcome, Rule
 from controller.plan.evidence import Known, Observation, observe
-from controller.plan.snapshot import Held, Sighting, Snapshot, StoredDomain
+from controller.plan.snapshot import Held, Sighting, Snapshot, StoredDomain, StoredMigration
 from drivers.hypervisor import Capabilities
 from specs.domain import Interface, effective_state
 from specs.domainxml import Rendered, RenderRefused, render
@@ -112,6 +112,21 @@ class Case:
         if self.deleting or self.stored is None:
             return "absent"
         return effective_state(self.stored.domain.spec)
+
+    @cached_property
+    def request(self) -> StoredMigration | None:
+        """The Migration of this domain that is due: the oldest that nobody wants to end. None while the one
+        before it does not say yet how it ended, for only the last end is kept."""
+        last = self.held.assignment.last_move if self.held is not None else None
+        ended = last.request if last is not None and last.outcome is not MoveOutcome.RETRYING else ""
+        requests = self.snap.requests.get(self.key, ())
+        if any(r.migration.metadata.uid == ended for r in requests):
+            return None
+        return next((r for r in requests if r.migration.spec.abort is not True), None)
+
+    @property
+    def is_asked_cold(self) -> bool:
+        return self.request is not None and self.request.migration.spec.mode == "Cold"
 
     @property
     def key(self) -> str:

@@ -127,6 +127,10 @@ def _score(snap: Snapshot, demand: Demand, name: str) -> tuple[float, int, str]:
     return (round(full, 3), tie, name)
 
 
+def least_loaded(snap: Snapshot, demand: Demand, fitting: list[str]) -> str:
+    return min(fitting, key=lambda name: _score(snap, demand, name))
+
+
 def _not_tried(snap: Snapshot, demand: Demand, name: str) -> bool:
     """A node that may fit and was not reached or missed yet: the first to answer must not get everything."""
     view = snap.views.get(name, NodeView())
@@ -147,7 +151,7 @@ def place(snap: Snapshot, demand: Demand) -> str | Deferred:
         )
     fitting = [name for name, why in reasons.items() if not why]
     if fitting:
-        return min(fitting, key=lambda name: _score(snap, demand, name))
+        return least_loaded(snap, demand, fitting)
     listed = "; ".join(f"{name} {why}" for name, why in sorted(reasons.items())[:8])
     more = f"; and {len(reasons) - 8} more" if len(reasons) > 8 else ""
     return Deferred(

@@ -11,6 +11,7 @@ from msgspec import UnsetType
 from controller.model import IntentKind, Rule
 from controller.plan import actions, states
 from controller.plan.case import Case
+from controller.plan.departing import depart, settled_without, target_of
 from controller.plan.evidence import Absent, Known, Unknown, may_start, quiet, undefine_proves
 from controller.plan.place import allows
 from controller.plan.snapshot import Ladder, Sighting
@@ -111,6 +112,11 @@ def active(case: Case, seen: Sighting) -> Answer:
     asked = states.asked(case, seen)
     if asked is not None:
         return asked
+    leaving = depart(case, seen)
+    if isinstance(leaving, Action):
+        return leaving
+    if leaving is None and case.is_asked_cold:
+        return take_down(case, case.node, seen, "it is to be moved cold")
     standing = states.bring_about(case, seen)
     if standing is not None:
         return standing
@@ -132,7 +138,8 @@ def active(case: Case, seen: Sighting) -> Answer:
         )
     pending = tuple((d.path, str(d.actual), str(d.desired)) for d in case.live_drift)
     note = f"{len(pending)} changes wait for the next start" if pending else ""
-    return Verdict(Situation.CONVERGED, note=note, pending=pending)
+    again_after_s = leaving.retry_after_s if leaving is not None else None
+    return Verdict(Situation.CONVERGED, note=note, pending=pending, again_after_s=again_after_s)
 
 
 def _repair_definition(case: Case, seen: Sighting) -> Action | Deferred | None:
@@ -171,6 +178,14 @@ def inactive(case: Case, seen: Sighting) -> Answer:
     asked = states.asked(case, seen)
     if asked is not None:
         return asked
+    request = case.request
+    if request is not None:
+        settled = settled_without(case, request)
+        if settled is not None:
+            return settled
+        target = target_of(case, request)
+        if isinstance(target, str) and _pinned(case, "it is to be moved") is None:
+            return _move_away(case, f"to {target}, as Migration {request.migration.metadata.name} asks")
     misplaced = _misplaced(case)
     if misplaced:
         return _move_away(case, misplaced)

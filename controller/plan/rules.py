@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from controller.model import IntentKind, Rule
 from controller.plan import actions, states
 from controller.plan.case import Case
+from controller.plan.departing import target_of
 from controller.plan.evidence import (
     Absent,
     Known,
@@ -22,6 +23,7 @@ from controller.plan.evidence import (
     quiet,
     undefine_proves,
 )
+from controller.plan.migrating import own_migration
 from controller.plan.place import Demand, place
 from controller.plan.present import active, inactive, missing_at_home
 from controller.plan.removal import dead_or, deleting, observe_only_hold
@@ -265,7 +267,7 @@ def unplaced(case: Case) -> Answer:
     pinned = _storage_pin(case)
     if pinned is not None:
         return pinned
-    chosen = place(case.snap, Demand.of(case.uuid, case.stored.domain.metadata, case.stored.domain.spec))
+    chosen = _chosen(case)
     if isinstance(chosen, Deferred):
         return chosen
     seen = observe(case.snap, case.uuid, chosen)
@@ -280,6 +282,17 @@ def unplaced(case: Case) -> Answer:
     if case.wanted in states.RUNS:
         return actions.start(case, chosen, f"placed on {chosen}")
     return actions.define(case, chosen, f"placed on {chosen}")
+
+
+def _chosen(case: Case) -> str | Deferred:
+    """A node that was asked for by a Migration of a domain that does not run, else the best."""
+    assert case.stored is not None
+    request = case.request if case.held is not None else None
+    if request is not None:
+        target = target_of(case, request)
+        if isinstance(target, str):
+            return target
+    return place(case.snap, Demand.of(case.uuid, case.stored.domain.metadata, case.stored.domain.spec))
 
 
 def _storage_pin(case: Case) -> Deferred | None:
@@ -386,6 +399,7 @@ RULES: tuple[PlanRule, ...] = (
     PlanRule(Situation.UNKNOWN, "acting twice on one observation repeats the action", own_change_pending),
     PlanRule(Situation.MIGRATING, "after post-copy no side is whole", postcopy),
     PlanRule(Situation.DUPLICATE, "an operator said which copy stays", keep_one),
+    PlanRule(Situation.MIGRATING, "what a migration came to is read, never guessed (I8)", own_migration),
     PlanRule(Situation.DUPLICATE, "two guests on one disk: destroying the wrong one loses data", duplicate),
     PlanRule(Situation.STOPPED, "a daemon that dies within create() leaves it paused", interrupted_start),
     PlanRule(Situation.MIGRATING, "cleaning up a copy during a migration kills the migration", migrating),

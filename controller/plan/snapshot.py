@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from controller.limits import Timing
-from controller.model import Assignment, Decision, Quarantine
-from drivers.hypervisor import Capabilities, Detail, HostFacts, Record
+from controller.model import Assignment, Decision, Intent, Quarantine
+from drivers.hypervisor import Capabilities, Detail, HostFacts, Job, Record
 from specs.domain import Domain
+from specs.migration import Migration
 from specs.node import Node
 
 
@@ -103,6 +104,36 @@ class StoredDomain:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredMigration:
+    migration: Migration
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class MoveWatch:
+    """What this leader saw of a migration that is recorded as an intent. `in_flight`: its own call has not
+    returned; `over_at`: when it did, or was given up (`unsure`: what was sent may still be carried out);
+    `error`: what it said then, `rejected`: that it will say so again. `job` is what the source answered at
+    `asked_at`; `still_since`: no byte was copied since. `read`: when source and target were last read in this
+    order: the first request sent, and the second one sent after its reply. `began_at` and `target_session`:
+    when the call was sent, and over which connection its target was heard then (0: not by this leader)."""
+
+    in_flight: bool = False
+    over_at: float = 0.0
+    unsure: bool = False
+    error: str = ""
+    rejected: bool = False
+    no_path: bool = False
+    job: Job | None = None
+    asked_at: float | None = None
+    still_since: float = 0.0
+    read: tuple[float, float] | None = None
+    began_at: float = 0.0
+    target_session: int = 0
+    result: Job | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
     """An assignment and the revision at which it was read or written."""
 
@@ -150,6 +181,7 @@ class Policy:
 
     hand_migrations: bool = False
     xml_overlay: bool = False
+    migrations_per_node: int = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +197,10 @@ class Snapshot:
     """Maps are by node name or by domain UUID. `hold`: why nothing at all may be changed now ("" if it
     may). `unreadable`: UUIDs whose assignment in etcd cannot be read. `signs`: last event, or sighting where
     it was not expected, of a UUID. `migrated`: UUIDs for which a migration was seen since they were last
-    active at home. `names`: libvirt names on each node. `memo`: by UUID and question, what rendering and
-    comparing definitions came to, with what it was asked of; plans ask the same again and again."""
+    active at home. `names`: libvirt names on each node. `requests`: by namespace/name of the domain, those
+    that have not ended, oldest first. `moving`: open intents to migrate. `resumes`: when a domain was last
+    heard to resume on a node. `memo`: by UUID and question, what rendering and comparing definitions came to,
+    with what it was asked of; plans ask the same again and again."""
 
     now: float
     cluster: str
@@ -196,4 +230,9 @@ class Snapshot:
     unreadable_saves: Mapping[str, str] = field(default_factory=dict)
     unsupported: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
     restarts: Mapping[str, Restarts] = field(default_factory=dict)
+    requests: Mapping[str, tuple[StoredMigration, ...]] = field(default_factory=dict)
+    moving: Mapping[str, Intent] = field(default_factory=dict)
+    watches: Mapping[str, MoveWatch] = field(default_factory=dict)
+    resumes: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    move_backoffs: Mapping[str, Backoff] = field(default_factory=dict)
     memo: dict[str, dict[str, tuple[Any, Any]]] = field(default_factory=dict, compare=False)

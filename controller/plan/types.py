@@ -11,7 +11,7 @@ import enum
 from dataclasses import dataclass, field
 
 from controller.model import Assignment, Decision
-from drivers.hypervisor import Mark, StopMethod
+from drivers.hypervisor import Mark, Move, StopMethod
 
 
 class Situation(enum.StrEnum):
@@ -41,6 +41,11 @@ class Reason(enum.StrEnum):
     ASSIGNMENT_UNREADABLE = "AssignmentUnreadable"
     FOREIGN_MARK = "ForeignMark"
     DUPLICATE = "Duplicate"
+    MIGRATING = "Migrating"
+    MIGRATION_DOUBT = "MigrationDoubt"
+    MIGRATION_QUEUED = "MigrationQueued"
+    NO_PEER_PATH = "NoPeerPath"
+    HAS_SNAPSHOTS = "HasSnapshots"
     MIGRATION_IN_PROGRESS = "MigrationInProgress"
     RUNS_ELSEWHERE = "RunsElsewhere"
     AWAITING_OBSERVATION = "AwaitingObservation"
@@ -90,6 +95,9 @@ STALLING = frozenset(
         Reason.ASSIGNMENT_UNREADABLE,
         Reason.FOREIGN_MARK,
         Reason.DUPLICATE,
+        Reason.MIGRATION_DOUBT,
+        Reason.NO_PEER_PATH,
+        Reason.HAS_SNAPSHOTS,
         Reason.RUNS_ELSEWHERE,
         Reason.NODE_REFUSED,
         Reason.NODE_GONE,
@@ -153,6 +161,10 @@ class ActionKind(enum.StrEnum):
     AUTOSTART = "autostart"
     HAND_BACK = "handback"
     FINISH = "finish"  # the object and its assignment go
+    MIGRATE = "migrate"  # the source gives its definition up, then libvirtd moves it, peer to peer
+    ABORT = "abort"  # the source's job is ended
+    GO_ON = "go-on"  # a source that a migration left paused
+    UNPLANT = "unplant"  # a definition that no end of a migration should have is taken away
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +174,9 @@ class Action:
     `after`: the assignment as it is recorded before anything is sent (None: it is removed). `proved`: the
     assignment once the last step has proved what it should (revoke). `reserve`: MACs to be taken.
     `room_bytes`: what a save may need on the host's disk.
-    `consumes`: it acts on an operator's resolution, of which only `left` stands afterwards."""
+    `consumes`: it acts on an operator's resolution, of which only `left` stands afterwards. `target` and
+    `move`: of a migration. `is_clear`: what migrations of it were seen is accounted for. `retry_after_s`: the
+    attempt to move it failed, and the next one is not made before."""
 
     kind: ActionKind
     uuid: str
@@ -181,19 +195,25 @@ class Action:
     room_bytes: int = 0
     reserve: tuple[str, ...] = ()
     release_macs: tuple[str, ...] = ()
-    quarantine: bool = False
+    quarantine: tuple[str, ...] = ()
     dead_proofs: tuple[str, ...] = ()
     consumes: bool = False
     left: Decision | None = None
+    target: str = ""
+    move: Move | None = None
+    is_clear: bool = False
+    retry_after_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What the plan makes of one domain. `note`: what is worth saying though nothing is wrong, such as
-    fields that wait for a restart (`pending`: path, live value, desired value)."""
+    fields that wait for a restart (`pending`: path, live value, desired value). `again_after_s`: all is well,
+    and something that was asked for waits: look again then."""
 
     situation: Situation
     action: Action | None = None
     deferred: Deferred | None = None
     note: str = ""
     pending: tuple[tuple[str, str, str], ...] = field(default=())
+    again_after_s: float | None = None

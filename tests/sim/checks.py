@@ -39,6 +39,9 @@ DEADLINES_S: Final = {
     "set_mark": 30.0,
     "set_autostart": 30.0,
     "suspend": 35.0,
+    "job": 10.0,
+    "migrate": 6 * 3600.0,
+    "abort_job": 35.0,
     "resume": 35.0,
     "save": 600.0,
     "drop_saved": 30.0,
@@ -52,10 +55,12 @@ INTENTS_OF: Final = {
     "define": {IntentKind.START, IntentKind.DEFINE},
     "create": {IntentKind.START},
     "shutdown": {IntentKind.STOP},
-    "destroy": {IntentKind.STOP, IntentKind.START},  # START: what a start left half-done
-    "undefine": {IntentKind.REVOKE},
     "suspend": {IntentKind.PAUSE},
-    "resume": {IntentKind.RESUME},
+    "destroy": {IntentKind.STOP, IntentKind.START, IntentKind.MIGRATE},  # what a start left half-done
+    "undefine": {IntentKind.REVOKE, IntentKind.MIGRATE},
+    "migrate": {IntentKind.MIGRATE},
+    "abort_job": {IntentKind.MIGRATE},
+    "resume": {IntentKind.RESUME, IntentKind.MIGRATE},
     "save": {IntentKind.SAVE},
     "drop_saved": {IntentKind.DROP_SAVED},
     "reboot": {IntentKind.REBOOT},
@@ -142,16 +147,25 @@ class Checks:
             self.complain("I1", f"{uuid} is active on {' and '.join(active)}")
         if change.by in cluster.replicas:
             self._changed_by_replica(change)
-        elif change.what in ("defined", "started", "migrated-in"):
+        elif change.what in ("defined", "started", "migrated-in") and not self._is_own_move(change):
             self._by_hand.add((change.host, uuid))
         if change.what == "undefined":
             self._by_hand.discard((change.host, uuid))
         if change.what == "stopped":
             moved = change.by == "migration" and change.reason in ("migrated", "unknown")
-            if moved:
+            if moved and self._is_own_move(change):
+                pass  # where it went stands in etcd
+            elif moved:
                 self._migrated_at[uuid] = cluster.clock()
             elif change.reason != "failed":
                 self._ended_at[uuid] = cluster.clock()
+
+    def _is_own_move(self, change: Change) -> bool:
+        """A migration that a replica asked for, as etcd says."""
+        held = self.cluster.assignment(change.uuid)
+        intent = held.intent if held is not None else None
+        asked = intent is not None and intent.kind is IntentKind.MIGRATE
+        return asked and change.by == "migration" and change.host in (intent.node, intent.target)
 
     def _changed_by_replica(self, change: Change) -> None:
         uuid, what = change.uuid, change.what
@@ -164,12 +178,15 @@ class Checks:
             self.complain("I11", f"{change.by} paused {uuid} on {change.host}, which nobody wanted")
         if what == "autostart" and change.reason == "on":
             self.complain("I7", f"{change.by} set autostart of {uuid} on {change.host}")
-        if what in ("launched", "started", "resumed"):
+        if what in ("launched", "started"):
             self._check_start(change)
+        if what == "resumed":
+            self._check_resumed(change)
         if what == "undefined":
-            self._check_taken(change, {IntentKind.REVOKE})
+            self._check_taken(change, {IntentKind.REVOKE, IntentKind.MIGRATE})
         if what == "stopped":
-            self._check_taken(change, {IntentKind.STOP, IntentKind.START, IntentKind.SAVE})
+            kinds = {IntentKind.STOP, IntentKind.START, IntentKind.SAVE, IntentKind.MIGRATE}
+            self._check_taken(change, kinds)
 
     def _was_wanted(self, uuid: str, state: str) -> bool:
         """Now or lately: what was on its way may come late, within the quiet time of another leader."""
@@ -222,10 +239,21 @@ class Checks:
                     "I2", f"{change.by} {change.what} {change.uuid} on {change.host}, {name} has it too"
                 )
 
+    def _check_resumed(self, change: Change) -> None:
+        """I9: the source of a migration goes on only if its target never ran, or an operator said so. What
+        else is resumed is at its place (I2)."""
+        held = self._intents.get((change.by, change.uuid), ())
+        if not held or held[-1].kind is not IntentKind.MIGRATE:
+            self._check_start(change)
+            return
+        domain = self.cluster.hosts[change.host].domains[change.uuid]
+        if domain.handed_over and change.uuid not in self._kept:
+            self.complain("I9", f"{change.by} resumes {change.uuid} on {change.host}, which had left it")
+
     def _check_taken(self, change: Change, kinds: set[IntentKind]) -> None:
         """I3, I11: destroyed and undefined is only what etcd says should be."""
         held = self._intents.get((change.by, change.uuid), ())
-        if not any(i.kind in kinds and i.node == change.host for i in held):
+        if not any(i.kind in kinds and change.host in (i.node, i.target) for i in held):
             self.complain(
                 "I11", f"{change.by} {change.what} {change.uuid} on {change.host} without such an intent"
             )
@@ -288,7 +316,7 @@ class Checks:
         if kinds is None:
             return
         held = self._intents.get((sent.client, sent.uuid), ())
-        if not held or held[-1].kind not in kinds or held[-1].node != sent.host:
+        if not held or held[-1].kind not in kinds or sent.host not in (held[-1].node, held[-1].target):
             said = f"{held[-1].kind} on {held[-1].node}" if held else "nothing"
             self.complain(
                 "I20",
@@ -463,11 +491,20 @@ class Checks:
             standing = self._wanted.get(uuid)
             wanted_now = standing[-1][1] if standing else "absent"
             kept = self._kept.get(uuid, -1e9) > now - 600.0
-            is_wanted = wanted_now in ACTIVE_STATES
-            if not after.tombstone and not kept and is_wanted and "shutoff" not in lately:
+            stays = (
+                wanted_now in ACTIVE_STATES and "shutoff" not in lately and not self._moves_cold(after.name)
+            )
+            if not after.tombstone and not kept and stays:
                 self.complain("I11", f"{client} intends to stop {uuid}, which is to run")
         if intent.kind is IntentKind.START:
             self._check_evidence(client, uuid, before)
+
+    def _moves_cold(self, name: str) -> bool:
+        """A Migration that has not ended asks for it to be shut off, moved and started again."""
+        return any(
+            body["spec"]["domain"] == name and body["spec"].get("mode") == "Cold"
+            for body in self.cluster.objects("migrations").values()
+        )
 
     def _check_evidence(self, client: str, uuid: str, before: Assignment | None) -> None:
         """I22: with hand-made migrations declared, nodes that did not answer are no evidence."""

@@ -11,7 +11,10 @@ from typing import Any
 from controller import keys
 from controller.model import Assignment
 from drivers.hypervisor import State
+from specs.migration import FINISHED
 from tests.sim.cluster import Cluster
+
+IN_THE_WAY = frozenset({"NoNodeFits", "NoSuchDomain", "PinnedByStorage", "HasSnapshots"})
 
 
 def _conditions(body: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -66,9 +69,24 @@ def what_is_left(cluster: Cluster) -> list[str]:
         else:
             left += _misplaced(cluster, name, uuid, held)
     left += [f"the assignment of {a.name} is left ({u})" for u, a in assignments.items() if u not in uids]
+    left += _moves_left(cluster)
     for prefix in (keys.QUARANTINE, keys.CONFIRMED_DEAD):
         left += [f"{key} is left" for key, _ in cluster.stored(prefix)]
     return left
+
+
+def _moves_left(cluster: Cluster) -> list[str]:
+    """A request ends, or says what is in its way."""
+    said = {
+        name: (body["spec"]["domain"], (body.get("status") or {}))
+        for name, body in cluster.objects("migrations").items()
+    }
+    held_up = {domain for domain, status in said.values() if status.get("reason") in IN_THE_WAY}
+    return [
+        f"migration {name} has not ended ({status.get('phase')}: {status.get('reason')})"
+        for name, (domain, status) in said.items()
+        if status.get("phase") not in FINISHED and domain not in held_up
+    ]
 
 
 def _misplaced(cluster: Cluster, name: str, uuid: str, held: Assignment) -> list[str]:

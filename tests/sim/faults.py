@@ -483,6 +483,8 @@ STEPS_HIT = (
     "shutdown.*",
     "define.*",
     "finish.*",
+    "migrate.*",
+    "migrate.migrate.*",
 )
 
 

@@ -25,6 +25,7 @@ from tests.sim.drills import Drills
 from tests.sim.duties import Duties
 from tests.sim.faults import FIRST_S, LAST_S, Faults
 from tests.sim.hands import MEDDLING, Guard, Hands
+from tests.sim.moving import Moving
 from tests.sim.operator import Operator
 from tests.sim.people import Api
 from tests.sim.process import ProcessLoop
@@ -113,6 +114,7 @@ class Run:
         self.api = Api(self.cluster, self.cluster.etcd.client("user"))
         self.workload = Workload(self.cluster, self.api)
         self.faults = Faults(self.cluster, self.hands, self.guard, self.workload.something)
+        self.moving = Moving(self.faults, self.workload)
         Duties(self.cluster, checks).listen()
         self.drills = Drills(self.cluster, self.hands).draw(self.drill) if self.drill else []
         self.operator = Operator(self.cluster, self.api, self.hands, self.hands.busy)
@@ -132,6 +134,7 @@ class Run:
     def _draw(self) -> None:
         self.workload.draw()
         self.faults.draw()
+        self.moving.draw()
         rng = Random(f"{self.seed}/meddling")
         self.meddling: list[tuple[float, Callable[[], Awaitable[object]]]] = []
         names = list(MEDDLING)
@@ -152,6 +155,7 @@ class Run:
         steps += [(at, 1, n, do) for n, (at, _, do) in enumerate(self.faults.drawn)]
         steps += [(at, 2, n, do) for n, (at, do) in enumerate(self.meddling)]
         steps += [(at, 3, n, do) for n, (at, do) in enumerate(self.drills)]
+        steps += [(at, 4, n, do) for n, (at, do) in enumerate(self.moving.drawn)]
         began = self.loop.time()
         for at, _, _, do in sorted(steps, key=lambda step: step[:3]):
             await asyncio.sleep(max(0.0, began + at - self.loop.time()))

@@ -12,7 +12,7 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from controller.api.resources import DOMAINS, NODES
+from controller.api.resources import DOMAINS, MIGRATIONS, NODES
 from specs.requests import ANNOTATIONS
 from tests.sim.cluster import Cluster
 from tests.sim.people import Api, Body
@@ -23,6 +23,7 @@ SPARE_HOST = "h5"
 ZONES = {"h1": "a", "h2": "a", "h3": "b", "h4": "b", "h5": "b"}
 LENGTH_S = 600.0
 EDITS = 14
+MOVES = 8
 
 Step = Callable[[], Awaitable[object]]
 
@@ -33,6 +34,8 @@ class Workload:
     def __init__(self, cluster: Cluster, api: Api) -> None:
         self._cluster, self._api = cluster, api
         self._rng: Random = cluster.random("workload")
+        self._moves: Random = cluster.random("moves")
+        self._asked = 0
         self.steps: list[tuple[float, Step]] = []
 
     # --- the beginning
@@ -72,6 +75,8 @@ class Workload:
         for _ in range(EDITS):
             kind = rng.choices(*_KINDS)[0]
             self._at(rng.uniform(20.0, LENGTH_S), getattr(self, kind)())
+        for _ in range(self._moves.randint(0, MOVES)):
+            self._at(self._moves.uniform(20.0, LENGTH_S), self._move())
         self.steps.sort(key=lambda step: step[0])
 
     def _at(self, when: float, step: Step) -> None:
@@ -152,6 +157,30 @@ class Workload:
                 await self._api.edit(DOMAINS, name, _running, "running")
 
         return work
+
+    def _move(self) -> Step:
+        """A Migration: to some node or anywhere, live or cold; now and then it is to be ended soon after."""
+        rng = self._moves
+        domain, node = rng.choice(DOMAIN_NAMES), rng.choice((*FIRST_HOSTS, SPARE_HOST, ""))
+        cold, ended_after_s = rng.random() < 0.2, rng.choice([0.0, 0.0, 0.0, 1.0, 6.0, 20.0])
+
+        async def work() -> None:
+            await self.move(domain, node, cold=cold, ended_after_s=ended_after_s)
+
+        return work
+
+    async def move(self, domain: str, node: str, *, cold: bool = False, ended_after_s: float = 0.0) -> None:
+        self._asked += 1
+        name = f"m{self._asked}"
+        spec: Body = {"domain": domain}
+        if node:
+            spec["node"] = node
+        if cold:
+            spec["mode"] = "Cold"
+        if not await self._api.create(MIGRATIONS, name, spec) or not ended_after_s:
+            return
+        await self._cluster.sleep(ended_after_s)
+        await self._api.edit(MIGRATIONS, name, _ended, "abort")
 
     def _bounce(self) -> Step:
         """Down and up again faster than anything can follow."""
@@ -267,6 +296,10 @@ def _ask(what: str, now: Callable[[], str], body: Body) -> None:
 
 def _running(body: Body) -> None:
     body["spec"]["state"] = "running"
+
+
+def _ended(body: Body) -> None:
+    body["spec"]["abort"] = True
 
 
 def _shutoff(body: Body) -> None:

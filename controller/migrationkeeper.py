@@ -1,0 +1,231 @@
+"""What a Migration says of itself: computed from its domain's assignment and written to its status.
+
+The counterpart of `controller.status` for requests, small enough to be one file. How an attempt ended stands
+in the assignment (`last_move`), where the transaction that closed the intent put it, so the status can be
+derived again after any crash. Once it has ended a Migration is never touched again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from controller import keys
+from controller.cache import Cache
+from controller.events import Recorder
+from controller.ledger import Ledger
+from controller.metrics import Metrics
+from controller.migrations import domain_of
+from controller.model import IntentKind, MoveOutcome, MoveRecord
+from controller.plan.case import Case
+from controller.plan.departing import depart, target_of
+from controller.plan.snapshot import Snapshot, StoredMigration
+from controller.plan.types import Deferred
+from controller.status import Truth, sentence, with_times
+from controller.world import World
+from drivers.store import Compare, Put
+from specs.meta import Condition
+from specs.migration import MigrationProgress, MigrationStatus, is_finished
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationKeeper:
+    cache: Cache
+    ledger: Ledger
+    recorder: Recorder
+    world: World
+    metrics: Metrics
+    _told: dict[str, str] = field(default_factory=dict)
+
+    async def reconcile(self, uid: str) -> None:
+        """Bring one Migration's status in line. Raises Fenced."""
+        stored = self.cache.migrations.by_uid.get(uid)
+        if stored is None:
+            self._told.pop(uid, None)
+            return
+        if is_finished(stored.migration):
+            return
+        if any(intent.request == uid for intent in self.cache.departing.values()):
+            return  # it is being recorded at this moment, and tells then
+        status = migration_status(self.cache.snapshot(), stored, self.cache.uuid_of(domain_of(stored)))
+        old = stored.migration.status
+        timed = msgspec.structs.replace(
+            status,
+            conditions=with_times(
+                () if isinstance(status.conditions, UnsetType) else status.conditions,
+                () if isinstance(old, UnsetType) or isinstance(old.conditions, UnsetType) else old.conditions,
+                self.world.wall(),
+            ),
+        )
+        if timed == old:
+            return
+        migration = msgspec.structs.replace(stored.migration, status=timed)
+        namespace, _, _ = domain_of(stored).partition("/")
+        key = keys.object_key("migrations", namespace, migration.metadata.name)
+        value = msgspec.json.encode(migration)
+        commit = await self.ledger.commit([Compare(key, stored.revision)], [Put(key, value)])
+        if commit.ok:
+            self._tell(uid, namespace, migration.metadata.name, timed)
+            self.cache.wrote({key: value}, commit.revision)
+
+    def _tell(self, uid: str, namespace: str, name: str, status: MigrationStatus) -> None:
+        """An event when the reason changed; an end is counted."""
+        reason = "" if isinstance(status.reason, UnsetType) else status.reason
+        if self._told.get(uid) != reason:
+            self._told[uid] = reason
+            conditions = () if isinstance(status.conditions, UnsetType) else status.conditions
+            message = next((c.message for c in conditions if c.type == "Ready"), "")
+            kind = "Warning" if status.phase in ("Failed",) else "Normal"
+            self.recorder.event("Migration", namespace, name, uid, kind, reason, message, "Migrate")
+        if status.phase in ("Succeeded", "Failed", "Aborted"):
+            downtime = status.downtime_milliseconds
+            self.metrics.migrated(
+                str(status.phase), None if isinstance(downtime, UnsetType) else downtime / 1000
+            )
+
+
+def migration_status(snap: Snapshot, stored: StoredMigration, uuid: str) -> MigrationStatus:
+    """What this request has come to, as far as this snapshot tells; conditions carry no times yet."""
+    case = Case(snap, uuid)
+    uid = stored.migration.metadata.uid
+    last = case.assignment.last_move if case.held is not None else None
+    if last is not None and last.request == uid and last.outcome is not MoveOutcome.RETRYING:
+        return _ended(stored, last)
+    intent = case.assignment.intent if case.held is not None else None
+    if intent is not None and intent.kind is IntentKind.MIGRATE and intent.request == uid:
+        return _running(snap, stored, case)
+    if stored.migration.spec.abort is True:
+        return _ended(stored, _never_begun(stored, case))
+    return _waiting(stored, case, last if last is not None and last.request == uid else None)
+
+
+def _never_begun(stored: StoredMigration, case: Case) -> MoveRecord:
+    """The plan begins nothing that somebody wants to end."""
+    uid, node = stored.migration.metadata.uid, stored.migration.spec.node
+    assert not isinstance(uid, UnsetType)
+    return MoveRecord(
+        request=uid,
+        source=case.node,
+        target="" if isinstance(node, UnsetType) else node,
+        outcome=MoveOutcome.ABORTED,
+        reason="Aborted",
+        message="it was ended before it began",
+        attempts=0,
+        at="",
+    )
+
+
+def _ended(stored: StoredMigration, last: MoveRecord) -> MigrationStatus:
+    succeeded = last.outcome is MoveOutcome.SUCCEEDED
+    failed = last.outcome is MoveOutcome.FAILED
+    conditions = [
+        *_conditions(stored, "True" if succeeded else "False", "False", last.reason, last.message),
+        _condition(stored, "Complete", "True" if succeeded else "False", last.reason, last.message),
+        _condition(stored, "Failed", "False" if succeeded else "True", last.reason, last.message),
+    ]
+    if failed:
+        conditions[2] = _condition(stored, "Stalled", "True", last.reason, last.message)
+    return MigrationStatus(
+        observed_generation=_generation(stored),
+        phase=last.outcome.value,
+        reason=last.reason,
+        source=last.source or UNSET,
+        target=last.target or UNSET,
+        attempts=last.attempts,
+        started_at=last.began_at or UNSET,
+        completed_at=last.at or UNSET,
+        downtime_milliseconds=UNSET if last.downtime_ms is None else last.downtime_ms,
+        bytes=UNSET if last.copied_bytes is None else last.copied_bytes,
+        conditions=conditions,
+    )
+
+
+def _running(snap: Snapshot, stored: StoredMigration, case: Case) -> MigrationStatus:
+    intent = case.assignment.intent
+    assert intent is not None
+    watch = snap.watches.get(case.uuid)
+    job = watch.job if watch is not None else None
+    progress = (
+        UNSET
+        if job is None
+        else MigrationProgress(
+            processed_bytes=job.processed_bytes,
+            remaining_bytes=job.remaining_bytes,
+            total_bytes=job.total_bytes,
+        )
+    )
+    message = f"on its way from {intent.node} to {intent.target}"
+    return MigrationStatus(
+        observed_generation=_generation(stored),
+        phase="Running",
+        reason="Migrating",
+        source=intent.node,
+        target=intent.target,
+        started_at=intent.at,
+        progress=progress,
+        conditions=_conditions(stored, "False", "True", "Migrating", message),
+    )
+
+
+def _waiting(stored: StoredMigration, case: Case, last: MoveRecord | None) -> MigrationStatus:
+    """It has not begun, or is to be tried again: what it waits for."""
+    reason, message, target = _why(stored, case)
+    if last is not None and reason == "Pending":
+        reason, message = "Retrying", last.message
+    return MigrationStatus(
+        observed_generation=_generation(stored),
+        phase="Pending",
+        reason=reason,
+        source=case.node or UNSET,
+        target=target or UNSET,
+        attempts=UNSET if last is None else last.attempts,
+        conditions=_conditions(stored, "False", "True", reason, message),
+    )
+
+
+def _why(stored: StoredMigration, case: Case) -> tuple[str, str, str]:
+    """(reason, sentence, target)."""
+    domain = stored.migration.spec.domain
+    if not case.uuid or case.stored is None:
+        return "NoSuchDomain", f"there is no domain {domain}", ""
+    if case.request is not None and case.request.migration.metadata.uid != stored.migration.metadata.uid:
+        return "Queued", f"waits for Migration {case.request.migration.metadata.name} of the same domain", ""
+    if case.held is None or not case.assignment.candidates:
+        return "Pending", f"domain {domain} has no node at the moment", ""
+    target = target_of(case, stored)
+    if isinstance(target, Deferred):
+        return target.reason.value, sentence(target), ""
+    seen = case.own_sighting
+    if seen is None or not seen.active:
+        return "Pending", f"domain {domain} does not run; it is moved as it is", target
+    hold = depart(case, seen)
+    if isinstance(hold, Deferred):
+        return hold.reason.value, sentence(hold), target
+    return "Pending", "it begins as soon as its domain is free", target
+
+
+def _generation(stored: StoredMigration) -> int:
+    generation = stored.migration.metadata.generation
+    return 0 if isinstance(generation, UnsetType) else generation
+
+
+def _conditions(
+    stored: StoredMigration, ready: Truth, reconciling: Truth, reason: str, message: str
+) -> list[Condition]:
+    return [
+        _condition(stored, "Ready", ready, reason, message),
+        _condition(stored, "Reconciling", reconciling, reason, message),
+        _condition(stored, "Stalled", "False", reason, message),
+    ]
+
+
+def _condition(stored: StoredMigration, kind: str, status: Truth, reason: str, message: str) -> Condition:
+    return Condition(
+        type=kind,
+        status=status,
+        reason=reason,
+        message=message[:1024],
+        observed_generation=_generation(stored),
+    )

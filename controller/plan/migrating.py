@@ -1,0 +1,465 @@
+"""Migrations of ours whose end is not known yet: table M of the protocol, row by row.
+
+From the moment that an intent to migrate is recorded until it is closed, nothing else is decided about its
+domain. What is concluded is concluded from both ends, the source read first and the target after its reply
+(a domain that moves between two reads must not be missed), never from what the call returned (I8). While the
+source shows a job the only thing to do is to let it go on, or to end it once it stands still. What no row
+names is a hold. How a migration begins is in `controller.plan.departing`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from controller.model import Intent, IntentKind, MoveOutcome, Rule
+from controller.plan import actions
+from controller.plan.case import Case
+from controller.plan.evidence import PROVING_REASONS, absent_everywhere, quiet, unreachable
+from controller.plan.snapshot import Link, MoveWatch, Sighting
+from controller.plan.types import Action, Deferred, Reason, Verdict
+from specs.domain import effective_on_doubt
+
+Answer = Action | Deferred | Verdict
+
+MAX_ATTEMPTS = 3
+LOOK_AGAIN_S = 0.5
+FIRST_PAUSE_S = 5.0
+SETTLES_S = 5.0  # libvirt itself shows source and target so for 0.2 s at every switch-over
+
+
+class End(enum.Enum):
+    """What one end of a migration shows."""
+
+    ACTIVE = "active"  # it holds the disk
+    MIG = "paused by the migration"
+    ENDED = "shut off, and it ended there"  # by one of I22's proving reasons, or crashed
+    OFF = "shut off, for a reason that proves nothing"
+    ABSENT = "absent"
+    SILENT = "does not answer"
+
+
+A, MIG, ENDED, OFF, ABSENT, SILENT = (
+    frozenset({end}) for end in (End.ACTIVE, End.MIG, End.ENDED, End.OFF, End.ABSENT, End.SILENT)
+)
+SHUTOFF, ANY = ENDED | OFF, frozenset(End)
+
+
+@dataclass(frozen=True)
+class Ends:
+    """A migration as both ends show it."""
+
+    case: Case
+    intent: Intent
+    watch: MoveWatch
+    source: str
+    target: str
+    at_source: End
+    at_target: End
+
+    def sighting(self, node: str) -> Sighting | None:
+        return self.case.all_sightings.get(node)
+
+    def since(self, node: str) -> float:
+        seen = self.sighting(node)
+        return seen.since if seen is not None else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """`wait`: the target, or where there is nothing the source, must have been so for a while."""
+
+    source: frozenset[End]
+    target: frozenset[End]
+    do: Callable[[Ends], Answer]
+    wait: Literal["", "stuck", "settling"] = ""
+
+
+def own_migration(case: Case) -> Answer | None:
+    """What is due for a domain with an open intent to migrate; None where there is none."""
+    if case.held is None or case.assignment.intent is None:
+        return None
+    intent = case.assignment.intent
+    if intent.kind is not IntentKind.MIGRATE:
+        return None
+    if case.stored is None and not case.deleting:
+        return None  # a missing object takes nothing away (I11); its own rule says so
+    watch = case.snap.watches.get(case.uuid, MoveWatch())
+    ends = Ends(
+        case,
+        intent,
+        watch,
+        intent.node,
+        intent.target,
+        _end(case, intent.node),
+        _end(case, intent.target),
+    )
+    if watch.in_flight:
+        return _under_way(ends)
+    return _stranger(ends) or _job(ends) or _unread(ends) or _by_table(ends)
+
+
+def _end(case: Case, node: str) -> End:
+    view = case.snap.views.get(node)
+    if node not in case.snap.nodes or view is None or not view.answers:
+        connecting = view is None or view.link is Link.CONNECTING
+        return End.ABSENT if node in case.snap.dead and not connecting else End.SILENT
+    seen = case.all_sightings.get(node)
+    if seen is None:
+        return End.ABSENT
+    if seen.in_migration:
+        return End.MIG
+    if seen.active:
+        return End.ACTIVE
+    return End.ENDED if seen.record.reason in PROVING_REASONS else End.OFF
+
+
+# --- before the table may be asked
+
+
+def _stranger(ends: Ends) -> Deferred | None:
+    """It is on a third node: somebody else has a hand in it."""
+    others = sorted(n for n in ends.case.all_sightings if n not in (ends.source, ends.target))
+    if not others:
+        return None
+    return Deferred(
+        Reason.RUNS_ELSEWHERE,
+        f"it is migrated from {ends.source} to {ends.target}, and is on {', '.join(others)}, too",
+        command=f"domctl resolve {ends.case.command_target} --keep NODE, once it is clear where it belongs",
+        relist=(*others, ends.source, ends.target),
+        retry_after_s=5.0,
+    )
+
+
+def _job(ends: Ends) -> Answer | None:
+    """While the source shows a job nothing else is done."""
+    if ends.at_source not in (End.ACTIVE, End.MIG):
+        return None
+    watch = ends.watch
+    if watch.asked_at is None or watch.asked_at < watch.over_at:
+        return _reading(ends, f"asking {ends.source} whether it is still at it")
+    return _under_way(ends) if watch.job is not None else None
+
+
+def _under_way(ends: Ends) -> Answer:
+    case, watch = ends.case, ends.watch
+    if case.deleting or _abort_is_wanted(ends):
+        return _abort(ends, "it is to be ended")
+    still_s = case.snap.now - watch.still_since if watch.job is not None else 0.0
+    if watch.job is not None and still_s > case.snap.timing.stuck_s:
+        return _abort(ends, f"nothing was copied for {still_s:.0f} s")
+    done = ""
+    if watch.job is not None and watch.job.total_bytes:
+        done = f", {watch.job.remaining_bytes >> 20} of {watch.job.total_bytes >> 20} MiB left"
+    return Deferred(
+        Reason.MIGRATING, f"on its way from {ends.source} to {ends.target}{done}", retry_after_s=1.0
+    )
+
+
+def _abort_is_wanted(ends: Ends) -> bool:
+    requests = ends.case.snap.requests.get(ends.case.key, ())
+    return any(
+        r.migration.metadata.uid == ends.intent.request and r.migration.spec.abort is True for r in requests
+    )
+
+
+def _abort(ends: Ends, why: str) -> Answer:
+    """A definition that somebody put on the target goes first: after an abort it could be started."""
+    case = ends.case
+    planted = ends.sighting(ends.target)
+    if ends.at_source is End.SILENT:
+        return _hold_for(ends, ends.source)
+    if planted is not None and planted.in_migration and planted.detail.persistent:
+        why = f"somebody defined it on {ends.target}, and the migration is to be ended"
+        return quiet(case.snap, (ends.target,)) or actions.unplant(case, ends.target, why)
+    if ends.at_source is not End.ACTIVE:
+        return Deferred(
+            Reason.MIGRATING,
+            f"it is just switching over from {ends.source} to {ends.target}",
+            retry_after_s=1.0,
+        )
+    return quiet(case.snap, (ends.source,)) or actions.abort(case, ends.source, why)
+
+
+def _unread(ends: Ends) -> Deferred | None:
+    """Both ends, in this order, after the last thing that was heard, done or seen of it."""
+    if End.SILENT in (ends.at_source, ends.at_target):
+        return None  # those rows wait for nothing that could be read
+    dead = [n for n in (ends.source, ends.target) if n in ends.case.snap.dead]
+    if dead:
+        return None
+    watch, snap, uuid = ends.watch, ends.case.snap, ends.case.uuid
+    newest = max(
+        watch.over_at,
+        snap.signs.get(uuid, snap.term.elected_at),
+        ends.since(ends.source),
+        ends.since(ends.target),
+    )
+    if watch.read is None or watch.read[0] < newest:
+        return _reading(ends, f"reading {ends.source} and {ends.target}, one after the other")
+    if watch.unsure and (left_s := watch.over_at + snap.timing.quiet_s - snap.now) > 0:
+        return Deferred(
+            Reason.MIGRATION_IN_PROGRESS,
+            f"{ends.source} did not answer to the migration, and may still begin it for {left_s:.0f} s",
+            retry_after_s=min(left_s, 5.0),
+        )
+    return None
+
+
+def _reading(ends: Ends, message: str) -> Deferred:
+    return Deferred(Reason.MIGRATING, message, retry_after_s=LOOK_AGAIN_S)
+
+
+# --- the table
+
+
+def _by_table(ends: Ends) -> Answer:
+    for row in TABLE_M:
+        if ends.at_source in row.source and ends.at_target in row.target:
+            return _waiting(ends, row) or row.do(ends)
+    return _hold(ends, "no rule says what this means")
+
+
+def _waiting(ends: Ends, row: Row) -> Deferred | None:
+    if not row.wait:
+        return None
+    wait_s = ends.case.snap.timing.stuck_s if row.wait == "stuck" else SETTLES_S
+    since = ends.since(ends.target) or ends.since(ends.source)
+    left_s = since + wait_s - ends.case.snap.now
+    if left_s <= 0:
+        return None
+    return Deferred(
+        Reason.MIGRATION_IN_PROGRESS,
+        f"{_both(ends)}; cleared up in {left_s:.0f} s",
+        relist=(ends.source, ends.target),
+        retry_after_s=min(left_s, 5.0),
+    )
+
+
+def _both(ends: Ends) -> str:
+    return f"on {ends.source} it is {ends.at_source.value}, on {ends.target} {ends.at_target.value}"
+
+
+def failed(ends: Ends) -> Answer:
+    """It runs on where it was. Its definition is made again by the rules for a domain that runs at home."""
+    late = quiet(ends.case.snap, (ends.source, ends.target))
+    if late is not None:
+        return late  # a former leader may have sent the migration, and it may still arrive
+    attempts = _attempts(ends) + 1
+    aborted = _abort_is_wanted(ends) or ends.case.deleting
+    last = aborted or ends.watch.rejected or attempts >= MAX_ATTEMPTS
+    outcome = MoveOutcome.ABORTED if aborted else MoveOutcome.FAILED if last else MoveOutcome.RETRYING
+    said = ends.watch.error or "it did not come to its end"
+    reason = "Aborted" if aborted else Reason.NO_PEER_PATH.value if ends.watch.no_path else "MigrationFailed"
+    closing = actions.Closing(ends.source, outcome, reason, said, attempts, gone=_gone(ends, ends.target))
+    pause_s = FIRST_PAUSE_S * 2.0 ** (attempts - 1) if outcome is MoveOutcome.RETRYING else 0.0
+    return actions.close_move(ends.case, closing, ends.watch, pause_s=pause_s)
+
+
+def _attempts(ends: Ends) -> int:
+    last = ends.case.assignment.last_move
+    same = last is not None and last.request == ends.intent.request and last.outcome is MoveOutcome.RETRYING
+    return last.attempts if last is not None and same else 0
+
+
+def _gone(ends: Ends, *nodes: str) -> tuple[tuple[str, Rule], ...]:
+    """Nodes that hold nothing of it, each with what proves it."""
+    dead = ends.case.snap.dead
+    view = ends.case.snap.views
+    return tuple(
+        (n, Rule.CONFIRMED_DEAD if n in dead and not (n in view and view[n].answers) else Rule.MOVED)
+        for n in nodes
+    )
+
+
+def unplant_target(ends: Ends) -> Answer:
+    why = f"{_both(ends)}: the migration failed, and nothing may start it there"
+    return _may(ends, ends.target) or actions.unplant(ends.case, ends.target, why)
+
+
+def destroy_target(ends: Ends) -> Answer:
+    why = f"{_both(ends)}: nobody is at work on it any more"
+    return _may(ends, ends.target) or actions.clear_end(ends.case, ends.target, why)
+
+
+def destroy_source(ends: Ends) -> Answer:
+    """Its target runs, with memory that went on since: the paused source must never (I9)."""
+    why = f"it runs on {ends.target}, where it was migrated to"
+    return _may(ends, ends.source) or actions.clear_end(ends.case, ends.source, why)
+
+
+def paused_source(ends: Ends) -> Answer:
+    """Paused here and gone there. Whether it ran there, and wrote, is known only to whoever listened."""
+    case = ends.case
+    decision = case.snap.resolutions.get(case.uuid)
+    vouched = decision is not None and decision.keep == ends.source
+    if vouched or not _may_have_run(ends):
+        why = "its target never ran it" if not vouched else "an operator said that it belongs here"
+        resume = actions.go_on(case, ends.source, why)
+        return _may(ends, ends.source) or (actions.consuming(resume, None) if vouched else resume)
+    if ends.intent.copies:
+        return _copied_hold(ends)
+    stored = case.stored
+    if stored is not None and effective_on_doubt(stored.domain.spec) == "Reboot":
+        why = f"it may have run on {ends.target}, and migration.onDoubt is Reboot"
+        return _may(ends, ends.source) or actions.clear_end(case, ends.source, why)
+    return Deferred(
+        Reason.MIGRATION_DOUBT,
+        f"it stands paused on {ends.source}; on {ends.target} it is gone, but may have run and written",
+        command=f"domctl resolve {case.command_target} --keep {ends.source} to let it go on, or "
+        "spec.migration.onDoubt: Reboot to start it again",
+    )
+
+
+def _may_have_run(ends: Ends) -> bool:
+    """On the target. Known not to have only if this leader heard it over one connection since before the
+    migration began, and never that it resumed (table M)."""
+    watch, snap = ends.watch, ends.case.snap
+    view = snap.views.get(ends.target)
+    unbroken = watch.target_session != 0 and view is not None and view.session == watch.target_session
+    resumed_at = snap.resumes.get((ends.case.uuid, ends.target), -1.0)
+    return not unbroken or resumed_at >= watch.began_at
+
+
+def _copied_hold(ends: Ends) -> Deferred:
+    return Deferred(
+        Reason.MIGRATION_DOUBT,
+        f"its disks were copied to {ends.target}, where it may have run: those of {ends.source} may be old",
+        command=f"domctl resolve {ends.case.command_target} --keep NODE: the node whose disks are right",
+    )
+
+
+def arrived(ends: Ends) -> Answer:
+    """The target has it. A definition left at the source is taken away, then the assignment moves."""
+    left = ends.sighting(ends.source)
+    if left is not None and ends.at_source is not End.ABSENT:
+        why = f"it is on {ends.target} now"
+        if left.in_migration:
+            return _may(ends, ends.source) or actions.clear_end(ends.case, ends.source, why)
+        return _may(ends, ends.source) or actions.unplant(ends.case, ends.source, why)
+    return _moved(ends, gone=_gone(ends, ends.source))
+
+
+def arrived_unseen(ends: Ends) -> Answer:
+    """The source does not answer and the target has it: the source owes the proof that it holds nothing."""
+    return _moved(ends, gone=())
+
+
+def _moved(ends: Ends, gone: tuple[tuple[str, Rule], ...]) -> Answer:
+    said = f"moved from {ends.source} to {ends.target}"
+    attempts = _attempts(ends) + 1
+    closing = actions.Closing(ends.target, MoveOutcome.SUCCEEDED, "Moved", said, attempts, gone)
+    return actions.close_move(ends.case, closing, ends.watch)
+
+
+def ended_at_source(ends: Ends) -> Answer:
+    """It ended where it was before it could leave; what follows is for the rules of a domain at home."""
+    late = quiet(ends.case.snap, (ends.source, ends.target))
+    if late is not None:
+        return late
+    said = f"it ended on {ends.source} while it was migrated"
+    outcome = MoveOutcome.FAILED
+    closing = actions.Closing(
+        ends.source, outcome, "DomainEnded", said, _attempts(ends) + 1, gone=_gone(ends, ends.target)
+    )
+    return actions.close_move(ends.case, closing, ends.watch, is_clear=ends.at_source is End.ENDED)
+
+
+def gone(ends: Ends) -> Answer:
+    """On neither end: it vanished, and starts again only once it was read as absent everywhere (I22)."""
+    case = ends.case
+    assert case.held is not None
+    if case.deleting:
+        return ended_at_source(ends)
+    decision = case.snap.resolutions.get(case.uuid)
+    vouched = decision is not None and decision.keep in (ends.source, ends.target)
+    if ends.intent.copies and _may_have_run(ends) and not vouched:
+        return _copied_hold(ends)
+    absent = absent_everywhere(case.snap, case.held, ends.source)
+    if isinstance(absent, Deferred):
+        return absent
+    said = f"it is neither on {ends.source} nor on {ends.target}; it is started again"
+    node = decision.keep if decision is not None and vouched else ends.source
+    other = ends.target if node == ends.source else ends.source
+    lost = (*_gone(ends, other), *(_gone(ends, node) if node in case.snap.dead else ()))
+    closing = actions.Closing(node, MoveOutcome.FAILED, "DomainEnded", said, _attempts(ends) + 1, gone=lost)
+    return actions.close_move(case, closing, ends.watch, is_clear=True)
+
+
+def both_active(ends: Ends) -> Answer:
+    """A guest that its user paused shows so on both ends, and arrives paused: the source's is the old one.
+    Anything else is a domain that runs twice."""
+    source, target = ends.sighting(ends.source), ends.sighting(ends.target)
+    assert source is not None and target is not None
+    if source.record.state == "paused" and target.record.state == "paused":
+        keeps_target = target.detail.persistent or target.record.reason == "user"
+        end = ends.source if keeps_target else ends.target
+        why = f"it is paused on both ends after its migration, and belongs on the other than {end}"
+        return _may(ends, end) or actions.clear_end(ends.case, end, why)
+    return Deferred(
+        Reason.DUPLICATE,
+        f"active on {ends.source} and {ends.target} at once; nothing is destroyed automatically",
+        command=f"domctl resolve {ends.case.command_target} --keep NODE",
+        relist=(ends.source, ends.target),
+        retry_after_s=5.0,
+    )
+
+
+def source_silent(ends: Ends) -> Answer:
+    return _hold_for(ends, ends.source)
+
+
+def target_silent(ends: Ends) -> Answer:
+    return _hold_for(ends, ends.target)
+
+
+def _hold_for(ends: Ends, node: str) -> Answer:
+    hold = unreachable(ends.case.snap, node)
+    message = f"it was being migrated from {ends.source} to {ends.target}: {hold.message}"
+    return Deferred(hold.reason, message, command=hold.command, retry_after_s=hold.retry_after_s)
+
+
+def _hold(ends: Ends, why: str) -> Deferred:
+    return Deferred(
+        Reason.MIGRATION_DOUBT,
+        f"{_both(ends)}: {why}",
+        command=f"domctl resolve {ends.case.command_target} --keep NODE",
+        relist=(ends.source, ends.target),
+        retry_after_s=5.0,
+    )
+
+
+def _may(ends: Ends, node: str) -> Deferred | None:
+    """Nothing is destroyed, undefined or resumed while a former leader's commands may still arrive (§4), nor
+    on a node that is only to be looked at."""
+    stored = ends.case.snap.nodes.get(node)
+    if stored is not None and stored.node.spec.observe_only is True:
+        return Deferred(
+            Reason.NODE_OBSERVE_ONLY,
+            f"node {node} is observeOnly: nothing is changed there",
+            command=f"set spec.observeOnly of node {node} to false",
+        )
+    return quiet(ends.case.snap, (node,))
+
+
+TABLE_M: tuple[Row, ...] = (
+    Row(A, ABSENT, failed),
+    Row(A, SHUTOFF, unplant_target),
+    Row(A, MIG, destroy_target, "stuck"),
+    Row(MIG, A, destroy_source, "settling"),
+    Row(MIG, ABSENT, paused_source, "settling"),
+    Row(MIG, MIG, destroy_target, "stuck"),
+    Row(ABSENT | SHUTOFF, A, arrived),
+    Row(ABSENT | SHUTOFF | MIG, SHUTOFF, arrived),
+    Row(ABSENT | SHUTOFF, MIG, destroy_target, "stuck"),
+    Row(ENDED, ABSENT, ended_at_source),
+    Row(OFF, ABSENT, ended_at_source),
+    Row(ABSENT, ABSENT, gone),
+    Row(A, A, both_active),
+    Row(SILENT, A, arrived_unseen),
+    Row(SILENT, ANY, source_silent),
+    Row(ANY, SILENT, target_silent),
+)
+"""Source, target, what is due: tested from the top (safety §5). The row of post-copy stands before all."""
