@@ -96,7 +96,6 @@ DRIVERS = {
         snapshots=True,
         undefine=frozenset({"snapshots-metadata"}),  # its other flag is MANAGED_SAVE
         raced_create_undefine=True,
-        reset=False,
         jobs=False,
         one_world=True,
         shutdown_flags={StopMethod.ACPI: DEFAULT},

@@ -104,22 +104,22 @@ class LibvirtWorld:
         self.uri = self.target.uri
         self._access = access
         self.start_s = {"qemu": 0.25, "lxc": 0.05, "test": 0.0005}[driver]
-        self._raw = libvirt.open(uri)
-        self._canonical = self._raw.getURI() if target is None else self.uri
-        self.residents = frozenset(domain.UUIDString() for domain in self._raw.listAllDomains(0))
+        self.raw = libvirt.open(uri)
+        self._canonical = self.raw.getURI() if target is None else self.uri
+        self.residents = frozenset(domain.UUIDString() for domain in self.raw.listAllDomains(0))
 
     def hypervisor(self) -> Hypervisor:
         return LibvirtHypervisor(access=self._access)
 
     def claims(self) -> Claims:
         encrypted = "+tls:" in self.uri or self.target.credentials.auth_file != ""
-        return Claims(self._canonical, self._raw.getHostname(), self._raw.getInfo()[2], encrypted)
+        return Claims(self._canonical, self.raw.getHostname(), self.raw.getInfo()[2], encrypted)
 
     def _domain(self) -> Any:
-        return self._raw.lookupByUUIDString(UUID)
+        return self.raw.lookupByUUIDString(UUID)
 
     def define(self, xml: str) -> None:
-        self._raw.defineXML(xml)
+        self.raw.defineXML(xml)
 
     def undefine(self) -> None:
         self._domain().undefine()
@@ -151,7 +151,7 @@ class LibvirtWorld:
         return bool(self._domain().isActive())
 
     def exists(self, uuid: str = UUID) -> bool:
-        return uuid in {domain.UUIDString() for domain in self._raw.listAllDomains(0)}
+        return uuid in {domain.UUIDString() for domain in self.raw.listAllDomains(0)}
 
     async def storm(self, xml: str, times: int) -> None:
         def blow() -> None:
@@ -162,7 +162,7 @@ class LibvirtWorld:
         await asyncio.to_thread(blow)
 
     def clear(self) -> None:
-        for domain in self._raw.listAllDomains(0):
+        for domain in self.raw.listAllDomains(0):
             if domain.UUIDString() in self.residents:
                 continue
             with contextlib.suppress(libvirt.libvirtError):
@@ -173,7 +173,7 @@ class LibvirtWorld:
                 domain.undefineFlags(0 if self.driver == "lxc" else flags)
 
     def close(self) -> None:
-        self._raw.close()
+        self.raw.close()
 
 
 class SimWorld:
