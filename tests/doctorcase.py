@@ -14,6 +14,7 @@ from controller.doctor.facts import ClusterFacts, Failure, Host, Pair, Registere
 from controller.doctor.findings import Finding, Verdict, judge
 from controller.doctor.report import OF_ONE_HOST
 from controller.doctor.seen import Seen
+from controller.doctor.shell import Clock, Firewall, ShellFacts, Unit
 from drivers.hypervisor import HostFacts
 from drivers.inspection import CpuOffer, HostObject, Inspection, Pages, Resident, SecurityModel
 
@@ -21,6 +22,26 @@ UUID = "a8c42c15-27a9-470e-bbfb-d7686dd010ea"
 OTHER_UUID = "45a3c3ae-d551-47e6-bae6-c66a4ee3df01"
 DOMAIN = "0d6f4f0a-7f0e-4c3e-9f51-0c6a2b9d1c11"
 GIB = 1 << 30
+
+SHELL = ShellFacts(
+    clock=Clock(0.02, 0.05),
+    units={
+        "libvirtd.service": Unit("loaded", "active", "enabled"),
+        "libvirtd.socket": Unit("loaded", "active", "enabled"),
+        "libvirt-guests.service": Unit("loaded", "inactive", "disabled"),
+        "virtlockd.socket": Unit("loaded", "active", "enabled"),
+        "virtqemud.service": Unit("not-found", "inactive", ""),
+        "systemd-timesyncd.service": Unit("loaded", "active", "enabled"),
+    },
+    qemu_conf={"lock_manager": "lockd"},
+    libvirtd_conf={},
+    autostart_links=(),
+    listening=frozenset({22, 16509}),
+    iptables=Firewall(False, "-P INPUT ACCEPT"),
+    cgroups="cgroup2fs",
+    clients={"nclients_max": 5000, "nclients": 3},
+    unread={"nftables": "root there (x)"},
+)
 
 FACTS = HostFacts(
     host_uuid=UUID,
@@ -62,6 +83,11 @@ def host(name: str = "hv1", uri: str = "", *, node: bool = True, **changes: Any)
     rest = {key: value for key, value in changes.items() if not hasattr(FACTS, key)}
     found = replace(INSPECTION, facts=replace(FACTS, **({"hostname": name} | facts)), **rest)
     return Host(subject, found, opened_in_s=0.1)
+
+
+def with_shell(given: Host, **changes: Any) -> Host:
+    """As ssh found it, with these facts changed."""
+    return replace(given, shell=replace(SHELL, **changes))
 
 
 def second(**changes: Any) -> Host:

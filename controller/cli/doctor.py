@@ -13,6 +13,7 @@ import sys
 from controller.cli import lists
 from controller.cli.client import connect
 from controller.cli.errors import CliError, UsageError, printable
+from controller.cli.flags import listed
 from controller.cli.output import as_json
 from controller.cli.resources import DOMAINS, NODES
 from controller.cli.table import Grid
@@ -36,6 +37,7 @@ EXAMPLES = (
     ("A host that is to be registered", "domctl doctor qemu+tls://hv4.example.org/system"),
     ("Nodes of the cluster", "domctl doctor hv1 hv2"),
     ("Whether domains can be migrated between them", "domctl doctor hv1 hv2 --probe"),
+    ("What only the hosts themselves can tell", "domctl doctor hv1 hv2 --ssh root@"),
     ("For a script", "domctl doctor hv1 -o json"),
 )
 FAILED = 2
@@ -48,6 +50,14 @@ _INDENT = "  "
 def configure(flags: Flags) -> None:
     flags.usage_code = FAILED
     flags.describe("(NODE | URI)… [options]", ABOUT, EXAMPLES)
+    flags.values(
+        "--ssh",
+        text="Look at the hosts over ssh too, by read-only commands: [USER@]HOST for each host in turn, or "
+        "USER@ (or @) for all of them at the hosts of their URIs.",
+    )
+    flags.value(
+        "--ssh-config", text="The ssh_config(5) for --ssh, where keys, known hosts and ports may stand."
+    )
     flags.switch(
         "--probe",
         text="Try migrations: between each two hosts a guest without disks is started, moved and removed.",
@@ -75,7 +85,7 @@ def _run(args: argparse.Namespace) -> int:
     nodes = [word for word in words if "://" not in word]
     _check_uris([word for word in words if "://" in word])
     items, cluster, unread = _cluster(args, must_answer=bool(nodes))
-    subjects = tuple(_subject(word, items) for word in words)
+    subjects = _with_ssh(tuple(_subject(word, items) for word in words), listed(args.ssh), args.ssh_config)
     from controller.doctor import app, report  # noqa: PLC0415 - libvirt, which no other verb loads
     from controller.doctor.examine import Request  # noqa: PLC0415
 
@@ -180,6 +190,29 @@ def _subject(word: str, nodes: Mapping[str, Mapping[str, Any]]) -> Subject:
         insecure=spec.get("insecure") is True,
         migration_uri=str(spec.get("migrationURI") or ""),
     )
+
+
+def _with_ssh(subjects: tuple[Subject, ...], given: Sequence[str], config: str) -> tuple[Subject, ...]:
+    """Where each is reached by ssh, if that was asked for."""
+    if not given:
+        return subjects
+    import dataclasses  # noqa: PLC0415
+
+    from controller.doctor.examine import destination  # noqa: PLC0415
+
+    if len(given) == 1 and given[0].endswith("@"):
+        given = [given[0]] * len(subjects)
+    if len(given) != len(subjects):
+        raise UsageError(
+            f"--ssh needs one [USER@]HOST for each of the {len(subjects)} hosts, or one USER@ for all"
+        )
+    made = []
+    for subject, text_ in zip(subjects, given, strict=True):
+        try:
+            made.append(dataclasses.replace(subject, ssh=destination(text_, subject.uri, config)))
+        except ValueError as error:
+            raise UsageError(f"--ssh {text_}: {error}") from None
+    return tuple(made)
 
 
 # -- layout ----------------------------------------------------------------------------------------------

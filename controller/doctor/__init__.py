@@ -3,6 +3,7 @@
     facts       what was found out of each host, and of each pair; nothing is judged there
     findings    severity, what was seen, why it matters, the command that mends it; and what was not checked
     hostchecks  one host, as libvirt tells of it          among  hosts compared with each other
+    shell       what is asked over ssh        shellchecks  what that tells
     probe       a migration, tried with a guest made for it     probed  what its end means
     report      all findings as plain values, for text, JSON and YAML
     examine     gathers the facts, every host at the same time and within bounds

@@ -15,6 +15,7 @@ from controller.doctor.examine import Examination, Request
 from controller.doctor.report import report
 from drivers.libvirt import LibvirtHypervisor
 from drivers.libvirt.inspection import LibvirtInspector
+from drivers.ssh import OpenSsh
 
 
 def examine(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
@@ -44,5 +45,5 @@ async def _examine(request: Request, say: Callable[[str], None]) -> dict[str, An
 async def _look(
     hypervisor: LibvirtHypervisor, request: Request, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    examination = Examination(hypervisor, LibvirtInspector(), say, lambda: str(uuid.uuid4()))
+    examination = Examination(hypervisor, LibvirtInspector(), OpenSsh(), say, lambda: str(uuid.uuid4()))
     return report(await examination.run(request))

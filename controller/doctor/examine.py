@@ -16,12 +16,15 @@ from typing import Protocol
 from controller.doctor.contents import PROBE_PREFIX
 from controller.doctor.facts import NO_CLUSTER, ClusterFacts, Failure, Host, Pair, Round, Subject
 from controller.doctor.probe import MEMORY_MIB, Way, guest, probe
+from controller.doctor.shell import COMMANDS, ShellFacts, facts_of
 from drivers.errors import AuthFailed, HypervisorError, SpecRejected, Unreachable, Unsupported
 from drivers.hypervisor import EventSink, Session, Target
 from drivers.inspection import CpuFit, CpuOffer, Inspection, Inspector
-from specs.uri import parse_migration_uri
+from drivers.shell import Destination, Shell, ShellFailed
+from specs.uri import parse_migration_uri, parse_uri
 
 AT_ONCE = 16  # hosts looked at together
+SHELLS_AT_ONCE = 4  # sshd lets ten in at once that are not known yet
 HOST_S = 90.0  # a host's parts together; each has a deadline of its own
 MIGRATING = ("qemu",)  # drivers that migrate running domains
 VIRT_TYPES = ("kvm", "qemu")  # the best first
@@ -55,6 +58,7 @@ class Examination:
 
     opener: Opener
     inspector: Inspector
+    shell: Shell
     say: Callable[[str], None]
     new_id: Callable[[], str]
     clock: Callable[[], float] = time.monotonic
@@ -79,6 +83,34 @@ class Examination:
         return Round(tuple(hosts), pairs, request.cluster, request.cluster_unread)
 
     async def _host(self, subject: Subject) -> Host:
+        by_libvirt, by_ssh = await asyncio.gather(self._by_libvirt(subject), self._by_ssh(subject))
+        facts, failure = by_ssh
+        return replace(by_libvirt, shell=facts, shell_failure=failure)
+
+    async def _by_ssh(self, subject: Subject) -> tuple[ShellFacts | None, str]:
+        """The facts, or why there are none. The first command shows whether there is a way at all."""
+        if subject.ssh is None:
+            return None, ""
+        to = subject.ssh
+        (first, argv), *others = COMMANDS.items()
+        limit = asyncio.Semaphore(SHELLS_AT_ONCE)
+        unanswered: dict[str, str] = {}
+        try:
+            answers = {first: await self.shell.run(to, argv)}
+        except ShellFailed as failed:
+            return None, failed.message
+
+        async def ask(name: str, argv: Sequence[str]) -> None:
+            async with limit:
+                try:
+                    answers[name] = await self.shell.run(to, argv)
+                except ShellFailed as failed:
+                    unanswered[name] = f"an answer ({failed.message})"
+
+        await asyncio.gather(*(ask(name, argv) for name, argv in others))
+        return facts_of(answers, unanswered), ""
+
+    async def _by_libvirt(self, subject: Subject) -> Host:
         began = self.clock()
         try:
             session = await self.opener.open(Target(subject.name, subject.uri, subject.read_only), _ignore)
@@ -177,6 +209,19 @@ def _prospect(pair: Pair, source: Host, target: Host, request: Request) -> Pair:
         way = f"a way to {target.name} for other hosts: spec.migrationURI of its Node"
         return replace(pair, probe_unread=way)
     return replace(pair, peer_uri=peer_uri)
+
+
+def destination(text: str, uri: str, config: str = "") -> Destination:
+    """`[USER@][HOST][:PORT]` of --ssh. What is left out is that of the host's URI. Raises ValueError."""
+    user, _, rest = text.rpartition("@")
+    host, colon, number = rest.partition(":") if rest.count(":") == 1 else (rest, "", "")
+    parsed = parse_uri(uri)
+    port = int(number) if number.isdecimal() else 0
+    if colon and not port:
+        raise ValueError(f"the port must be a number, is {number!r}")
+    if not host and not parsed.host:
+        raise ValueError(f"{uri} names no host: write --ssh {text or '[USER@]'}HOST")
+    return Destination(host.strip("[]") or parsed.host, user, port, config)
 
 
 def peer_uri_of(subject: Subject) -> str:

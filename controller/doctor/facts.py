@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from controller.doctor.shell import ShellFacts
 from drivers.inspection import CpuFit, Inspection
+from drivers.shell import Destination
 from specs.uri import ParsedUri, parse_uri
 
 NO_CLUSTER = "a kubeconfig of the cluster"
@@ -26,6 +28,11 @@ class Subject:
     read_only: bool = False
     insecure: bool = False  # the Node says that it knows
     migration_uri: str = ""  # the Node's own
+    ssh: Destination | None = None
+
+    @property
+    def ssh_text(self) -> str:
+        return "" if self.ssh is None else self.ssh.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +46,14 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Host:
+    """One of those named. `shell_failure`: why there are no facts by ssh although they were asked for."""
+
     subject: Subject
     inspection: Inspection | None = None
     failure: Failure | None = None
     opened_in_s: float = 0.0
+    shell: ShellFacts | None = None
+    shell_failure: str = ""
 
     @property
     def name(self) -> str:

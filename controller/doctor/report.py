@@ -14,9 +14,10 @@ from controller.doctor.facts import Host, Pair, Round
 from controller.doctor.findings import Finding, Mend, Verdict, judge
 from controller.doctor.hostchecks import HOST_CHECKS
 from controller.doctor.seen import Seen
+from controller.doctor.shellchecks import SHELL_CHECKS
 
 API_VERSION = "doctor.domctl.io/v1"
-OF_ONE_HOST = (*HOST_CHECKS, *CONTENT_CHECKS, *AMONG_CHECKS)
+OF_ONE_HOST = (*HOST_CHECKS, *CONTENT_CHECKS, *AMONG_CHECKS, *SHELL_CHECKS)
 NOTHING_WRONG, WRONG, UNREACHED = 0, 1, 2
 _ANOTHER_HOST = "another host: name two or more"
 

@@ -35,6 +35,9 @@ class Seen:
     def virsh(self, *words: str) -> Mend:
         return Mend(" ".join(["virsh", "-c", *(shlex.quote(w) for w in (self.host.subject.uri, *words))]))
 
+    def here(self, command: str) -> Mend:
+        return Mend(command)
+
     def on_host(self, command: str) -> Mend:
         return Mend(command, self.host.place)
 

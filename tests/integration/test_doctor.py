@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -209,6 +210,95 @@ def until(met: Callable[[], bool], within_s: float) -> None:
     while not met():
         assert time.monotonic() < end, f"not within {within_s} s"
         time.sleep(0.1)
+
+
+# -- ssh -------------------------------------------------------------------------------------------------
+
+SSHD = "/etc/libvirt/doctor-ssh"  # in the host's view
+SSHD_CONFIG = f"""\
+HostKey {SSHD}/host_key
+AuthorizedKeysFile {SSHD}/authorized_keys
+PidFile {SSHD}/sshd.pid
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+"""
+
+
+@dataclass(frozen=True)
+class SshHost:
+    """A host with an sshd; `config` is a client's, which knows its key and has one of its own."""
+
+    host: LabHost
+    config: Path
+
+    def doctor(self, *argv: str) -> Ran:
+        return doctor(self.host.uri, "--ssh", "root@", "--ssh-config", str(self.config), "-o", "json", *argv)
+
+
+@pytest.fixture
+def ssh_host(hosts: tuple[LabHost, ...], tmp_path: Path) -> Iterator[SshHost]:
+    host = hosts[0]
+    there = host.path(SSHD)
+    there.mkdir()
+    for key in (there / "host_key", tmp_path / "key"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    (there / "sshd_config").write_text(SSHD_CONFIG)
+    (there / "authorized_keys").write_text((tmp_path / "key.pub").read_text())
+    kind, blob, *_ = (there / "host_key.pub").read_text().split()
+    (tmp_path / "known_hosts").write_text(f"{host.address} {kind} {blob}\n")
+    config = tmp_path / "ssh_config"
+    config.write_text(
+        f"IdentityFile {tmp_path}/key\nUserKnownHostsFile {tmp_path}/known_hosts\nGlobalKnownHostsFile none\n"
+        "StrictHostKeyChecking no\n"  # which must not be believed
+    )
+    host.path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    host.run("/usr/sbin/sshd", "-f", f"{SSHD}/sshd_config")
+    pid = there / "sshd.pid"
+    until(lambda: pid.exists() and pid.read_text().strip() != "", 10)
+    yield SshHost(host, config)
+    host.run("/bin/kill", "-KILL", pid.read_text().strip())
+    shutil.rmtree(there)
+
+
+def test_over_ssh_a_host_tells_what_libvirt_does_not(ssh_host: SshHost) -> None:
+    host = ssh_host.host
+    link = host.path("/etc/libvirt/qemu/autostart/ghost.xml")
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to("/etc/libvirt/qemu/ghost.xml")
+    try:
+        ran = ssh_host.doctor()
+    finally:
+        link.unlink()
+    found = ran.findings(host)
+    (shown,) = ran.report["hosts"]
+    assert "ghost" in found["autostart-links"][0]["seen"]
+    assert found["lock-manager"][0]["mend"][0]["on"] == host.name
+    assert "cgroups" in found, "the lab's qemu.conf says cgroup_controllers = []"
+    assert {"ssh", "clock", "qemu-conf-user", "open-port", "client-limit"} <= set(shown["passed"]), shown
+    left_open = {one["check"]: one["needs"] for one in shown["notChecked"]}
+    assert "systemd there" in left_open["starts-at-boot"], "no systemd runs in the lab, and that is said"
+
+
+def test_a_host_key_that_is_not_known_is_never_believed(ssh_host: SshHost) -> None:
+    known = ssh_host.config.parent / "known_hosts"
+    known.write_text("")
+    ran = ssh_host.doctor()
+    (found,) = ran.findings(ssh_host.host)["ssh"]
+    assert "Host key verification failed" in found["seen"] and found["severity"] == "warning"
+    assert known.read_text() == ""
+    other = (ssh_host.config.parent / "key.pub").read_text().split()
+    known.write_text(f"{ssh_host.host.address} {other[0]} {other[1]}\n")
+    (found,) = ssh_host.doctor().findings(ssh_host.host)["ssh"]
+    assert "CHANGED" in found["seen"] and found["severity"] == "error"
+
+
+def test_a_closed_ssh_leaves_what_libvirt_tells(hosts: tuple[LabHost, ...]) -> None:
+    ran = doctor(hosts[0].uri, "--ssh", f"root@{hosts[0].address}", "-o", "json")
+    assert "ssh" in ran.findings(hosts[0]) and "qemu-user" in ran.findings(hosts[0])
+    (shown,) = ran.report["hosts"]
+    assert {"clock", "libvirt-guests"} <= {one["check"] for one in shown["notChecked"]}
 
 
 # -- what does not answer --------------------------------------------------------------------------------

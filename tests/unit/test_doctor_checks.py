@@ -13,6 +13,7 @@ from controller.doctor.facts import ClusterFacts, Host, Round
 from controller.doctor.findings import Check, Finding, Severity, judge
 from controller.doctor.report import OF_ONE_HOST
 from controller.doctor.seen import Seen, set_values
+from controller.doctor.shellchecks import SHELL_CHECKS
 from drivers.inspection import CpuFit, CpuOffer, HostObject, Pages, SecurityModel
 from tests.doctorcase import (
     DOMAIN,
@@ -26,6 +27,7 @@ from tests.doctorcase import (
     the_finding,
     unreached,
     verdict,
+    with_shell,
 )
 
 TCP, TLS = "qemu+tcp://hv1/system", "qemu:///system"
@@ -179,12 +181,13 @@ def test_a_check_finds_what_it_is_for(check: str, given: Host, severity: str, se
 
 @pytest.mark.parametrize("check", [check.name for check in OF_ONE_HOST])
 def test_a_good_host_passes_every_check(check: str) -> None:
-    assert check in verdict(host(uri="qemu:///system"), second()).passed
+    assert check in verdict(with_shell(host(uri="qemu:///system")), second()).passed
 
 
 def test_every_check_has_a_case_that_it_fails() -> None:
     among = {"host-uuid-unique", "host-uuid-registered", "version-skew"}  # below
-    assert {name for name, *_ in ONE_HOST} | among == {check.name for check in OF_ONE_HOST}
+    by_ssh = {check.name for check in SHELL_CHECKS}  # in test_doctor_shell
+    assert {name for name, *_ in ONE_HOST} | among | by_ssh == {check.name for check in OF_ONE_HOST}
     assert {check.name for check in AMONG_CHECKS} == among
 
 
