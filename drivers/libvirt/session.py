@@ -29,6 +29,7 @@ import libvirt
 
 from drivers.errors import (
     CallTimedOut,
+    DomainBusy,
     HypervisorError,
     SpecRejected,
     Unreachable,
@@ -98,7 +99,6 @@ LIMITS_OF: Mapping[str, Callable[[Deadlines], float]] = MappingProxyType(
         "drop_saved": lambda d: d.metadata_s,
         "reboot": lambda d: d.shutdown_s,
         "reset": lambda d: d.suspend_s,
-        "abort_job": lambda d: d.suspend_s,
     }
 )
 
@@ -365,7 +365,33 @@ class LibvirtSession:
         )
 
     async def abort_job(self, uuid: str, permit: Permit) -> Result:
-        return await self._on_domain("abort_job", uuid, permit, lambda domain: domain.abortJob)
+        """As `job`: once at a time for each domain, and beside all else, for QEMU may be stuck."""
+        if not self._driver.live_migration:
+            return _unsupported(f"driver {self._given.uri.driver} has no jobs")
+        if self._closed_because:
+            return Result(Outcome.FAILED, self._closed())
+        what = f"the end of {uuid}'s job"
+        try:
+            link = await self._more.aside()
+        except HypervisorError as error:
+            return Result(Outcome.FAILED, error)
+        if what in self._asking or link.lane.is_clogged:
+            return Result(Outcome.FAILED, DomainBusy("abort_job: an earlier call has not come back yet"))
+        asked = Asked(self._asking, what)
+
+        def prepare(raw: Any) -> Call:
+            domain = raw.lookupByUUIDString(uuid)
+
+            def call() -> object:
+                with asked:
+                    return domain.abortJob()
+
+            return call
+
+        try:
+            return await self._mutate("abort_job", self._given.deadlines.suspend_s, permit, prepare, link)
+        finally:
+            asked.unless_begun()
 
     async def _on_domain(self, call: str, uuid: str, permit: Permit, bind: Callable[[Any], Call]) -> Result:
         """One C call on a domain; `bind` names it."""

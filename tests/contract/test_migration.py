@@ -11,6 +11,7 @@ import pytest
 
 from drivers.errors import (
     CallTimedOut,
+    DomainBusy,
     HostFailed,
     HypervisorError,
     NoDomain,
@@ -69,7 +70,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
 
 @pytest.fixture
 async def hypervisor(pair: Pair) -> AsyncIterator[Hypervisor]:
-    made = pair.hypervisor(Deadlines(read_s=1.5))
+    made = pair.hypervisor(Deadlines(read_s=1.5, suspend_s=1.5))
     yield made
     await made.close()
 
@@ -442,6 +443,25 @@ async def test_a_guest_that_is_stuck_holds_up_one_question_after_its_job_and_not
     pair.source.let_guest_go_on()
     assert await moving == DONE
     assert source.is_open
+
+
+async def test_a_guest_that_is_stuck_holds_up_one_abort_and_no_other_change(
+    pair: Pair, source: Session
+) -> None:
+    moving = await under_way(pair, source)
+    await copied(source)
+    pair.source.define(pair.xml(OTHER, "two"))
+    pair.source.stop_guest()
+    failed(await source.abort_job(UUID, permit()), CallTimedOut, Outcome.AMBIGUOUS)
+    began = time.monotonic()
+    failed(await source.abort_job(UUID, permit()), DomainBusy)
+    for _ in range(5):
+        assert await source.set_autostart(OTHER, False, permit()) == DONE
+    assert time.monotonic() - began < 0.5
+    assert source.is_open
+    pair.source.let_guest_go_on()
+    assert failed(await moving, HostFailed).code == 78
+    await until(lambda: pair.target.stands() is None)
 
 
 async def test_a_call_that_takes_too_long_is_ambiguous_and_costs_no_session(

@@ -20,6 +20,7 @@ from drivers.errors import (
     AuthFailed,
     CallTimedOut,
     Cause,
+    DomainBusy,
     HypervisorError,
     SpecRejected,
     Unreachable,
@@ -385,7 +386,7 @@ class SimSession:
             connection = await self._moving_connection()
         except HypervisorError as error:
             return Result(Outcome.FAILED, error)
-        return await self._mutate("migrate", uuid, arguments, move.limit_s, permit, connection)
+        return await self._mutate("migrate", uuid, arguments, move.limit_s, permit, (connection, None))
 
     async def _moving_connection(self) -> Connection:
         """One with a free slot. Raises HypervisorError."""
@@ -399,7 +400,21 @@ class SimSession:
             return self._moving[-1]
 
     async def abort_job(self, uuid: str, permit: Permit) -> Result:
-        return await self._mutate("abort_job", uuid, (uuid,), self._limits.suspend_s, permit)
+        """As `job`: once at a time for each domain, and beside all else."""
+        if self._closed_because:
+            return Result(Outcome.FAILED, self.closed())
+        what = f"the end of {uuid}'s job"
+        if what in self._asking:
+            return Result(Outcome.FAILED, DomainBusy("abort_job: an earlier call has not come back yet"))
+        self._asking.add(what)
+        try:
+            connection = await self._aside_connection()
+        except HypervisorError as error:
+            self._asking.discard(what)
+            return Result(Outcome.FAILED, error)
+        at_last = partial(self._asking.discard, what)
+        limit_s = self._limits.suspend_s
+        return await self._mutate("abort_job", uuid, (uuid,), limit_s, permit, (connection, at_last))
 
     async def _mutate(  # noqa: PLR0917 - what a mutation is
         self,
@@ -408,13 +423,15 @@ class SimSession:
         arguments: tuple[Any, ...],
         limit_s: float,
         permit: Permit,
-        connection: Connection | None = None,
+        aside: tuple[Connection, Callable[[], None] | None] | None = None,
     ) -> Result:
         if self._target.read_only:
             return Result(Outcome.REJECTED, Unsupported("the node is read-only"))
         if self._closed_because:
             return Result(Outcome.FAILED, self.closed())
-        asked = Call(self, connection or self._change, call, arguments, limit_s, permit, uuid)
+        connection, at_last = aside or (self._change, None)
+        asked = Call(self, connection, call, arguments, limit_s, permit, uuid)
+        asked.at_last = at_last
         answer = await self._answer(asked)
         if answer is None:
             return Result(Outcome.DONE)

@@ -331,7 +331,10 @@ class Operations:
         migration = self.migrations.get(uuid)
         if migration is None or migration.phase == "asking":
             raise refusal(INVALID, "Requested operation is not valid: no job is active on the domain")
-        self._host.changed(self._find(uuid), "migration aborted", by)
+        domain = self._find(uuid)
+        if domain.stuck:
+            await self._reply_of(domain)
+        self._host.changed(domain, "migration aborted", by)
         return migration.abort()
 
     # --- how
