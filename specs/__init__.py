@@ -7,5 +7,5 @@ schema                          JSON Schema and OpenAPI, generated from the type
 domainxml, overlay*, macs, mark, digest     the libvirt definition that a Domain becomes
 xmldiff                         what a definition lacks of what is wanted
 quantity, uri                   small languages: 512Mi, qemu+tcp://host/system
-examples/                       what the demo applies
+examples/                       what the demo applies; below it what needs hosts that the demo has not
 """

@@ -286,7 +286,10 @@ def cases() -> Mapping[str, Domain]:
         xml=OVERLAY,
     )
     texts = [
-        *(path.read_text() for path in sorted(EXAMPLES.glob("*.yaml"))),
+        *(
+            path.read_text()
+            for path in sorted((*EXAMPLES.glob("*.yaml"), *EXAMPLES.glob("containers/*.yaml")))
+        ),
         _EVERY_FIELD.replace("NAME", "rich").replace("MACHINE", "pc").replace("FLOPPY", _FLOPPY),
         _EVERY_FIELD.replace("NAME", "rich-q35").replace("MACHINE", "q35").replace("FLOPPY", ""),
         _KERNEL,
