@@ -21,6 +21,7 @@ from controller.migrations import domain_of
 from controller.model import IntentKind, MoveOutcome, MoveRecord
 from controller.plan.case import Case
 from controller.plan.departing import depart, target_of
+from controller.plan.present import pinned
 from controller.plan.snapshot import Snapshot, StoredMigration
 from controller.plan.types import Deferred
 from controller.status import Truth, sentence, with_times
@@ -94,7 +95,7 @@ def migration_status(snap: Snapshot, stored: StoredMigration, uuid: str) -> Migr
     if last is not None and last.request == uid and last.outcome is not MoveOutcome.RETRYING:
         return _ended(stored, last)
     intent = case.assignment.intent if case.held is not None else None
-    if intent is not None and intent.kind is IntentKind.MIGRATE and intent.request == uid:
+    if intent is not None and intent.request == uid:
         return _running(snap, stored, case)
     if stored.migration.spec.abort is True:
         return _ended(stored, _never_begun(stored, case))
@@ -119,13 +120,12 @@ def _never_begun(stored: StoredMigration, case: Case) -> MoveRecord:
 
 def _ended(stored: StoredMigration, last: MoveRecord) -> MigrationStatus:
     succeeded = last.outcome is MoveOutcome.SUCCEEDED
-    failed = last.outcome is MoveOutcome.FAILED
     conditions = [
         *_conditions(stored, "True" if succeeded else "False", "False", last.reason, last.message),
         _condition(stored, "Complete", "True" if succeeded else "False", last.reason, last.message),
         _condition(stored, "Failed", "False" if succeeded else "True", last.reason, last.message),
     ]
-    if failed:
+    if not succeeded:
         conditions[2] = _condition(stored, "Stalled", "True", last.reason, last.message)
     return MigrationStatus(
         observed_generation=_generation(stored),
@@ -156,13 +156,15 @@ def _running(snap: Snapshot, stored: StoredMigration, case: Case) -> MigrationSt
             total_bytes=job.total_bytes,
         )
     )
-    message = f"on its way from {intent.node} to {intent.target}"
+    live = intent.kind is IntentKind.MIGRATE
+    source, target = (intent.node, intent.target) if live else (intent.target, intent.node)
+    message = f"on its way from {source} to {target}"
     return MigrationStatus(
         observed_generation=_generation(stored),
         phase="Running",
         reason="Migrating",
-        source=intent.node,
-        target=intent.target,
+        source=source,
+        target=target,
         started_at=intent.at,
         progress=progress,
         conditions=_conditions(stored, "False", "True", "Migrating", message),
@@ -199,6 +201,9 @@ def _why(stored: StoredMigration, case: Case) -> tuple[str, str, str]:
         return target.reason.value, sentence(target), ""
     seen = case.own_sighting
     if seen is None or not seen.active:
+        held_up = pinned(case, "it is to be moved")
+        if held_up is not None:
+            return held_up.reason.value, sentence(held_up), target
         return "Pending", f"domain {domain} does not run; it is moved as it is", target
     hold = depart(case, seen)
     if isinstance(hold, Deferred):

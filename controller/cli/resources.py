@@ -62,9 +62,10 @@ class Resource:
 
 DOMAINS = Resource("domains", "domain", "Domain", namespaced=True, short=("dom",))
 NODES = Resource("nodes", "node", "Node", namespaced=False, short=("no",))
+MIGRATIONS = Resource("migrations", "migration", "Migration", namespaced=True, short=("mig",))
 EVENTS = Resource("events", "event", "Event", namespaced=True, short=("ev",))
 ASSIGNMENTS = Resource("assignments", "assignment", "Assignment", namespaced=False)
-KNOWN = (DOMAINS, NODES, EVENTS, ASSIGNMENTS)
+KNOWN = (DOMAINS, NODES, MIGRATIONS, EVENTS, ASSIGNMENTS)
 
 
 def find(client: Client, word: str) -> Resource:

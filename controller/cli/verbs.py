@@ -24,6 +24,7 @@ VERBS = (
     ("Domain Commands", "reboot", "power", "Ask guests to start again, once"),
     ("Domain Commands", "reset", "power", "Press the reset button, once"),
     ("Domain Commands", "drop-saved", "power", "Throw saved memory away, once"),
+    ("Domain Commands", "migrate", "migrate", "Move domains to another node while they run"),
     ("Host Commands", "doctor", "doctor", "Look at hosts before they are trusted"),
     ("Ways Out of a Hold", "node confirm-dead", "decisions", "Vouch for a node being dead"),
     ("Ways Out of a Hold", "resolve", "decisions", "Say where one domain is not, or which copy to keep"),

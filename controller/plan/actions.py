@@ -99,7 +99,7 @@ def _give(case: Case, kind: IntentKind, node: str, why: str, *, raise_epoch: boo
     after = msgspec.structs.replace(
         base,
         epoch=epoch,
-        intent=_intent(kind, node, epoch, why),
+        intent=_as_asked(case, _intent(kind, node, epoch, why), node),
         config=wanted.rendered.xml,
         digest=wanted.rendered.digest,
         macs=dict(wanted.macs),
@@ -107,14 +107,13 @@ def _give(case: Case, kind: IntentKind, node: str, why: str, *, raise_epoch: boo
         stopped=base.stopped and not starting,
         paused=base.paused and (not starting or case.is_saved),
         retired_macs=() if free_now else tuple(sorted(dropped)),
-        last_move=_moved_cold(case, node) or base.last_move,
     )
     if starting and case.held is not None:
         after = _answering(case, after, "restore", DONE)
         for name in ("reboot", "reset", "resume"):  # what it was asked of is no more
             after = _answering(case, after, name, "not done, it was started anew")
     action = _action(case, ActionKind.START if starting else ActionKind.DEFINE, node, why, after)
-    settled = msgspec.structs.replace(after, intent=None)
+    settled = msgspec.structs.replace(after, intent=None, last_move=_arrived_cold(after))
     if starting:
         settled = msgspec.structs.replace(settled, proofs=_lasting(after.proofs), saved="", save_room="")
     return dataclasses.replace(
@@ -128,21 +127,30 @@ def _give(case: Case, kind: IntentKind, node: str, why: str, *, raise_epoch: boo
     )
 
 
-def _moved_cold(case: Case, node: str) -> MoveRecord | None:
-    """What moves while it does not run has arrived once it is given to another node; whether it can run there
-    is another question, which its own status answers."""
+def _as_asked(case: Case, intent: Intent, node: str) -> Intent:
+    """What moves while it does not run: the intent that gives it to its new node names the request, and as
+    `target` the node that it came from."""
     request = case.request if case.held is not None else None
     if request is None or case.node == node or isinstance(request.migration.metadata.uid, UnsetType):
-        return None
+        return intent
+    return msgspec.structs.replace(intent, request=request.migration.metadata.uid, target=case.node)
+
+
+def _arrived_cold(was: Assignment) -> MoveRecord | None:
+    """The end of such a move, with the intent that it was part of."""
+    intent = was.intent
+    if intent is None or not intent.request or intent.kind not in (IntentKind.START, IntentKind.DEFINE):
+        return was.last_move
     return MoveRecord(
-        request=request.migration.metadata.uid,
-        source=case.node,
-        target=node,
+        request=intent.request,
+        source=intent.target,
+        target=intent.node,
         outcome=MoveOutcome.SUCCEEDED,
         reason="Moved",
-        message=f"moved from {case.node} to {node}",
+        message=f"moved from {intent.target} to {intent.node}",
         attempts=1,
         at=_LATER,
+        began_at=intent.at,
     )
 
 
@@ -406,6 +414,7 @@ def close_intent(case: Case, why: str, *, stopped: bool | None = None) -> Action
     after = msgspec.structs.replace(
         case.assignment,
         intent=None,
+        last_move=_arrived_cold(case.assignment),
         stopped=case.assignment.stopped if stopped is None else stopped,
     )
     return _action(case, ActionKind.RECORD, case.node, why, after)

@@ -115,12 +115,14 @@ class Case:
 
     @cached_property
     def request(self) -> StoredMigration | None:
-        """The Migration of this domain that is due: the oldest that nobody wants to end. None while the one
-        before it does not say yet how it ended, for only the last end is kept."""
+        """The Migration of this domain that is due: the oldest that nobody wants to end. None while one is
+        being carried out, or does not say yet how it ended, for only the last end is kept."""
         last = self.held.assignment.last_move if self.held is not None else None
         ended = last.request if last is not None and last.outcome is not MoveOutcome.RETRYING else ""
         requests = self.snap.requests.get(self.key, ())
-        if any(r.migration.metadata.uid == ended for r in requests):
+        intent = self.held.assignment.intent if self.held is not None else None
+        busy = {ended, intent.request if intent is not None else ""} - {""}
+        if any(r.migration.metadata.uid in busy for r in requests):
             return None
         return next((r for r in requests if r.migration.spec.abort is not True), None)
 

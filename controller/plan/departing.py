@@ -81,14 +81,19 @@ def target_of(case: Case, request: StoredMigration) -> str | Deferred:
     names = [n for n in snap.nodes if n != case.node]
     if not isinstance(spec.node, UnsetType):
         if spec.node not in snap.nodes:
-            return Deferred(Reason.NO_NODE_FITS, f"there is no node {spec.node}")
+            return _none(f"there is no node {spec.node}")
         names = [spec.node]
     reasons = {name: excluded(snap, demand, name) or _same_host(snap, case.node, name) for name in names}
     fitting = [name for name, why in reasons.items() if not why]
     if fitting:
         return least_loaded(snap, demand, fitting)
     said = "; ".join(f"{name} {why}" for name, why in sorted(reasons.items())[:8])
-    return Deferred(Reason.NO_NODE_FITS, f"it cannot move: {said}" if said else "there is no other node")
+    return _none(f"it cannot move: {said}" if said else "there is no other node")
+
+
+def _none(why: str) -> Deferred:
+    """Looked at again now and then, for what a node can take changes in many ways."""
+    return Deferred(Reason.NO_NODE_FITS, why, retry_after_s=5.0)
 
 
 def _same_host(snap: Snapshot, source: str, target: str) -> str:

@@ -12,7 +12,15 @@ from controller.model import IntentKind, Rule
 from controller.plan import actions, states
 from controller.plan.case import Case
 from controller.plan.departing import depart, settled_without, target_of
-from controller.plan.evidence import Absent, Known, Unknown, may_start, quiet, undefine_proves
+from controller.plan.evidence import (
+    PROVING_REASONS,
+    Absent,
+    Known,
+    Unknown,
+    may_start,
+    quiet,
+    undefine_proves,
+)
 from controller.plan.place import allows
 from controller.plan.snapshot import Ladder, Sighting
 from controller.plan.types import Action, Deferred, Reason, Situation, Verdict
@@ -184,23 +192,33 @@ def inactive(case: Case, seen: Sighting) -> Answer:
         if settled is not None:
             return settled
         target = target_of(case, request)
-        if isinstance(target, str) and _pinned(case, "it is to be moved") is None:
+        if isinstance(target, str) and pinned(case, "it is to be moved") is None:
             return _move_away(case, f"to {target}, as Migration {request.migration.metadata.name} asks")
     misplaced = _misplaced(case)
     if misplaced:
         return _move_away(case, misplaced)
     if case.wanted not in states.RUNS:
-        return _repair_definition(case, seen) or states.off(case)
+        return _repair_definition(case, seen) or _may_have_left(case, seen) or states.off(case)
     return _start(case, Known(seen), seen)
 
 
+def _may_have_left(case: Case, seen: Sighting) -> Deferred | None:
+    """It is not simply off (I22): somebody may have moved it, and it runs where nobody looks just now. It is
+    called off by the same evidence that a start would ask for."""
+    was = case.assignment
+    if was.stopped or not was.started or seen.record.reason in PROVING_REASONS:
+        return None
+    leave = may_start(case.snap, case.held, case.node, Known(seen))
+    return leave if isinstance(leave, Deferred) else None
+
+
 def _move_away(case: Case, why: str) -> Answer:
-    hold = _pinned(case, why) or undefine_proves(case.snap, case.assignment, case.node)
+    hold = pinned(case, why) or undefine_proves(case.snap, case.assignment, case.node)
     hold = hold or quiet(case.snap, (case.node,))
     return hold or actions.revoke(case, case.node, f"moves: {why}")
 
 
-def _pinned(case: Case, why: str) -> Deferred | None:
+def pinned(case: Case, why: str) -> Deferred | None:
     """What stands on the node's own storage, and for each what frees the domain of it."""
     assert case.stored is not None
     spec = case.stored.domain.spec

@@ -272,7 +272,9 @@ class Faults:
         await self._again(replica, 0.0)
 
     async def _make_work(self, rng: Random) -> None:
-        """A user changes his mind, and a guest ends."""
+        """A user changes his mind, and a guest ends; but not once everything is to come to rest."""
+        if self.healed:
+            return
         if self.work is not None:
             await self.work(rng)
         if rng.random() < 0.5:
