@@ -1,0 +1,342 @@
+"""Table M, row by row, and what stands before it: how a migration of ours is judged from both of its ends."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import msgspec
+import pytest
+
+from controller.model import Intent, IntentKind, MoveOutcome, Rule
+from controller.plan.snapshot import Held, MoveWatch, StoredMigration
+from controller.plan.types import ActionKind, Reason, Verdict
+from drivers.hypervisor import Job
+from specs.migration import Migration
+from tests.unit.plancase import NOW, UUID, Cluster
+
+REQUEST = "eeeeeeee-0000-4000-8000-000000000001"
+RUNNING = ("running", "booted")
+USER = ("paused", "user")
+MIG = ("paused", "migration")
+COMING = ("paused", "starting-up")
+ENDED = ("shutoff", "destroyed")
+LEFT = ("shutoff", "migrated")
+UNKNOWN = ("shutoff", "unknown")
+JOB = Job("migration-out", 3.0, 10 << 20, 22 << 20, 32 << 20)
+READ = MoveWatch(over_at=991.0, asked_at=994.0, read=(993.5, 994.5))
+
+
+def migration(**spec: Any) -> StoredMigration:
+    body = {
+        "metadata": {"name": "m1", "namespace": "default", "uid": REQUEST, "generation": 1},
+        "spec": {"domain": "web", **spec},
+    }
+    return StoredMigration(msgspec.convert(body, Migration), 3)
+
+
+def moving(watch: MoveWatch = READ, *, copies: bool = False, **spec: Any) -> Cluster:
+    """From a to b, recorded, and nothing seen yet; `c` is a bystander."""
+    cluster = Cluster().node("a").node("b").node("c").domain(**spec)
+    intent = Intent(
+        kind=IntentKind.MIGRATE,
+        node="a",
+        epoch=4,
+        op="op",
+        why="moves to b",
+        at="then",
+        target="b",
+        request=REQUEST,
+        copies=copies,
+    )
+    cluster.assigned("a", epoch=4, candidates=("a", "b"), intent=intent)
+    return cluster.given(
+        watches={UUID: watch}, moving={UUID: intent}, requests={"default/web": (migration(),)}
+    )
+
+
+def with_ends(
+    cluster: Cluster, source: tuple[str, str] | None, target: tuple[str, str] | None, since: float = 940.0
+) -> Cluster:
+    if source is not None:
+        cluster.seen("a", *source, since=since, persistent=source[0] == "shutoff")
+    if target is not None:
+        cluster.seen("b", *target, since=since, persistent=target not in (MIG, COMING))
+    return cluster
+
+
+def acted(verdict: Verdict) -> tuple[ActionKind, str]:
+    assert verdict.action is not None, verdict
+    return verdict.action.kind, verdict.action.node
+
+
+def closed(cluster: Cluster) -> Any:
+    """The assignment as the closing transaction leaves it."""
+    verdict = cluster.verdict()
+    assert acted(verdict)[0] is ActionKind.RECORD, verdict
+    assert verdict.action is not None and verdict.action.after is not None
+    assert verdict.action.after.intent is None
+    return verdict.action.after
+
+
+def held_for(cluster: Cluster) -> Reason:
+    verdict = cluster.verdict()
+    assert verdict.deferred is not None, verdict
+    return verdict.deferred.reason
+
+
+# --- the table: (source, target) -> what is done, and where
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "kind", "node"),
+    [
+        (RUNNING, ENDED, ActionKind.UNPLANT, "b"),
+        (RUNNING, UNKNOWN, ActionKind.UNPLANT, "b"),
+        (RUNNING, MIG, ActionKind.DESTROY, "b"),
+        (RUNNING, COMING, ActionKind.DESTROY, "b"),
+        (MIG, RUNNING, ActionKind.DESTROY, "a"),
+        (MIG, MIG, ActionKind.DESTROY, "b"),
+        (LEFT, RUNNING, ActionKind.UNPLANT, "a"),
+        (UNKNOWN, RUNNING, ActionKind.UNPLANT, "a"),
+        (MIG, ENDED, ActionKind.DESTROY, "a"),
+        (UNKNOWN, ENDED, ActionKind.UNPLANT, "a"),
+        (None, MIG, ActionKind.DESTROY, "b"),
+        (LEFT, COMING, ActionKind.DESTROY, "b"),
+        (USER, USER, ActionKind.DESTROY, "a"),
+    ],
+)
+def test_a_row_of_the_table_acts_on_one_end(
+    source: tuple[str, str] | None, target: tuple[str, str] | None, kind: ActionKind, node: str
+) -> None:
+    verdict = with_ends(moving(), source, target).verdict()
+    assert acted(verdict) == (kind, node)
+    assert verdict.action is not None and verdict.action.after is not None
+    assert verdict.action.after.intent is not None, "table M is asked again"
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "home", "outcome", "candidates"),
+    [
+        (RUNNING, None, "a", MoveOutcome.RETRYING, ("a",)),
+        (None, RUNNING, "b", MoveOutcome.SUCCEEDED, ("b",)),
+        (None, USER, "b", MoveOutcome.SUCCEEDED, ("b",)),
+        (None, ENDED, "b", MoveOutcome.SUCCEEDED, ("b",)),
+        (ENDED, None, "a", MoveOutcome.FAILED, ("a",)),
+        (LEFT, None, "a", MoveOutcome.FAILED, ("a",)),
+    ],
+)
+def test_a_row_of_the_table_closes_the_migration(
+    source: tuple[str, str] | None,
+    target: tuple[str, str] | None,
+    home: str,
+    outcome: MoveOutcome,
+    candidates: tuple[str, ...],
+) -> None:
+    after = closed(with_ends(moving(), source, target))
+    assert (after.node, after.candidates, after.last_move.outcome) == (home, candidates, outcome)
+    assert after.last_move.request == REQUEST
+    gone = {"a", "b"} - set(candidates)
+    assert {p.node for p in after.proofs if p.rule is Rule.MOVED} == gone
+
+
+def test_two_running_copies_are_an_alarm_and_nothing_is_destroyed() -> None:
+    assert held_for(with_ends(moving(), RUNNING, RUNNING)) is Reason.DUPLICATE
+
+
+def test_postcopy_stands_before_every_row() -> None:
+    cluster = with_ends(moving(), ("paused", "postcopy-failed"), RUNNING)
+    assert held_for(cluster) is Reason.POSTCOPY
+
+
+@pytest.mark.parametrize("source", [RUNNING, MIG, None])
+def test_a_silent_target_is_a_hold_whatever_the_source_says(source: tuple[str, str] | None) -> None:
+    cluster = with_ends(moving(), source, None).silent("b")
+    assert held_for(cluster) is Reason.NODE_UNREACHABLE
+
+
+@pytest.mark.parametrize("target", [MIG, ENDED, None])
+def test_a_silent_source_is_a_hold_unless_the_target_runs(target: tuple[str, str] | None) -> None:
+    cluster = with_ends(moving(), None, target).silent("a")
+    assert held_for(cluster) is Reason.NODE_UNREACHABLE
+
+
+def test_a_target_that_runs_has_it_and_a_silent_source_still_owes_its_proof() -> None:
+    after = closed(with_ends(moving(), None, RUNNING).silent("a"))
+    assert (after.node, after.candidates) == ("b", ("a", "b"))
+
+
+# --- waiting
+
+
+@pytest.mark.parametrize(("source", "target"), [(RUNNING, MIG), (MIG, MIG), (None, MIG), (MIG, RUNNING)])
+def test_what_libvirt_may_still_be_at_is_left_alone_for_a_while(
+    source: tuple[str, str] | None, target: tuple[str, str]
+) -> None:
+    watch = dataclasses.replace(READ, asked_at=999.5, read=(999.5, 999.6))
+    assert held_for(with_ends(moving(watch), source, target, since=999.0)) is Reason.MIGRATION_IN_PROGRESS
+
+
+def test_nothing_is_decided_while_the_call_is_out() -> None:
+    watch = MoveWatch(in_flight=True, still_since=NOW)
+    assert held_for(with_ends(moving(watch), MIG, RUNNING)) is Reason.MIGRATING
+
+
+def test_a_job_at_the_source_is_adopted() -> None:
+    watch = dataclasses.replace(READ, job=JOB, still_since=NOW - 5)
+    assert held_for(with_ends(moving(watch), RUNNING, MIG)) is Reason.MIGRATING
+
+
+def test_a_job_that_stands_still_is_ended_at_the_source() -> None:
+    watch = dataclasses.replace(READ, job=JOB, still_since=NOW - 41)
+    assert acted(with_ends(moving(watch), RUNNING, MIG).verdict()) == (ActionKind.ABORT, "a")
+
+
+def test_a_definition_that_somebody_put_on_the_target_goes_before_the_job_is_ended() -> None:
+    watch = dataclasses.replace(READ, job=JOB, still_since=NOW - 41)
+    cluster = with_ends(moving(watch), RUNNING, None).seen("b", *MIG, since=940.0, persistent=True)
+    assert acted(cluster.verdict()) == (ActionKind.UNPLANT, "b")
+
+
+def test_a_source_that_was_not_asked_for_its_job_since_is_asked_first() -> None:
+    watch = dataclasses.replace(READ, asked_at=990.0)
+    assert held_for(with_ends(moving(watch), RUNNING, None)) is Reason.MIGRATING
+
+
+@pytest.mark.parametrize("read", [None, (990.0, 990.5)])
+def test_ends_that_were_not_read_since_the_call_ended_are_read_first(
+    read: tuple[float, float] | None,
+) -> None:
+    watch = dataclasses.replace(READ, read=read)
+    assert held_for(with_ends(moving(watch), None, RUNNING)) is Reason.MIGRATING
+
+
+def test_ends_are_read_again_after_the_last_that_was_heard_of_it() -> None:
+    cluster = with_ends(moving(), None, RUNNING).given(signs={UUID: 994.0})
+    assert held_for(cluster) is Reason.MIGRATING
+
+
+def test_a_call_without_an_answer_may_still_begin_it_for_a_while() -> None:
+    watch = dataclasses.replace(READ, unsure=True)
+    assert held_for(with_ends(moving(watch), RUNNING, None)) is Reason.MIGRATION_IN_PROGRESS
+    old = dataclasses.replace(READ, unsure=True, over_at=NOW - 36)
+    assert closed(with_ends(moving(old), RUNNING, None)).node == "a"
+
+
+@pytest.mark.parametrize(
+    ("source", "target"), [(RUNNING, None), (MIG, RUNNING), (RUNNING, MIG), (MIG, MIG), (RUNNING, ENDED)]
+)
+def test_a_new_leader_waits_for_late_commands_of_the_old_one(
+    source: tuple[str, str], target: tuple[str, str] | None
+) -> None:
+    cluster = with_ends(moving(), source, target)
+    cluster.resigned = False
+    assert held_for(cluster) is Reason.QUIET_TIME
+
+
+# --- paused here, gone there
+
+
+def heard(**changes: Any) -> MoveWatch:
+    return dataclasses.replace(READ, target_session=1, began_at=950.0, **changes)
+
+
+def test_a_paused_source_goes_on_if_its_target_was_heard_all_along_and_never_ran() -> None:
+    assert acted(with_ends(moving(heard()), MIG, None).verdict()) == (ActionKind.GO_ON, "a")
+
+
+@pytest.mark.parametrize(
+    ("watch", "resumes"),
+    [
+        (READ, {}),
+        (heard(), {(UUID, "b"): 960.0}),
+        (dataclasses.replace(heard(), target_session=7), {}),
+    ],
+)
+def test_a_paused_source_whose_target_may_have_run_is_a_doubt(watch: MoveWatch, resumes: Any) -> None:
+    cluster = with_ends(moving(watch), MIG, None).given(resumes=resumes)
+    assert held_for(cluster) is Reason.MIGRATION_DOUBT
+    assert acted(cluster.resolved(keep="a").verdict()) == (ActionKind.GO_ON, "a")
+
+
+def test_in_doubt_it_is_started_anew_where_that_is_asked_for() -> None:
+    cluster = with_ends(moving(migration={"onDoubt": "Reboot"}), MIG, None)
+    assert acted(cluster.verdict()) == (ActionKind.DESTROY, "a")
+
+
+def test_disks_that_were_copied_may_be_old_at_the_source_so_it_is_a_doubt_there_too() -> None:
+    cluster = with_ends(moving(copies=True, migration={"onDoubt": "Reboot"}), MIG, None)
+    assert held_for(cluster) is Reason.MIGRATION_DOUBT
+    assert held_for(moving(copies=True)) is Reason.MIGRATION_DOUBT
+
+
+def test_gone_from_both_ends_it_is_started_only_once_it_is_nowhere() -> None:
+    never = moving().given(signs={UUID: 992.0})
+    assert held_for(never) is Reason.READING_ALL_NODES
+    after = closed(moving())
+    assert (after.node, after.candidates, after.last_move.outcome) == ("a", ("a",), MoveOutcome.FAILED)
+    seen_moving = moving().silent("c").given(migrated={UUID})
+    assert held_for(seen_moving) is Reason.NODE_NOT_READ
+
+
+# --- dead ends
+
+
+def test_a_dead_source_counts_as_absent_and_is_in_quarantine() -> None:
+    verdict = with_ends(moving(), None, RUNNING).silent("a").dead("a").verdict()
+    assert verdict.action is not None and verdict.action.after is not None
+    assert verdict.action.after.candidates == ("b",)
+    assert verdict.action.quarantine == ("a",)
+
+
+def test_a_dead_target_counts_as_absent_and_is_in_quarantine() -> None:
+    verdict = with_ends(moving(), RUNNING, None).silent("b").dead("b").verdict()
+    assert verdict.action is not None and verdict.action.after is not None
+    assert verdict.action.after.candidates == ("a",)
+    assert verdict.action.quarantine == ("b",)
+
+
+# --- how often, and by whose will
+
+
+def test_the_third_failure_ends_the_request_and_one_that_libvirt_will_repeat_at_once() -> None:
+    first = closed(with_ends(moving(), RUNNING, None))
+    assert first.last_move.attempts == 1
+    cluster = with_ends(moving(), RUNNING, None)
+    held = cluster.assignments[UUID]
+    again = msgspec.structs.replace(first.last_move, attempts=2)
+    cluster.assignments[UUID] = Held(msgspec.structs.replace(held.assignment, last_move=again), held.revision)
+    assert closed(cluster).last_move.outcome is MoveOutcome.FAILED
+    refused = dataclasses.replace(READ, rejected=True, error="unsafe migration")
+    last = closed(with_ends(moving(refused), RUNNING, None)).last_move
+    assert (last.outcome, last.message) == (MoveOutcome.FAILED, "unsafe migration")
+
+
+def test_a_request_that_is_to_be_ended_ends_the_job_and_is_not_tried_again() -> None:
+    watch = dataclasses.replace(READ, job=JOB, still_since=NOW)
+    ending = {"default/web": (migration(abort=True),)}
+    assert acted(with_ends(moving(watch), RUNNING, MIG).given(requests=ending).verdict()) == (
+        ActionKind.ABORT,
+        "a",
+    )
+    over = closed(with_ends(moving(), RUNNING, None).given(requests=ending))
+    assert over.last_move.outcome is MoveOutcome.ABORTED
+
+
+def test_a_domain_that_is_deleted_does_not_arrive_first() -> None:
+    watch = dataclasses.replace(READ, job=JOB, still_since=NOW)
+    cluster = moving(watch)
+    cluster.domain(meta={"deletionTimestamp": "now"})
+    assert acted(with_ends(cluster, RUNNING, MIG).verdict()) == (ActionKind.ABORT, "a")
+
+
+def test_a_copy_on_a_third_node_holds_everything() -> None:
+    cluster = with_ends(moving(), None, RUNNING).seen("c", *RUNNING)
+    assert held_for(cluster) is Reason.RUNS_ELSEWHERE
+
+
+def test_an_object_that_is_missing_takes_nothing_away() -> None:
+    cluster = with_ends(moving(), MIG, RUNNING)
+    cluster.domains.clear()
+    verdict = cluster.verdict()
+    assert verdict.action is None
