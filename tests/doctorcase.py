@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from controller.doctor.among import PAIR_CHECKS, SeenPair
-from controller.doctor.facts import ClusterFacts, Failure, Host, Pair, Registered, Round, Subject
+from controller.doctor.facts import ClusterFacts, Failure, Host, Pair, Registered, Round, Subject, credentials
 from controller.doctor.findings import Finding, Verdict, judge
 from controller.doctor.report import OF_ONE_HOST
 from controller.doctor.seen import Seen
@@ -22,6 +22,7 @@ UUID = "a8c42c15-27a9-470e-bbfb-d7686dd010ea"
 OTHER_UUID = "45a3c3ae-d551-47e6-bae6-c66a4ee3df01"
 DOMAIN = "0d6f4f0a-7f0e-4c3e-9f51-0c6a2b9d1c11"
 GIB = 1 << 30
+NOW_S = 1_767_225_600.0  # 2026-01-01T00:00:00Z
 
 SHELL = ShellFacts(
     clock=Clock(0.02, 0.05),
@@ -94,8 +95,11 @@ def second(**changes: Any) -> Host:
     return host("hv2", **({"host_uuid": OTHER_UUID} | changes))
 
 
-def unreached(kind: str, phase: str, message: str, uri: str = "qemu+tcp://hv1:16509/system") -> Host:
-    return Host(Subject("hv1", uri, "hv1", insecure=True), failure=Failure(kind, phase, message))
+def unreached(
+    kind: str, phase: str, message: str, cause: str = "", uri: str = "qemu+tcp://hv1/system", **files: str
+) -> Host:
+    subject = Subject("hv1", uri, "hv1", insecure=True, credentials=credentials(files))
+    return Host(subject, failure=Failure(kind, phase, message, cause))
 
 
 def resident(name: str, **changes: Any) -> Resident:
@@ -104,7 +108,7 @@ def resident(name: str, **changes: Any) -> Resident:
 
 def a_round(*hosts: Host, cluster: ClusterFacts | None = None, pairs: tuple[Pair, ...] = ()) -> Round:
     known = ClusterFacts() if cluster is None else cluster
-    return Round(hosts, pairs, known)
+    return Round(hosts, pairs, known, wall_s=NOW_S)
 
 
 def registered(node: str, **changes: Any) -> Registered:

@@ -45,6 +45,14 @@ MOST_PROBED = 8  # each is tried with each other, in both directions
 PATIENCE_S = 10.0  # with a cluster that need not answer
 FORMATS = ("", "json", "yaml")
 _INDENT = "  "
+# option, the Node's field in spec.connection, what it is
+CREDENTIALS = (
+    ("known_hosts", "knownHosts", "For ssh: OpenSSH's known_hosts file with the host's key"),
+    ("key_file", "keyFile", "For ssh: the private key, without passphrase"),
+    ("pki_dir", "pkiDir", "For tls: a directory with cacert.pem, clientcert.pem and clientkey.pem"),
+    ("auth_file", "authFile", "For tcp and tls: a YAML file with username and password"),
+    ("ext_command", "command", "For ext: the program that connects"),
+)
 
 
 def configure(flags: Flags) -> None:
@@ -61,6 +69,12 @@ def configure(flags: Flags) -> None:
     flags.switch(
         "--probe",
         text="Try migrations: between each two hosts a guest without disks is started, moved and removed.",
+    )
+    for name, _, what in CREDENTIALS:
+        flags.value(f"--{name.replace('_', '-')}", text=f"{what}; for all hosts, whatever their Nodes name.")
+    flags.values(
+        "--files-under",
+        text="Directories of this machine: what Nodes name in spec.connection is used only below these.",
     )
     flags.value("-o", "--output", text="Output format. One of: (json, yaml); text when left out.")
     flags.connection(namespace=False)
@@ -85,11 +99,20 @@ def _run(args: argparse.Namespace) -> int:
     nodes = [word for word in words if "://" not in word]
     _check_uris([word for word in words if "://" in word])
     items, cluster, unread = _cluster(args, must_answer=bool(nodes))
-    subjects = _with_ssh(tuple(_subject(word, items) for word in words), listed(args.ssh), args.ssh_config)
+    known = tuple(_subject(word, items, args) for word in words)
+    subjects = _with_ssh(known, listed(args.ssh), args.ssh_config)
     from controller.doctor import app, report  # noqa: PLC0415 - libvirt, which no other verb loads
     from controller.doctor.examine import Request  # noqa: PLC0415
 
-    request = Request(subjects, cluster, unread, probe=args.probe)
+    given = [getattr(args, name) for name, *_ in CREDENTIALS if getattr(args, name)]
+    request = Request(
+        subjects,
+        cluster,
+        unread,
+        probe=args.probe,
+        files_under=(*listed(args.files_under), *given),
+        commands=frozenset([args.ext_command] if args.ext_command else []),
+    )
     found = app.examine(request, _say)
     if args.output == "json":
         sys.stdout.write(as_json(found))
@@ -171,11 +194,11 @@ def _wants_autostart(domain: Mapping[str, Any]) -> tuple[str, bool]:
     return uuid, (spec.get("recovery") or {}).get("autostart") is True
 
 
-def _subject(word: str, nodes: Mapping[str, Mapping[str, Any]]) -> Subject:
-    from controller.doctor.facts import Subject  # noqa: PLC0415
+def _subject(word: str, nodes: Mapping[str, Mapping[str, Any]], args: argparse.Namespace) -> Subject:
+    from controller.doctor.facts import Subject, credentials  # noqa: PLC0415
 
     if "://" in word:
-        return Subject(word, word)
+        return Subject(word, word, credentials=credentials(_files(args, {})))
     node = nodes.get(word)
     if node is None:
         raise CliError(
@@ -189,7 +212,13 @@ def _subject(word: str, nodes: Mapping[str, Mapping[str, Any]]) -> Subject:
         read_only=spec.get("observeOnly") is True,
         insecure=spec.get("insecure") is True,
         migration_uri=str(spec.get("migrationURI") or ""),
+        credentials=credentials(_files(args, spec.get("connection") or {})),
     )
+
+
+def _files(args: argparse.Namespace, named: Mapping[str, Any]) -> dict[str, str]:
+    """Credentials by the names of spec.connection: the command line's before the Node's."""
+    return {field: str(getattr(args, name) or named.get(field) or "") for name, field, _ in CREDENTIALS}
 
 
 def _with_ssh(subjects: tuple[Subject, ...], given: Sequence[str], config: str) -> tuple[Subject, ...]:
@@ -209,7 +238,11 @@ def _with_ssh(subjects: tuple[Subject, ...], given: Sequence[str], config: str) 
     made = []
     for subject, text_ in zip(subjects, given, strict=True):
         try:
-            made.append(dataclasses.replace(subject, ssh=destination(text_, subject.uri, config)))
+            made.append(
+                dataclasses.replace(
+                    subject, ssh=destination(text_, subject.uri, config, of=subject.credentials)
+                )
+            )
         except ValueError as error:
             raise UsageError(f"--ssh {text_}: {error}") from None
     return tuple(made)

@@ -13,7 +13,7 @@ from typing import Any
 
 from controller.doctor.examine import Examination, Request
 from controller.doctor.report import report
-from drivers.libvirt import LibvirtHypervisor
+from drivers.libvirt import Access, LibvirtHypervisor
 from drivers.libvirt.inspection import LibvirtInspector
 from drivers.ssh import OpenSsh
 
@@ -25,7 +25,8 @@ def examine(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 async def _examine(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
-    hypervisor = LibvirtHypervisor()
+    access = Access(files_under=request.files_under, commands=request.commands)
+    hypervisor = LibvirtHypervisor(access=access)
     task = asyncio.ensure_future(_look(hypervisor, request, say))
 
     def stop() -> None:

@@ -18,7 +18,7 @@ from controller.doctor.facts import NO_CLUSTER, ClusterFacts, Failure, Host, Pai
 from controller.doctor.probe import MEMORY_MIB, Way, guest, probe
 from controller.doctor.shell import COMMANDS, ShellFacts, facts_of
 from drivers.errors import AuthFailed, HypervisorError, SpecRejected, Unreachable, Unsupported
-from drivers.hypervisor import EventSink, Session, Target
+from drivers.hypervisor import Credentials, EventSink, Session, Target
 from drivers.inspection import CpuFit, CpuOffer, Inspection, Inspector
 from drivers.shell import Destination, Shell, ShellFailed
 from specs.uri import parse_migration_uri, parse_uri
@@ -31,7 +31,12 @@ VIRT_TYPES = ("kvm", "qemu")  # the best first
 _UNTOLD = "the host-model processor of both, which libvirt does not tell"
 
 # What an opening was doing when it ended, in three words for people.
-_PHASES = {"resolving its name": "name", "connecting to its port": "port", "connecting": "port"}
+_PHASES = {
+    "resolving its name": "name",
+    "connecting to its port": "port",
+    "connecting": "port",
+    "shaking hands for TLS": "handshake",
+}
 _KINDS: tuple[tuple[type[HypervisorError], str], ...] = (
     (AuthFailed, "auth"),
     (SpecRejected, "uri"),
@@ -50,6 +55,8 @@ class Request:
     cluster: ClusterFacts | None = None
     cluster_unread: str = NO_CLUSTER
     probe: bool = False
+    files_under: tuple[str, ...] = ()  # directories, and files, that connections may use
+    commands: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -62,6 +69,7 @@ class Examination:
     say: Callable[[str], None]
     new_id: Callable[[], str]
     clock: Callable[[], float] = time.monotonic
+    wall_s: Callable[[], float] = time.time
     sessions: dict[str, Session] = field(default_factory=dict)
 
     async def run(self, request: Request) -> Round:
@@ -80,7 +88,7 @@ class Examination:
         hosts = await asyncio.gather(*(look(subject) for subject in request.subjects))
         pairs = await self._pairs([host for host in hosts if host.inspection is not None])
         pairs = await self._probes(request, {host.name: host for host in hosts}, pairs)
-        return Round(tuple(hosts), pairs, request.cluster, request.cluster_unread)
+        return Round(tuple(hosts), pairs, request.cluster, request.cluster_unread, self.wall_s())
 
     async def _host(self, subject: Subject) -> Host:
         by_libvirt, by_ssh = await asyncio.gather(self._by_libvirt(subject), self._by_ssh(subject))
@@ -113,7 +121,7 @@ class Examination:
     async def _by_libvirt(self, subject: Subject) -> Host:
         began = self.clock()
         try:
-            session = await self.opener.open(Target(subject.name, subject.uri, subject.read_only), _ignore)
+            session = await self.opener.open(_target(subject), _ignore)
         except HypervisorError as error:
             return Host(subject, failure=_failure(error))
         self.sessions[subject.name] = session
@@ -188,7 +196,7 @@ class Examination:
         async def session(name: str) -> Session:
             if not self.sessions[name].is_open:
                 subject = hosts[name].subject
-                self.sessions[name] = await self.opener.open(Target(name, subject.uri), _ignore)
+                self.sessions[name] = await self.opener.open(_target(subject), _ignore)
             return self.sessions[name]
 
         return session
@@ -211,8 +219,9 @@ def _prospect(pair: Pair, source: Host, target: Host, request: Request) -> Pair:
     return replace(pair, peer_uri=peer_uri)
 
 
-def destination(text: str, uri: str, config: str = "") -> Destination:
-    """`[USER@][HOST][:PORT]` of --ssh. What is left out is that of the host's URI. Raises ValueError."""
+def destination(text: str, uri: str, config: str = "", *, of: Credentials | None = None) -> Destination:
+    """`[USER@][HOST][:PORT]` of --ssh. What is left out is that of the host's URI; without a `config` the
+    files are those that `of` names. Raises ValueError."""
     user, _, rest = text.rpartition("@")
     host, colon, number = rest.partition(":") if rest.count(":") == 1 else (rest, "", "")
     parsed = parse_uri(uri)
@@ -221,7 +230,10 @@ def destination(text: str, uri: str, config: str = "") -> Destination:
         raise ValueError(f"the port must be a number, is {number!r}")
     if not host and not parsed.host:
         raise ValueError(f"{uri} names no host: write --ssh {text or '[USER@]'}HOST")
-    return Destination(host.strip("[]") or parsed.host, user, port, config)
+    if not host and parsed.transport == "ssh":
+        user, port = user or parsed.user, port or parsed.port
+    files = ("", "") if config or of is None else (of.known_hosts, of.key_file)
+    return Destination(host.strip("[]") or parsed.host, user, port, config, *files)
 
 
 def peer_uri_of(subject: Subject) -> str:
@@ -233,6 +245,10 @@ def peer_uri_of(subject: Subject) -> str:
         return ""
 
 
+def _target(subject: Subject) -> Target:
+    return Target(subject.name, subject.uri, subject.read_only, subject.credentials)
+
+
 def _read(host: Host) -> Inspection:
     assert host.inspection is not None, "only hosts that were reached are compared"
     return host.inspection
@@ -241,7 +257,7 @@ def _read(host: Host) -> Inspection:
 def _failure(error: HypervisorError) -> Failure:
     kind = next((word for type_, word in _KINDS if isinstance(error, type_)), "failed")
     phase = _PHASES.get(error.phase, "open") if error.phase else ""
-    return Failure(kind, phase, error.message)
+    return Failure(kind, phase, error.message, str(error.cause or ""))
 
 
 def _ignore(_session: object, _events: object) -> None:

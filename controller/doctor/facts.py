@@ -11,11 +11,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from controller.doctor.shell import ShellFacts
+from drivers.hypervisor import Credentials
 from drivers.inspection import CpuFit, Inspection
 from drivers.shell import Destination
 from specs.uri import ParsedUri, parse_uri
 
 NO_CLUSTER = "a kubeconfig of the cluster"
+
+
+def credentials(named: Mapping[str, str]) -> Credentials:
+    """Of a Node's spec.connection, by its field names."""
+    return Credentials(
+        known_hosts=named.get("knownHosts", ""),
+        key_file=named.get("keyFile", ""),
+        pki_dir=named.get("pkiDir", ""),
+        auth_file=named.get("authFile", ""),
+        command=named.get("command", ""),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +41,7 @@ class Subject:
     insecure: bool = False  # the Node says that it knows
     migration_uri: str = ""  # the Node's own
     ssh: Destination | None = None
+    credentials: Credentials = field(default_factory=Credentials)
 
     @property
     def ssh_text(self) -> str:
@@ -37,11 +50,13 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why there is no session. `kind`: unreachable, auth, uri or failed; `phase`: name, port, open or ""."""
+    """Why there is no session. `kind`: unreachable, auth, uri or failed; `phase`: name, port, handshake, open
+    or ""; `cause`: a word of `drivers.errors.Cause`, "" where it is not known better."""
 
     kind: str
     phase: str
     message: str
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +153,7 @@ class Round:
     pairs: tuple[Pair, ...] = ()
     cluster: ClusterFacts | None = None
     cluster_unread: str = NO_CLUSTER
+    wall_s: float = 0.0  # since the epoch
 
     def host(self, name: str) -> Host:
         return next(host for host in self.hosts if host.name == name)

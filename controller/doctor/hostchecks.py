@@ -6,23 +6,28 @@ its `why`; the commands are those of Debian where distributions differ.
 
 from __future__ import annotations
 
+import datetime
 import shlex
 from collections.abc import Iterator
 
-from controller.doctor.findings import Check, Finding, Mend, Severity
+from controller.doctor.findings import Check, Finding, Severity
+from controller.doctor.refusals import mends_for
 from controller.doctor.seen import (
     Part,
     Seen,
     always,
     connected,
+    has_certificates,
     has_transport,
     is_reached,
     set_values,
     version,
 )
+from drivers.errors import SAID_BY_HOST
 
 CONFINING = ("selinux", "apparmor")
 _SLOW_OPEN_S = 2.0
+_EXPIRES_SOON_DAYS, _EXPIRES_NOW_DAYS = 30, 7
 _OLDEST = (5, 6, 0)  # undefine of checkpoint metadata; before it no proof can be given for some domains
 _TESTED = (9, 0, 0)
 # What firmware vendors leave in the DMI tables of whole series of boards.
@@ -42,45 +47,60 @@ SET_HOST_UUID = (
 # -- the way there ---------------------------------------------------------------------------------------
 
 
+PHASES = {
+    "name": "its name was not resolved",
+    "port": "its port did not answer",
+    "handshake": "the handshake of TLS was not ended",
+    "open": "libvirtd did not answer",
+}
+
+
 def _reachability(seen: Seen) -> Iterator[Finding]:
     failure = seen.host.failure
     if failure is None or failure.kind == "auth":
         return
-    uri = seen.host.uri
-    socket = (
-        ""
-        if uri is None
-        else {"tcp": "libvirtd-tcp.socket", "tls": "libvirtd-tls.socket"}.get(
-            uri.transport, "libvirtd.socket"
-        )
-    )
-    here = Mend(f"getent hosts {shlex.quote(uri.host)}") if uri is not None and uri.host else None
-    mends = {
-        "name": (here,) if here else (),
-        "port": (seen.on_host(f"systemctl stop libvirtd && systemctl enable --now {socket}"),),
-        "open": (seen.on_host("systemctl restart libvirtd"),),
-    }
-    phases = {
-        "name": "its name was not resolved",
-        "port": "its port did not answer",
-        "open": "libvirtd did not answer",
-    }
-    where = phases.get(failure.phase, "no session")
+    is_daemon = failure.phase in ("open", "handshake")  # somebody answers, and then says no more
+    mends = None if is_daemon else mends_for(failure.cause)
+    restart, ask = seen.on_host("systemctl restart libvirtd"), seen.virsh("version")
     yield Finding(
-        seen=f"{where}: {failure.message}",
+        seen=f"{PHASES.get(failure.phase, 'no session')}: {failure.message}",
         why="domctl would hold every domain of this host: unreachable is not absent",
-        mend=mends.get(failure.phase, ()) or (seen.virsh("version"),),
+        mend=(restart if is_daemon else ask,) if mends is None else mends(seen),
     )
 
 
 def _authentication(seen: Seen) -> Iterator[Finding]:
     failure = seen.host.failure
-    if failure is not None:
-        yield Finding(
-            seen=f"the host answers, and refuses us: {failure.message}",
-            why="a refusal is a matter of configuration: it is never waited out, and never a reason to fence",
-            mend=(seen.on_host("journalctl -u libvirtd -n 20"),),
-        )
+    if failure is None:
+        return
+    by_host = not failure.cause or failure.cause in SAID_BY_HOST
+    mends = mends_for(failure.cause)
+    yield Finding(
+        seen=("the host answers, and we are not let in" if by_host else "we do not get as far as the host")
+        + f": {failure.message}",
+        why="a refusal is a matter of configuration: it is never waited out, and never a reason to fence",
+        mend=(seen.on_host("journalctl -u libvirtd -n 20"),) if mends is None else mends(seen),
+    )
+
+
+def _certificates(seen: Seen) -> Iterator[Finding]:
+    for one in seen.inspection.facts.certificates:
+        left_days = (_wall_s(one.expires_at) - seen.round.wall_s) / 86400
+        if left_days < _EXPIRES_SOON_DAYS:
+            ours = one.whose == "client"
+            pki = seen.host.subject.credentials.pki_dir or "PKI-DIR"
+            show = f"openssl x509 -noout -subject -dates -in {shlex.quote(pki + '/clientcert.pem')}"
+            yield Finding(
+                seen=f"{'our' if ours else 'its'} certificate ({one.subject}) ends in {left_days:.0f} days, "
+                f"at {one.expires_at}",
+                why="from then on the host does not answer us, and all its domains are held",
+                mend=(seen.here(show),) if ours else (seen.on_host("virt-pki-validate"),),
+                severity=Severity.ERROR if left_days < _EXPIRES_NOW_DAYS else Severity.WARNING,
+            )
+
+
+def _wall_s(text: str) -> float:
+    return datetime.datetime.fromisoformat(text).timestamp()
 
 
 def _speed(seen: Seen) -> Iterator[Finding]:
@@ -202,6 +222,7 @@ HOST_CHECKS: tuple[Check[Seen], ...] = (
     Check("reachability", ERROR, always, _reachability),
     Check("authentication", ERROR, is_reached, _authentication),
     Check("opening-time", WARNING, connected, _speed),
+    Check("certificates", WARNING, has_certificates, _certificates),
     Check("link", WARNING, has_transport, _link),
     Check("keep-alive", WARNING, has_transport, _keep_alive),
     Check("identity", ERROR, connected, _identity),

@@ -96,6 +96,11 @@ def has_transport(seen: Seen) -> str | None:
     return None if uri is None or uri.transport == "local" else connected(seen)
 
 
+def has_certificates(seen: Seen) -> str | None:
+    uri = seen.host.uri
+    return None if uri is None or uri.transport != "tls" else connected(seen)
+
+
 def is_reached(seen: Seen) -> str | None:
     """Whether we may come in is only known once somebody answered."""
     failure = seen.host.failure

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.doors import open_doors
 from tests.labhost import LabHost, tick_xml
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
@@ -102,12 +103,18 @@ def twins(hosts: tuple[LabHost, ...]) -> Iterator[tuple[LabHost, LabHost]]:
     clone.restart_libvirtd()
 
 
-def test_a_cloned_host_uuid_is_an_error_on_both(twins: tuple[LabHost, LabHost]) -> None:
-    ran = doctor(*(host.uri for host in twins), "-o", "json")
+def test_a_cloned_host_uuid_is_an_error_on_both_and_why_no_migration_works(
+    twins: tuple[LabHost, LabHost],
+) -> None:
+    ran = doctor(*(host.uri for host in twins), "--probe", "-o", "json")
     assert ran.code == 1
     for host, other in (twins, twins[::-1]):
         (found,) = ran.findings(host)["host-uuid-unique"]
         assert found["severity"] == "error" and other.uri in found["seen"] and other.name in found["seen"]
+        assert [one["why"] for one in ran.of_pair(host, other)["findings"]] == [
+            "both have one host_uuid, so libvirt takes them for one host"
+        ]
+    assert left(*twins) == ["", ""]
 
 
 # -- probes ----------------------------------------------------------------------------------------------
@@ -194,15 +201,6 @@ def test_a_guest_whose_probe_was_killed_ends_by_itself(apart: tuple[LabHost, Lab
         process.kill()
     assert "left-probes" in doctor(source.uri, "-o", "json").findings(source)
     until(lambda: left(source, target) == ["", ""], 90)
-
-
-def test_a_clone_is_named_as_the_reason_why_no_migration_works(twins: tuple[LabHost, LabHost]) -> None:
-    one, other = twins
-    found = doctor(one.uri, other.uri, "--probe", "-o", "json").of_pair(one, other)["findings"]
-    assert [f["why"] for f in found if f["check"] == "migration"] == [
-        "both have one host_uuid, so libvirt takes them for one host"
-    ]
-    assert left(one, other) == ["", ""]
 
 
 def until(met: Callable[[], bool], within_s: float) -> None:
@@ -299,6 +297,40 @@ def test_a_closed_ssh_leaves_what_libvirt_tells(hosts: tuple[LabHost, ...]) -> N
     assert "ssh" in ran.findings(hosts[0]) and "qemu-user" in ran.findings(hosts[0])
     (shown,) = ran.report["hosts"]
     assert {"clock", "libvirt-guests"} <= {one["check"] for one in shown["notChecked"]}
+
+
+# -- other transports ------------------------------------------------------------------------------------
+
+
+def test_a_host_behind_tls_and_ssh_is_looked_at_with_what_opens_its_doors(
+    hosts: tuple[LabHost, ...], tmp_path: Path
+) -> None:
+    doors = open_doors(hosts[0], tmp_path)
+    try:
+        tls, ssh = doors.uri("tls"), doors.uri("ssh")
+        keys = ["--known-hosts", f"{tmp_path}/known_hosts", "--key-file", f"{tmp_path}/client_key"]
+        ran = doctor(tls, ssh, "--pki-dir", f"{tmp_path}/pki", *keys, "-o", "json")
+        by_tls, by_ssh = ran.report["hosts"]
+        assert by_tls["reached"] and by_ssh["reached"], ran.out
+        assert {"authentication", "link", "certificates"} <= set(by_tls["passed"])
+        assert {"authentication", "link"} <= set(by_ssh["passed"])
+        assert ran.code == 1, "one host by two URIs is one identity"
+
+        for files, cause in (
+            ([], "--pki-dir PKI-DIR"),
+            (["--pki-dir", f"{tmp_path}/pki-expired"], "openssl x509"),
+            (["--pki-dir", f"{tmp_path}/pki-stranger"], "tls_allowed_dn_list"),
+        ):
+            (found,) = doctor(tls, *files, "-o", "json").report["hosts"][0]["findings"]
+            assert found["check"] == "authentication"
+            assert any(cause in mend["command"] for mend in found["mend"]), found
+        keys[1] = f"{tmp_path}/known_hosts-changed"
+        (found,) = doctor(ssh, *keys, "-o", "json").report["hosts"][0]["findings"]
+        assert found["mend"] == [
+            {"command": f"ssh-keygen -f {tmp_path}/known_hosts-changed -R {hosts[0].address}"}
+        ]
+    finally:
+        doors.close()
 
 
 # -- what does not answer --------------------------------------------------------------------------------

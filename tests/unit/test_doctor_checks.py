@@ -11,9 +11,12 @@ import pytest
 from controller.doctor.among import AMONG_CHECKS, PAIR_CHECKS
 from controller.doctor.facts import ClusterFacts, Host, Round
 from controller.doctor.findings import Check, Finding, Severity, judge
+from controller.doctor.refusals import mends_for
 from controller.doctor.report import OF_ONE_HOST
 from controller.doctor.seen import Seen, set_values
 from controller.doctor.shellchecks import SHELL_CHECKS
+from drivers.errors import Cause
+from drivers.hypervisor import Certificate
 from drivers.inspection import CpuFit, CpuOffer, HostObject, Pages, SecurityModel
 from tests.doctorcase import (
     DOMAIN,
@@ -38,27 +41,67 @@ UNSTARTED = HostObject("images", active=True, autostart=False)
 ONE_HOST: tuple[tuple[str, Host, str, str, str], ...] = (
     (
         "reachability",
-        unreached("unreachable", "name", "no such name"),
+        unreached("unreachable", "name", "x", Cause.NAME_UNKNOWN),
         "error",
         "its name",
         "getent hosts hv1",
     ),
     (
         "reachability",
-        unreached("unreachable", "port", "refused"),
+        unreached("unreachable", "port", "refused", Cause.PORT_REFUSED),
         "error",
         "its port did not answer: refused",
         "enable --now libvirtd-tcp.socket",
     ),
     (
         "reachability",
-        unreached("unreachable", "open", "slow"),
+        unreached("unreachable", "port", "x", Cause.NO_ANSWER),
         "error",
-        "libvirtd did not",
+        "its port",
+        "--dport 16509",
+    ),
+    (
+        "reachability",
+        unreached("unreachable", "handshake", "x"),
+        "error",
+        "the handshake",
+        "restart libvirtd",
+    ),
+    (
+        "reachability",
+        unreached("unreachable", "open", "x", Cause.NO_ANSWER),
+        "error",
+        "libvirtd did",
         "restart libvirtd",
     ),
     ("reachability", unreached("failed", "", "odd"), "error", "no session: odd", "virsh -c"),
-    ("authentication", unreached("auth", "open", "denied"), "error", "refuses us: denied", "journalctl"),
+    ("authentication", unreached("auth", "open", "denied"), "error", "not let in: denied", "journalctl"),
+    (
+        "authentication",
+        unreached("auth", "", "no file", Cause.CREDENTIALS_MISSING, "qemu+tls://hv1/system"),
+        "error",
+        "we do not get as far as the host: no file",
+        "domctl doctor hv1 --pki-dir PKI-DIR",
+    ),
+    (
+        "certificates",
+        host(
+            uri="qemu+tls://hv1/system",
+            certificates=(Certificate("server", "CN=hv1", "2026-01-21T00:00:00Z"),),
+        ),
+        "warning",
+        "its certificate (CN=hv1) ends in 20 days",
+        "virt-pki-validate",
+    ),
+    (
+        "certificates",
+        host(
+            uri="qemu+tls://hv1/system", certificates=(Certificate("client", "CN=c", "2026-01-03T00:00:00Z"),)
+        ),
+        "error",
+        "our certificate (CN=c) ends in 2 days",
+        "openssl x509",
+    ),
     ("opening-time", replace(host(uri=TLS), opened_in_s=3.5), "warning", "took 3.5 s", "virt-admin"),
     ("link", host(node=False, encrypted=False, secure=False), "error", "neither encryption", "tls.socket"),
     (
@@ -181,7 +224,48 @@ def test_a_check_finds_what_it_is_for(check: str, given: Host, severity: str, se
 
 @pytest.mark.parametrize("check", [check.name for check in OF_ONE_HOST])
 def test_a_good_host_passes_every_check(check: str) -> None:
-    assert check in verdict(with_shell(host(uri="qemu:///system")), second()).passed
+    assert check in verdict(with_shell(host(uri="qemu+tls://hv1/system")), second()).passed
+
+
+FILES = {
+    "knownHosts": "/d/known",
+    "keyFile": "/d/key",
+    "pkiDir": "/d/pki",
+    "authFile": "/d/a",
+    "command": "/d/c",
+}
+
+
+@pytest.mark.parametrize(
+    ("cause", "uri", "command"),
+    [
+        (Cause.NO_ROUTE, "qemu+ssh://root@hv1/system", "ip route get hv1"),
+        (Cause.PORT_REFUSED, "qemu+ssh://root@hv1/system", "systemctl enable --now ssh"),
+        (Cause.PORT_REFUSED, "qemu+tls://hv1/system", "libvirtd-tls.socket"),
+        (Cause.HOST_KEY_UNKNOWN, "qemu+ssh://root@hv1/system", "cat /etc/ssh/ssh_host_ed25519_key.pub"),
+        (Cause.HOST_KEY_CHANGED, "qemu+ssh://root@hv1/system", "ssh-keygen -f /d/known -R hv1"),
+        (Cause.HOST_KEY_CHANGED, "qemu+ssh://root@hv1:2222/system", "ssh-keygen -f /d/known -R '[hv1]:2222'"),
+        (Cause.KEY_REFUSED, "qemu+ssh://root@hv1/system", "ssh-copy-id -i /d/key.pub root@hv1"),
+        (Cause.CLIENT_CERTIFICATE_EXPIRED, "qemu+tls://hv1/system", "-in /d/pki/clientcert.pem"),
+        (Cause.CLIENT_REFUSED, "qemu+tls://hv1/system", "tls_allowed_dn_list"),
+        (Cause.PASSWORD_NOT_ASKED, "qemu+tls://hv1/system", 'auth_tls = "sasl"'),
+        (Cause.PASSWORD_NEEDED, "qemu+tcp://hv1/system", "domctl doctor hv1 --auth-file /d/a"),
+        (Cause.CREDENTIALS_MISSING, "qemu+ssh://hv1/system", "--known-hosts /d/known --key-file /d/key"),
+        (Cause.CREDENTIALS_NOT_ALLOWED, "qemu+ssh://hv1/system", "domctl doctor hv1 --files-under /d"),
+        (Cause.COMMAND_NOT_ALLOWED, "qemu+ext:///system", "domctl doctor hv1 --ext-command /d/c"),
+    ],
+)
+def test_a_refusal_names_the_command_that_ends_it(cause: Cause, uri: str, command: str) -> None:
+    found = the_finding(verdict(unreached("auth", "", "x", cause, uri, **FILES)), "authentication")
+    assert any(command in mend.command for mend in found.mend), found.mend
+
+
+@pytest.mark.parametrize("cause", Cause)
+def test_every_cause_has_a_command(cause: Cause) -> None:
+    mends = mends_for(cause)
+    assert mends is not None
+    for uri in ("qemu+tcp://hv1/system", "qemu+ext:///system", "qemu:///system"):
+        assert mends(Seen(unreached("auth", "", "x", cause, uri), Round(())))
 
 
 def test_every_check_has_a_case_that_it_fails() -> None:

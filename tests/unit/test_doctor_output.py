@@ -22,6 +22,7 @@ from controller.doctor import app
 from controller.doctor.examine import Request
 from controller.doctor.facts import ClusterFacts, Pair, Probe, Round, Subject
 from controller.doctor.report import exit_code, report
+from drivers.errors import Cause
 from drivers.inspection import CpuFit, SecurityModel
 from tests.doctorcase import host, registered, resident, second, unreached
 
@@ -38,7 +39,7 @@ def rounds() -> dict[str, Round]:
         encrypted=False,
         secure=False,
     )
-    lost = unreached("unreachable", "port", "no connection within 5 s, connecting to its port")
+    lost = unreached("unreachable", "port", "port 16509 of hv1 refuses connections", Cause.PORT_REFUSED)
     moved = Probe(took_s=1.0204, downtime_ms=82, virt_type="kvm")
     refused = Probe("migrate", "Unable to resolve address 'hv1' service '49152':\n\tName not known")
     pairs = (
