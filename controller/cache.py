@@ -336,7 +336,7 @@ class Cache:
         self._forget(uuid)
         self.on_dirty(DOMAIN_KEY + uuid)
         for node in {*(before.assignment.candidates if before else ()), *self._nodes_of(uuid)}:
-            self.on_dirty(NODE_KEY + node)
+            self._dirty_host(node)
 
     def _nodes_of(self, uuid: str) -> tuple[str, ...]:
         held = self.assignments.get(uuid)
@@ -421,6 +421,7 @@ class Cache:
         """The Node object is gone: what was seen there counts no more."""
         self.capacity.foreign(node, Usage())
         self.seen.forget_node(node)
+        self.capacity.forget(node)
         self.views.pop(node, None)
 
     def observed(
@@ -455,7 +456,12 @@ class Cache:
 
     def _changed(self, uuid: str, node: str) -> None:
         self.on_dirty(DOMAIN_KEY + uuid)
-        self.on_dirty(NODE_KEY + node)
+        self._dirty_host(node)
+
+    def _dirty_host(self, node: str) -> None:
+        """Nodes of one host show one capacity."""
+        for one in self.capacity.sharing(node):
+            self.on_dirty(NODE_KEY + one)
 
     def _home(self, uuid: str) -> str:
         held = self.assignments.get(uuid)

@@ -18,6 +18,7 @@ class Capacity:
 
     group_of: Callable[[str], str]
     used: dict[str, Usage] = field(default_factory=dict)
+    _together: dict[str, set[str]] = field(default_factory=dict)
     _by_node: dict[str, Usage] = field(default_factory=dict)
     _foreign: dict[str, Usage] = field(default_factory=dict)
     _reserved: dict[str, tuple[str, Usage]] = field(default_factory=dict)
@@ -53,9 +54,20 @@ class Capacity:
 
     def regroup(self, node: str, old: str, new: str) -> None:
         """A node turned out to be (part of) another host."""
+        if old != new:
+            self._together.get(old, set()).discard(node)
+            self._together.setdefault(new, set()).add(node)
         here = self._by_node.get(node, Usage())
         self._add(old, Usage(-here.vcpus, -here.memory_bytes))
         self._add(new, here)
+
+    def sharing(self, node: str) -> set[str]:
+        """The nodes whose capacity changes with this one's, itself among them."""
+        return {node, *self._together.get(self.group_of(node), ())}
+
+    def forget(self, node: str) -> None:
+        """It is no node any more; what it was given is taken away by those who gave it."""
+        self._together.get(self.group_of(node), set()).discard(node)
 
     def _add(self, group: str, change: Usage) -> None:
         self.used[group] = _sum(self.used.get(group, Usage()), change)

@@ -671,6 +671,20 @@ def test_foreign_domains_of_a_node_that_was_forgotten_are_counted_once() -> None
         cache.forget_node("a")
 
 
+def test_nodes_of_one_host_are_looked_at_together_when_either_is_used() -> None:
+    dirty: set[str] = set()
+    cache = Cache(Setting("c", Term(0.0, True), Timing(), Policy(), lambda: 0.0), dirty.add)
+    for name, host in (("a", "one"), ("a-lxc", "one"), ("b", "two")):
+        view = NodeView(link=Link.READY, facts=facts(name, host_uuid=host), identity_pinned=True, session=1)
+        cache.set_view(name, view)
+    dirty.clear()
+    see(cache, 1.0, (FOREIGN, "guest"))
+    assert {key for key in dirty if key.startswith("node/")} == {"node/a", "node/a-lxc"}
+    assert cache.capacity.used["one"].memory_bytes == 1 << 30
+    cache.forget_node("a-lxc")
+    assert cache.capacity.sharing("a") == {"a"}
+
+
 def test_a_domain_whose_name_was_taken_over_is_still_seen_to_go() -> None:
     cache = empty_cache()
     see(cache, 1.0, ("x", "web"))
