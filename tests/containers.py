@@ -1,9 +1,9 @@
 """Root directories for containers: a static busybox, and an init that says what it lived through.
 
 `make_root` needs no network and no package but busybox-static. The init appends to /log, on the container's
-root and so in a file of the host: `start` with its arguments, then `TICK n` ten times a second, and `TERM`
-when it is asked to stop. With the argument `deaf` it ignores SIGTERM, with `end` it ends after a second, with
-`fail` so, too, but with exit code 1, and with `reboot` it asks for a reboot then.
+root and so in a file of the host: `start` with its arguments, then `TICK n` twenty times a second, and `TERM`
+when it is asked to stop. With the argument `deaf` it ignores SIGTERM, with `end` it ends after a third of a
+second, with `fail` so, too, but with exit code 1, and with `reboot` it asks for a reboot then.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ n=0
 while :; do
     echo "TICK $n" >> /log
     n=$((n + 1))
-    usleep 100000
-    if [ $n = 10 ]; then
+    usleep 50000
+    if [ $n = 6 ]; then
         case "$1" in end) exit 0;; fail) exit 1;; reboot) reboot -f;; esac
     fi
 done

@@ -59,7 +59,7 @@ class Containers:
             "memory": "32Mi",
             "os": {"init": "/init", "initArgs": list(arguments)},
             "filesystems": [{"target": "/", "source": source}],
-            "shutdown": [{"method": "acpi", "timeoutSeconds": 2}, {"method": "destroy"}],
+            "shutdown": [{"method": "acpi", "timeoutSeconds": 1}, {"method": "destroy"}],
             **spec,
         }
         self.cluster.controller.apply(
@@ -133,7 +133,7 @@ def boxes(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Contai
 
 def advances(count: Callable[[], int]) -> bool:
     before = count()
-    time.sleep(0.5)
+    time.sleep(0.3)
     return count() > before
 
 
