@@ -431,9 +431,8 @@ class Executor:
         )
 
     async def autostart(self, progress: Progress) -> None:
-        self._audit(progress.action)
-        uuid = progress.action.uuid
-        await self._mutate(progress, "autostart", lambda s, permit: s.set_autostart(uuid, False, permit))
+        uuid, on = progress.action.uuid, progress.action.autostart
+        await self._mutate(progress, "autostart", lambda s, permit: s.set_autostart(uuid, on, permit))
 
     async def listed(self, progress: Progress) -> None:
         """R1c: a complete list, sent after the reply, in which the domain is neither active nor defined."""
@@ -581,7 +580,8 @@ STEPS: Final[Mapping[ActionKind, tuple[str, ...]]] = MappingProxyType(
         ActionKind.RELEASE: ("record",),
         ActionKind.RECORD: ("record",),
         ActionKind.MARK: ("mark",),
-        ActionKind.AUTOSTART: ("autostart",),
+        ActionKind.AUTOSTART: ("record", "autostart", "settle"),
+        ActionKind.FORGET: ("record", "undefine", "settle"),
         ActionKind.PAUSE: ("record", "suspend", "settle"),
         ActionKind.RESUME: ("record", "resume", "settle"),
         ActionKind.SAVE: ("record", "room", "save", "settle"),

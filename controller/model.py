@@ -30,6 +30,7 @@ class IntentKind(enum.StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
     SAVE = "save"
+    FORGET = "forget"  # take the definition of a running domain away: it is transient from then on
     DROP_SAVED = "drop-saved"
     REBOOT = "reboot"
     RESET = "reset"
@@ -119,7 +120,8 @@ class Assignment(Record, frozen=True, kw_only=True):
     was wanted, so the restart policy does not speak. `paused`: its processors stand still because that was
     wanted, so it may be resumed when it is wanted no more. `saved`: the digest of the definition that stood
     beside saved memory when that was first seen; `save_room`: whether room for it was looked for
-    ("checked", "unchecked"). `requests`: by name, the last one of each that was answered."""
+    ("checked", "unchecked"). `autostart`: its definition at home may have it set. `requests`: by name, the
+    last one of each that was answered."""
 
     cluster: str
     uuid: str
@@ -143,6 +145,7 @@ class Assignment(Record, frozen=True, kw_only=True):
     paused: bool = False
     saved: str = ""
     save_room: str = ""
+    autostart: bool = False
     requests: dict[str, Answered] = {}
     restarts: int = 0
     last_move: MoveRecord | None = None

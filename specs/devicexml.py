@@ -18,6 +18,7 @@ from specs.domain import CharacterDevice, Disk, DomainSpec, Filesystem, Interfac
 from specs.domainrules import TARGET_PREFIX
 from specs.hypervisors import HYPERVISORS, Hypervisor
 
+AGENT_CHANNEL: Final = "org.qemu.guest_agent.0"
 _PC: Final = ("qemu", "test")
 _CONSOLE_TARGETS: Final = {"lxc": "lxc", "xen": "xen"}
 _Element = ElementTree.Element
@@ -43,11 +44,31 @@ def add_devices(devices: _Element, spec: DomainSpec, macs: Mapping[str, str]) ->
         _interface(devices, interface, macs, row)
     for port, device in enumerate(given(spec.serials, [])):
         _character_device(devices, "serial", device, {"port": str(port)})
+    if row.emulated and any(step.method == "agent" for step in given(spec.shutdown, [])):
+        _agent(devices)
     target = {"type": _CONSOLE_TARGETS.get(row.driver, "virtio")}
     for device in given(spec.consoles, []):  # ports of consoles are libvirt's: it numbers them anew at start
         _character_device(devices, "console", device, target)
     if row.container and not given(spec.consoles, []):  # libvirt starts no container without one
         sub(sub(devices, "console", None, {"type": "pty"}), "target", None, target)
+
+
+def _agent(devices: _Element) -> None:
+    """The guest agent's channel. No device of a user can have this alias: their names have no '_'."""
+    channel = sub(devices, "channel", None, {"type": "unix"})
+    sub(channel, "target", None, {"type": "virtio", "name": AGENT_CHANNEL})
+    sub(channel, "alias", None, {"name": "ua-guest_agent"})
+
+
+def drop_second_agent(devices: _Element) -> None:
+    """An overlay may have a channel for the agent of its own: a guest has one."""
+    found = [
+        c
+        for c in devices.findall("channel")
+        if (t := c.find("target")) is not None and t.get("name") == AGENT_CHANNEL
+    ]
+    if len(found) > 1:
+        devices.remove(found[0])
 
 
 def _filesystem(devices: _Element, filesystem: Filesystem) -> None:

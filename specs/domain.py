@@ -220,6 +220,20 @@ class MigrationPolicy(Struct, frozen=True, kw_only=True):
     on_doubt: Literal["Hold", "Reboot"] | UnsetType = UNSET
 
 
+class Recovery(Struct, frozen=True, kw_only=True):
+    """What becomes of the domain when its node dies, or boots.
+
+    on_node_failure: Hold, also when left out: it waits for its node. Restart: it is started elsewhere once
+        its node is known to be dead, and runs transient, so that a host which comes back has nothing to
+        start.
+    autostart: True: its host starts it at boot, though domctl be down. Only for a domain that
+        placement.node keeps on one node.
+    """
+
+    on_node_failure: Literal["Hold", "Restart"] | UnsetType = UNSET
+    autostart: bool | UnsetType = UNSET
+
+
 class DomainSpec(Struct, frozen=True, kw_only=True):
     """What is wanted of one domain.
 
@@ -237,6 +251,9 @@ class DomainSpec(Struct, frozen=True, kw_only=True):
     consoles: Its paravirtual consoles (virtio, xen); the terminals of a container, which has one if none is
         named.
     placement: Where it may run.
+    persistence: persistent, also when left out: its definition stands on its host. transient: it stands in
+        etcd alone, and its host has nothing that could be started without domctl, nor saved.
+    recovery: What becomes of it when its node dies, or boots.
     restart_policy: What to do when the guest ends by itself while state is running: Always start it again,
         also when left out, only OnFailure, or Never.
     shutdown: How it is stopped, rung by rung; when left out, acpi with 60 s of grace, then destroy.
@@ -258,6 +275,8 @@ class DomainSpec(Struct, frozen=True, kw_only=True):
     serials: Annotated[list[CharacterDevice], Meta(max_length=4)] | UnsetType = UNSET
     consoles: Annotated[list[CharacterDevice], Meta(max_length=8)] | UnsetType = UNSET
     placement: Placement | UnsetType = UNSET
+    persistence: Literal["persistent", "transient"] | UnsetType = UNSET
+    recovery: Recovery | UnsetType = UNSET
     restart_policy: Literal["Always", "OnFailure", "Never"] | UnsetType = UNSET
     shutdown: Annotated[list[ShutdownStep], Meta(min_length=1, max_length=8)] | UnsetType = UNSET
     migration: MigrationPolicy | UnsetType = UNSET
@@ -360,6 +379,23 @@ def effective_state(spec: DomainSpec) -> DomainStateName:
 
 def effective_type(spec: DomainSpec) -> DomainType:
     return "kvm" if isinstance(spec.type, UnsetType) else spec.type
+
+
+def is_transient(spec: DomainSpec) -> bool:
+    """Asked for, or since it is to be started elsewhere when its node dies."""
+    if not isinstance(spec.persistence, UnsetType):
+        return spec.persistence == "transient"
+    return restarts_elsewhere(spec)
+
+
+def restarts_elsewhere(spec: DomainSpec) -> bool:
+    return not isinstance(spec.recovery, UnsetType) and spec.recovery.on_node_failure == "Restart"
+
+
+def wants_autostart(spec: DomainSpec) -> bool:
+    """Only while it is to run: a host must not start at boot what is to be off."""
+    asked = not isinstance(spec.recovery, UnsetType) and spec.recovery.autostart is True
+    return asked and effective_state(spec) == "running"
 
 
 def effective_vcpus(spec: DomainSpec) -> int:

@@ -41,6 +41,7 @@ def check_domain(spec: object, report: Report) -> None:
     _check_names(spec, report)
     _check_ladder(spec.get("shutdown"), report)
     check_type(spec, report)
+    _check_persistence(spec, report)
     xml = spec.get("xml")
     if isinstance(xml, str):
         report.problems += overlay.check(xml)
@@ -241,3 +242,29 @@ def _check_ladder(steps: Any, report: Report) -> None:
         if destroyed and "timeoutSeconds" in step:
             message = "is not for destroy, which waits for nothing"
             report.add((*keys, "timeoutSeconds"), message, "FieldValueForbidden")
+
+
+def _check_persistence(spec: Mapping[str, Any], report: Report) -> None:
+    """What cannot be together: a transient domain has no definition that could be saved beside, or started at
+    boot, and one that starts at boot must be where that host is."""
+    recovery, placement = spec.get("recovery"), spec.get("placement")
+    recovery = recovery if isinstance(recovery, Mapping) else {}
+    elsewhere = recovery.get("onNodeFailure") == "Restart"
+    if elsewhere and spec.get("persistence") == "persistent":
+        message = (
+            "cannot be persistent beside recovery.onNodeFailure: Restart: its host may come back with it"
+        )
+        report.add(("spec", "persistence"), message, "FieldValueForbidden")
+    transient = spec.get("persistence") == "transient" or (elsewhere and "persistence" not in spec)
+    if transient and spec.get("state") == "saved":
+        because = " (as recovery.onNodeFailure: Restart makes it)" if "persistence" not in spec else ""
+        message = f"cannot be saved: a transient domain{because} has no definition to go on with"
+        report.add(("spec", "state"), message, "FieldValueForbidden")
+    if recovery.get("autostart") is not True:
+        return
+    keys = ("spec", "recovery", "autostart")
+    if transient:
+        report.add(keys, "is not for transient domains, which leave nothing to start", "FieldValueForbidden")
+    elif not isinstance(placement, Mapping) or "node" not in placement:
+        message = "needs placement.node: what starts at boot must not be started elsewhere meanwhile"
+        report.add(keys, message, "FieldValueForbidden")

@@ -22,7 +22,7 @@ from xml.etree import ElementTree
 from msgspec import UnsetType
 
 from specs import overlay, paths, quantity
-from specs.devicexml import add_devices, alias, given, has_root, sub
+from specs.devicexml import add_devices, alias, drop_second_agent, given, has_root, sub
 from specs.digest import digest
 from specs.domain import (
     Domain,
@@ -88,6 +88,7 @@ def render(  # noqa: PLR0913 - one spec and everything that it does not say
         problems = overlay.merge(root, domain.spec.xml, allowed_paths)
         if problems:
             raise RenderRefused(problems)
+        drop_second_agent(next(root.iter("devices")))
     return _marked(root, mark)
 
 

@@ -20,8 +20,6 @@ DOMAIN_LATER: Final = Later(
         {
             "spec.uuid": f"{_ADOPTION}; a domain's libvirt UUID is its metadata.uid",
             "spec.libvirtName": f"{_ADOPTION}; a domain's libvirt name is made from its name and namespace",
-            "spec.persistence": f"{_NOT_YET}: every domain is persistent",
-            "spec.recovery": f"{_NOT_YET}: a domain stays on its node until the node is confirmed dead",
             "spec.update": f"{_NOT_YET}: changes are applied at the next start",
             "spec.drift": f"{_NOT_YET}: drift is always corrected",
             "spec.reconcile": f"{_NOT_YET}: every domain is reconciled",

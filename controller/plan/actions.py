@@ -214,7 +214,10 @@ def revoke(case: Case, node: str, why: str) -> Action:
     )
     action = _action(case, ActionKind.REVOKE, node, why, after)
     proof = Proof(node=node, rule=Rule.REVOKED, epoch=epoch, at=_LATER, vanished=not proved)
-    return dataclasses.replace(action, settled=without(after, proof))
+    left = without(after, proof)
+    if is_home:
+        left = msgspec.structs.replace(left, autostart=False)  # its link went with the definition
+    return dataclasses.replace(action, settled=left)
 
 
 def without(assignment: Assignment, proof: Proof) -> Assignment:
@@ -522,8 +525,25 @@ def mark(case: Case, why: str) -> Action:
     return dataclasses.replace(action, mark=Mark(case.snap.cluster, case.uuid, case.assignment.epoch, digest))
 
 
-def clear_autostart(case: Case, why: str) -> Action:
-    return _action(case, ActionKind.AUTOSTART, case.node, why, case.assignment)
+def set_autostart(case: Case, on: bool, why: str) -> Action:
+    """That it may be set is recorded before it is, and forgotten only once it is cleared: should the node
+    die, whoever leads then must know (safety 3)."""
+    after = msgspec.structs.replace(case.assignment, autostart=on or case.assignment.autostart)
+    action = _action(case, ActionKind.AUTOSTART, case.node, why, after)
+    settled = msgspec.structs.replace(after, autostart=on)
+    return dataclasses.replace(action, settled=settled, autostart=on)
+
+
+def forget_autostart(case: Case) -> Action:
+    after = msgspec.structs.replace(case.assignment, autostart=False)
+    return _action(case, ActionKind.RECORD, case.node, "autostart was cleared", after)
+
+
+def forget(case: Case, why: str) -> Action:
+    """Take the definition of a running domain away (safety 2): it runs on, transient. It proves nothing."""
+    after = msgspec.structs.replace(case.assignment, intent=_call(case, IntentKind.FORGET, why))
+    action = _action(case, ActionKind.FORGET, case.node, why, after)
+    return dataclasses.replace(action, settled=msgspec.structs.replace(after, intent=None, autostart=False))
 
 
 def hand_back(case: Case, why: str) -> Action:

@@ -9,13 +9,14 @@ from typing import Literal
 
 from controller.plan import states
 from controller.plan.case import Case
+from specs.domain import restarts_elsewhere
 
 Truth = Literal["True", "False", "Unknown"]
 Aspect = tuple[str, Truth, str, str]
 
 
 def aspects(case: Case) -> tuple[Aspect, ...]:
-    found = (_saved_memory(case), _room(case))
+    found = (_saved_memory(case), _room(case), _failover(case))
     return tuple(one for one in found if one is not None)
 
 
@@ -50,3 +51,14 @@ def _room(case: Case) -> Aspect | None:
         f"whether {case.node} had room was not known: no active storage pool there has libvirt's directory "
         "of saved memory for its target",
     )
+
+
+def _failover(case: Case) -> Aspect | None:
+    """What recovery.onNodeFailure: Restart can do today."""
+    if case.stored is None or not restarts_elsewhere(case.stored.domain.spec):
+        return None
+    message = (
+        "it is started elsewhere once its node was confirmed dead by hand (domctl node confirm-dead): "
+        "nothing fences nodes yet"
+    )
+    return "FailsOver", "False", "NeedsConfirmDead", message

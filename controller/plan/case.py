@@ -17,7 +17,7 @@ from controller.model import Assignment, MoveOutcome, Rule
 from controller.plan.evidence import Known, Observation, observe
 from controller.plan.snapshot import Held, Sighting, Snapshot, StoredDomain, StoredMigration
 from drivers.hypervisor import Capabilities
-from specs.domain import Interface, effective_state
+from specs.domain import Interface, effective_state, is_transient, wants_autostart
 from specs.domainxml import Rendered, RenderRefused, render
 from specs.macs import choose_mac
 from specs.mark import Mark
@@ -129,6 +129,19 @@ class Case:
     @property
     def is_asked_cold(self) -> bool:
         return self.request is not None and self.request.migration.spec.mode == "Cold"
+
+    @property
+    def is_transient(self) -> bool:
+        """Its definition is to stand in etcd alone while it runs, and nowhere else while it does not."""
+        return not self.deleting and self.stored is not None and is_transient(self.stored.domain.spec)
+
+    @property
+    def wants_autostart(self) -> bool:
+        """I7: the one exception."""
+        if self.deleting or self.stored is None:
+            return False
+        able = self.able(self.node)
+        return (able is None or able.autostart) and wants_autostart(self.stored.domain.spec)
 
     @property
     def key(self) -> str:

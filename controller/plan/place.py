@@ -139,10 +139,11 @@ def _not_tried(snap: Snapshot, demand: Demand, name: str) -> bool:
     return view.link is Link.CONNECTING and not closed and not allows(demand.spec.placement, stored)
 
 
-def place(snap: Snapshot, demand: Demand) -> str | Deferred:
-    """The node for this domain, or why there is none, for each node."""
-    reasons = {name: excluded(snap, demand, name) for name in snap.nodes}
-    connecting = [n for n in snap.nodes if _not_tried(snap, demand, n)]
+def place(snap: Snapshot, demand: Demand, only: str = "") -> str | Deferred:
+    """The node for this domain, or why there is none, for each node. `only`: the one where its disks are."""
+    elsewhere = "has not its disks" if only else ""
+    reasons = {name: excluded(snap, demand, name) if only in ("", name) else elsewhere for name in snap.nodes}
+    connecting = [n for n in snap.nodes if only in ("", n) and _not_tried(snap, demand, n)]
     if connecting:
         return Deferred(
             Reason.NODES_CONNECTING,

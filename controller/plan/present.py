@@ -152,12 +152,26 @@ def active(case: Case, seen: Sighting) -> Answer:
 
 def _repair_definition(case: Case, seen: Sighting) -> Action | Deferred | None:
     """Bring the persistent definition, its mark and its autostart flag in line."""
-    if seen.detail.autostart:
-        return actions.clear_autostart(case, "autostart would start it behind domctl's back")
+    if case.is_transient and seen.record.active:
+        return _stalled(case) or states.forget(case, seen)
+    flag = _autostart(case, seen)
+    if flag is not None:
+        return flag
     why = _definition_lacks(case, seen)
     if not why:
         return None
     return _stalled(case) or actions.define(case, case.node, why)
+
+
+def _autostart(case: Case, seen: Sighting) -> Action | None:
+    """I7: off, but where its user asked for it, on the one node that it can be on."""
+    if seen.detail.autostart and not case.wants_autostart:
+        return actions.set_autostart(case, False, "autostart would start it behind domctl's back")
+    if case.wants_autostart and seen.detail.persistent and not seen.detail.autostart:
+        return actions.set_autostart(case, True, "recovery.autostart is true")
+    if case.assignment.autostart and not seen.detail.autostart and not case.wants_autostart:
+        return actions.forget_autostart(case)
+    return None
 
 
 def _definition_lacks(case: Case, seen: Sighting) -> str:
@@ -197,6 +211,8 @@ def inactive(case: Case, seen: Sighting) -> Answer:
     misplaced = _misplaced(case)
     if misplaced:
         return _move_away(case, misplaced)
+    if case.wanted not in states.RUNS and case.is_transient:
+        return _undefine(case, seen)
     if case.wanted not in states.RUNS:
         return _repair_definition(case, seen) or _may_have_left(case, seen) or states.off(case)
     return _start(case, Known(seen), seen)
@@ -212,10 +228,28 @@ def _may_have_left(case: Case, seen: Sighting) -> Deferred | None:
     return leave if isinstance(leave, Deferred) else None
 
 
+def _undefine(case: Case, seen: Sighting) -> Answer:
+    """A transient domain that is off leaves its node altogether, by R1; but not what it has there."""
+    hold = states.save_in_the_way(case, case.node, seen)
+    hold = _held_off(case, seen, hold or undefine_proves(case.snap, case.assignment, case.node))
+    why = "it is transient, and off: it is defined nowhere"
+    return hold or quiet(case.snap, (case.node,)) or actions.revoke(case, case.node, why)
+
+
+def _held_off(case: Case, seen: Sighting, hold: Action | Deferred | None) -> Action | Deferred | None:
+    """Before anything else holds it: that it is off because that is wanted, lest a start be refused later for
+    its having ended by itself (seed 4065)."""
+    if hold is None or case.wanted in states.RUNS or case.assignment.stopped or _may_have_left(case, seen):
+        return hold
+    return actions.close_intent(case, "it is off, as wanted", stopped=True)
+
+
 def _move_away(case: Case, why: str) -> Answer:
     hold = pinned(case, why) or undefine_proves(case.snap, case.assignment, case.node)
-    hold = hold or quiet(case.snap, (case.node,))
-    return hold or actions.revoke(case, case.node, f"moves: {why}")
+    seen = case.own_sighting
+    assert seen is not None
+    late = _held_off(case, seen, hold) or quiet(case.snap, (case.node,))
+    return late or actions.revoke(case, case.node, f"moves: {why}")
 
 
 def pinned(case: Case, why: str) -> Deferred | None:
@@ -251,6 +285,8 @@ def missing_at_home(case: Case) -> Answer:
         why = f"it vanished, and its place does not fit: {misplaced}"
         late = undefine_proves(case.snap, case.assignment, case.node) or quiet(case.snap, (case.node,))
         return late or actions.release(case, case.node, Rule.ABSENT, why, vanished=True)
+    if case.is_transient and case.wanted not in states.RUNS:
+        return states.nowhere(case)
     taken = _name_taken(case)
     if taken is not None:
         return taken
@@ -287,13 +323,14 @@ def _start(case: Case, home: Known | Absent | Unknown, seen: Sighting | None) ->
 
 
 def _policy(case: Case, seen: Sighting | None) -> Deferred | None:
-    """restartPolicy speaks only when the domain ended by itself: it was started, and nobody stopped it."""
+    """restartPolicy speaks only when the domain ended by itself: it was started, and nobody stopped it. One
+    that was saved did not end."""
     assert case.stored is not None
     policy = effective_restart_policy(case.stored.domain.spec)
     was = case.assignment
     asked = was.intent is not None and was.intent.kind not in states.CALLS - {IntentKind.SAVE}
     ended_by_itself = was.started and not was.stopped and not asked
-    if policy is RestartPolicy.ALWAYS or not ended_by_itself:
+    if policy is RestartPolicy.ALWAYS or not ended_by_itself or case.is_saved:
         return None
     how = seen.record.reason if seen is not None else _witnessed(case)
     if policy is RestartPolicy.ON_FAILURE and how not in ("shutdown",):

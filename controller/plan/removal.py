@@ -94,7 +94,8 @@ def dead_or(case: Case, node: str, deferred: Deferred) -> Answer:
         return deferred  # nobody has tried it yet
     if node in case.snap.dead:
         last = case.snap.sightings.get(case.uuid, {}).get(node)
-        if last is not None and last.detail.autostart:
+        promised = node == case.node and case.held is not None and case.assignment.autostart
+        if promised or (last is not None and last.detail.autostart):
             return Deferred(
                 Reason.AUTOSTART_ON_DEAD_NODE,
                 f"its definition on {node} had autostart set: it would start by itself if the host came back",

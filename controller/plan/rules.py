@@ -267,6 +267,8 @@ def unplaced(case: Case) -> Answer:
     pinned = _storage_pin(case)
     if pinned is not None:
         return pinned
+    if case.is_transient and case.wanted not in states.RUNS:
+        return states.nowhere(case)
     chosen = _chosen(case)
     if isinstance(chosen, Deferred):
         return chosen
@@ -292,7 +294,8 @@ def _chosen(case: Case) -> str | Deferred:
         target = target_of(case, request)
         if isinstance(target, str):
             return target
-    return place(case.snap, Demand.of(case.uuid, case.stored.domain.metadata, case.stored.domain.spec))
+    demand = Demand.of(case.uuid, case.stored.domain.metadata, case.stored.domain.spec)
+    return place(case.snap, demand, only=_disks_at(case))
 
 
 def _storage_pin(case: Case) -> Deferred | None:
@@ -309,6 +312,15 @@ def _storage_pin(case: Case) -> Deferred | None:
         f"disks {', '.join(disks)} are on {case.node}'s own storage, so it cannot run elsewhere",
         command="set source.shared of these to true if every node reaches them",
     )
+
+
+def _disks_at(case: Case) -> str:
+    """A transient domain leaves its node whenever it is off, and its disks stay there: "" if it has none."""
+    if case.held is None or not case.assignment.started or not case.is_transient:
+        return ""
+    assert case.stored is not None
+    spec = case.stored.domain.spec
+    return case.node if pinning_disks(spec) or pinning_directories(spec) else ""
 
 
 def elsewhere(case: Case) -> Answer:

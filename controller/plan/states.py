@@ -177,6 +177,8 @@ def save(case: Case, seen: Sighting) -> Action | Deferred:
 
 def off(case: Case) -> Action | Deferred | Verdict:
     """It is shut off or saved, defined as it should be, and that is what is wanted, or nearly."""
+    if not case.is_saved and not case.assignment.stopped:
+        return actions.close_intent(case, "it is off, as wanted", stopped=True)
     if case.wanted == "saved" and not case.is_saved:
         return Deferred(
             Reason.NOTHING_TO_SAVE,
@@ -248,6 +250,31 @@ def save_in_the_way(case: Case, node: str, seen: Sighting) -> Action | Deferred 
         f"its saved memory is on {node}: while that stands, its definition cannot be taken away",
         command=drop if here else f"virsh managedsave-remove on {node}",
     )
+
+
+# --- transient domains
+
+
+def forget(case: Case, seen: Sighting) -> Answer:
+    """It runs, and is to be transient: its definition is taken away under it (safety 2)."""
+    if not seen.detail.persistent:
+        return None
+    if seen.detail.snapshots:
+        return Deferred(
+            Reason.PINNED_BY_STORAGE,
+            f"it is to be transient, and would lose the snapshots that it has on {case.node}",
+            command=f"virsh snapshot-delete --metadata on {case.node}",
+        )
+    late = quiet(case.snap, (case.node,))
+    return late or actions.forget(case, "it is transient: its definition lives in etcd alone")
+
+
+def nowhere(case: Case) -> Action | Verdict:
+    """Transient and off: there is no definition anywhere, as wanted."""
+    was = case.held.assignment if case.held is not None else None
+    if was is not None and (was.intent is not None or not was.stopped):
+        return actions.close_intent(case, "it is off, as wanted, and defined nowhere", stopped=True)
+    return Verdict(Situation.CONVERGED, note="transient: it is defined nowhere while it is off")
 
 
 # --- what is asked for once
@@ -327,6 +354,8 @@ def is_over(case: Case, seen: Sighting) -> bool:
         return case.wanted != "paused" or not seen.record.active or stands(seen) is not GOING
     if intent.kind is IntentKind.RESUME:
         return case.wanted == "paused" or not seen.record.active or stands(seen) not in (HALTED, FAULTED)
+    if intent.kind is IntentKind.FORGET:
+        return not case.is_transient or not seen.record.active or not seen.detail.persistent
     if intent.kind is IntentKind.SAVE:
         return case.wanted != "saved" or not seen.record.active
     return False
@@ -348,5 +377,5 @@ def finish(case: Case, seen: Sighting) -> Action | None:
 
 
 ONCE: Final = frozenset({IntentKind.REBOOT, IntentKind.RESET, IntentKind.DROP_SAVED})
-CALLS: Final = frozenset({IntentKind.PAUSE, IntentKind.RESUME, IntentKind.SAVE, *ONCE})
+CALLS: Final = frozenset({IntentKind.PAUSE, IntentKind.RESUME, IntentKind.SAVE, IntentKind.FORGET, *ONCE})
 """Intents that neither start nor stop a domain: one that ends while they are open ended by itself."""

@@ -151,6 +151,7 @@ class ActionKind(enum.StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
     SAVE = "save"
+    FORGET = "forget"  # transient: undefine while it runs
     DROP_SAVED = "drop-saved"
     REBOOT = "reboot"
     RESET = "reset"
@@ -192,6 +193,7 @@ class Action:
     mark: Mark | None = None
     method: StopMethod | None = None
     step: int = 0
+    autostart: bool = False
     room_bytes: int = 0
     reserve: tuple[str, ...] = ()
     release_macs: tuple[str, ...] = ()

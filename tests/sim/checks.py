@@ -21,7 +21,7 @@ from drivers.store import Compare, Put, TxnResult, Write
 from specs.domain import ACTIVE_STATES
 from specs.requests import ANNOTATIONS
 from tests.sim.cluster import BOUNDS, Cluster
-from tests.sim.converged import is_met, message_of, says_ready
+from tests.sim.converged import is_met, message_of, says_ready, transient
 from tests.sim.domain import Change
 from tests.sim.doors import Call
 from tests.sim.hypervisor import Sent
@@ -57,7 +57,7 @@ INTENTS_OF: Final = {
     "shutdown": {IntentKind.STOP},
     "suspend": {IntentKind.PAUSE},
     "destroy": {IntentKind.STOP, IntentKind.START, IntentKind.MIGRATE},  # what a start left half-done
-    "undefine": {IntentKind.REVOKE, IntentKind.MIGRATE},
+    "undefine": {IntentKind.REVOKE, IntentKind.FORGET, IntentKind.MIGRATE},
     "migrate": {IntentKind.MIGRATE},
     "abort_job": {IntentKind.MIGRATE},
     "resume": {IntentKind.RESUME, IntentKind.MIGRATE},
@@ -118,6 +118,8 @@ class Checks:
     _ended_at: dict[str, float] = field(default_factory=dict)
     _shown: dict[str, str] = field(default_factory=dict)
     _past: int = 0
+    _autostarts: set[str] = field(default_factory=set)  # pinned to a node, and to start there at boot
+    _transients: set[str] = field(default_factory=set)
     _asked: dict[tuple[str, str], set[str]] = field(default_factory=dict)  # by uuid and request: its values
     _once: dict[tuple[str, str], int] = field(default_factory=dict)  # and how often it was sent
     _created_in: dict[tuple[str, str, str], int] = field(default_factory=dict)  # the past it was sent in
@@ -176,14 +178,14 @@ class Checks:
             self._check_quiet(change)
         if what == "paused" and not self._was_wanted(uuid, "paused"):
             self.complain("I11", f"{change.by} paused {uuid} on {change.host}, which nobody wanted")
-        if what == "autostart" and change.reason == "on":
+        if what == "autostart" and change.reason == "on" and uuid not in self._autostarts:
             self.complain("I7", f"{change.by} set autostart of {uuid} on {change.host}")
         if what in ("launched", "started"):
             self._check_start(change)
         if what == "resumed":
             self._check_resumed(change)
         if what == "undefined":
-            self._check_taken(change, {IntentKind.REVOKE, IntentKind.MIGRATE})
+            self._check_taken(change, {IntentKind.REVOKE, IntentKind.FORGET, IntentKind.MIGRATE})
         if what == "stopped":
             kinds = {IntentKind.STOP, IntentKind.START, IntentKind.SAVE, IntentKind.MIGRATE}
             self._check_taken(change, kinds)
@@ -484,6 +486,8 @@ class Checks:
         self, client: str, uuid: str, intent: Intent, before: Assignment | None, after: Assignment
     ) -> None:
         now = self.cluster.clock()
+        if intent.kind is IntentKind.FORGET and uuid not in self._transients:
+            self.complain("safety 2", f"{client} intends to make {uuid} transient, which nobody wanted")
         if intent.kind is IntentKind.SAVE and not self._was_wanted(uuid, "saved"):
             self.complain("I11", f"{client} intends to save {uuid}, which nobody wanted")
         if intent.kind in (IntentKind.STOP, IntentKind.DELETE):
@@ -549,6 +553,11 @@ class Checks:
     def _wants(self, body: dict[str, Any]) -> None:
         state = body["spec"].get("state") or "running"
         wanted = "absent" if body["metadata"].get("deletionTimestamp") else state
+        spec = body["spec"]
+        if transient(spec):
+            self._transients.add(body["metadata"]["uid"])
+        if (spec.get("recovery") or {}).get("autostart") and "node" in (spec.get("placement") or {}):
+            self._autostarts.add(body["metadata"]["uid"])
         annotations = body["metadata"].get("annotations") or {}
         for name, key in ANNOTATIONS.items():
             if key in annotations:

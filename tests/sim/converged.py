@@ -50,6 +50,11 @@ def is_met(cluster: Cluster, body: dict[str, Any]) -> bool:
     return (seen.state is State.PAUSED) == (wanted == "paused")
 
 
+def transient(spec: dict[str, Any]) -> bool:
+    restarts = (spec.get("recovery") or {}).get("onNodeFailure") == "Restart"
+    return (spec.get("persistence") or ("transient" if restarts else "")) == "transient"
+
+
 def what_is_left(cluster: Cluster) -> list[str]:
     """Why the world has not converged (L1); empty if it has."""
     left: list[str] = []
@@ -64,10 +69,13 @@ def what_is_left(cluster: Cluster) -> list[str]:
             left.append(f"{name} is not as wanted ({said})")
         elif not says_ready(body):
             left.append(f"{name} is as wanted and does not say so ({said})")
+        elif transient(body["spec"]) and body["spec"].get("state") == "shutoff":
+            on = [host for host, truth in cluster.hosts.items() if uuid in truth.domains]
+            left += [f"{name} is off, and defined on {host}" for host in on]
         elif (held := assignments.get(uuid)) is None:
             left.append(f"{name} has no assignment")
         else:
-            left += _misplaced(cluster, name, uuid, held)
+            left += _misplaced(cluster, name, body, held)
     left += [f"the assignment of {a.name} is left ({u})" for u, a in assignments.items() if u not in uids]
     left += _moves_left(cluster)
     for prefix in (keys.QUARANTINE, keys.CONFIRMED_DEAD):
@@ -89,8 +97,9 @@ def _moves_left(cluster: Cluster) -> list[str]:
     ]
 
 
-def _misplaced(cluster: Cluster, name: str, uuid: str, held: Assignment) -> list[str]:
+def _misplaced(cluster: Cluster, name: str, body: dict[str, Any], held: Assignment) -> list[str]:
     left = []
+    uuid, spec = body["metadata"]["uid"], body["spec"]
     on = [host for host, truth in cluster.hosts.items() if uuid in truth.domains]
     if on != [held.node]:
         left.append(f"{name} is on {on}, its place is {held.node}")
@@ -98,8 +107,9 @@ def _misplaced(cluster: Cluster, name: str, uuid: str, held: Assignment) -> list
         left.append(f"{name} may be on {held.candidates}")
     else:
         domain = cluster.hosts[held.node].domains[uuid]
-        if domain.autostart:
-            left.append(f"{name} has autostart set")
-        if domain.config is None:
-            left.append(f"{name} is transient")
+        starts = (spec.get("recovery") or {}).get("autostart") is True
+        if domain.autostart != (starts and (spec.get("state") or "running") == "running"):
+            left.append(f"{name} has autostart {'set' if domain.autostart else 'not set'}")
+        if (domain.config is None) != transient(spec):
+            left.append(f"{name} is {'transient' if domain.config is None else 'persistent'}")
     return left

@@ -143,7 +143,16 @@ FEW: Final = (
         Obs("ready", s)
         for s in ("running", "user-paused", "migrating", "stuck-start", "ended", "saved", "off-unknown")
     ),
+    Obs("ready", "running", extra="transient"),
 )
+AWAY: Final = (
+    Obs("silent"),
+    Obs("silent", "running"),
+    Obs("ready"),
+    Obs("ready", "migrating"),
+    Obs("ready", "ended"),
+)
+"""The other host, where what matters is how the domain stands at home."""
 MANY: Final = (
     *_UNREAD,
     Obs("ready"),
@@ -164,7 +173,7 @@ ALL: Final = (
 )
 
 WISHES: Final = ("running", "shutoff", "deleted", "none")
-MORE_WISHES: Final = ("paused", "saved")
+MORE_WISHES: Final = ("paused", "saved", "transient", "transient, off")
 ALL_WISHES: Final = (*WISHES, *MORE_WISHES)
 INTENTS: Final = ("", "start@a", "stop@a", "revoke@b", "revoke@a", "define@a")
 PROMISES: Final[tuple[Promise | None, ...]] = (
@@ -227,10 +236,17 @@ BESIDE: Final[tuple[dict[str, Any], ...]] = (
     {"aside": "unreadable"},
     {"aside": "must leave a"},
     {"aside": "was asked to stop"},
-    *({"aside": f"asked to {what}"} for what in ANNOTATIONS),
-    {"aside": "older memory"},
     {"wanted": "orphaned"},
 )
+
+
+BESIDE_STATES: Final[tuple[dict[str, Any], ...]] = (
+    {"resigned": False},
+    *({"aside": f"asked to {what}"} for what in ANNOTATIONS),
+    {"aside": "older memory"},
+    {"aside": "autostart wanted"},
+)
+"""Beside these, all wishes."""
 
 
 def worlds(*, everything: bool) -> Iterator[World]:
@@ -239,13 +255,17 @@ def worlds(*, everything: bool) -> Iterator[World]:
     for a, b, wanted, promise in itertools.product(wide, wide, WISHES, PROMISES):
         yield World(a, b, wanted, promise)
     near = MANY if everything else FEW
-    for a, b, wanted, promise in itertools.product(near, near, MORE_WISHES, PROMISES):
+    for a, b, wanted, promise in itertools.product(near, near, WISHES, MORE_PROMISES):
         yield World(a, b, wanted, promise)
-    for a, b, wanted, promise in itertools.product(near, near, ALL_WISHES, MORE_PROMISES):
+    beside_b = near if everything else AWAY
+    for a, b, wanted, promise in itertools.product(near, beside_b, MORE_WISHES, (*PROMISES, *MORE_PROMISES)):
         yield World(a, b, wanted, promise)
     promises = (*PROMISES, *MORE_PROMISES) if everything else _FEW_PROMISES
     for beside in BESIDE:
-        for a, b, wanted, promise in itertools.product(near, near, ALL_WISHES, promises):
+        for a, b, wanted, promise in itertools.product(near, near, WISHES, promises):
+            yield dataclasses.replace(World(a, b, wanted, promise), **beside)
+    for beside in BESIDE_STATES:
+        for a, b, wanted, promise in itertools.product(near, AWAY, ALL_WISHES, promises):
             yield dataclasses.replace(World(a, b, wanted, promise), **beside)
     if everything:
         for one, other in itertools.combinations(BESIDE, 2):
@@ -321,10 +341,14 @@ def _stored(wanted: str, aside: str) -> StoredDomain | None:
         return None
     deleted = wanted in ("deleted", "orphaned")
     spec: dict[str, Any] = {"state": wanted if wanted in ("shutoff", "paused", "saved") else "running"}
+    if wanted.startswith("transient"):
+        spec = {"persistence": "transient", "state": "shutoff" if wanted.endswith("off") else "running"}
     if wanted == "orphaned":
         spec["deletionPolicy"] = "Orphan"
     if aside == "must leave a":
         spec["placement"] = {"node": "b"}
+    if aside == "autostart wanted" and not wanted.startswith("transient"):
+        spec |= {"placement": {"node": "a"}, "recovery": {"autostart": True}}
     if aside == "older memory":
         spec["memory"] = "48Mi"
     meta: dict[str, Any] = {"deletionTimestamp": "2026-01-01T00:00:00Z"} if deleted else {}

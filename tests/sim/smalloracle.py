@@ -29,6 +29,7 @@ ASKS_A_NODE: Final = frozenset(
         ActionKind.PAUSE,
         ActionKind.RESUME,
         ActionKind.SAVE,
+        ActionKind.FORGET,
         ActionKind.DROP_SAVED,
         ActionKind.REBOOT,
         ActionKind.RESET,
@@ -40,9 +41,17 @@ ASKS_A_NODE: Final = frozenset(
 )
 TAKES_AWAY: Final = frozenset({ActionKind.SHUTDOWN, ActionKind.DESTROY, ActionKind.REVOKE})
 NEEDS_QUIET: Final = frozenset(
-    {*TAKES_AWAY, ActionKind.RELEASE, ActionKind.RESUME, ActionKind.SAVE, ActionKind.DROP_SAVED}
+    {
+        *TAKES_AWAY,
+        ActionKind.RELEASE,
+        ActionKind.RESUME,
+        ActionKind.SAVE,
+        ActionKind.DROP_SAVED,
+        ActionKind.FORGET,
+    }
 )
-RUNS: Final = frozenset({"running", "paused"})
+RUNS: Final = frozenset({"running", "paused", "transient"})
+OFF: Final = frozenset({"shutoff", "transient, off"})
 
 
 def wrong(world: World, verdict: Verdict) -> str:
@@ -285,7 +294,7 @@ def _stop(world: World, action: Action) -> str:
         return "a duplicate is destroyed without a human's word"
     if _tombstone(world):
         return ""
-    if world.wanted == "shutoff" and world.promise is not None and action.node == "a":
+    if world.wanted in OFF and world.promise is not None and action.node == "a":
         return ""
     return "I11: nobody wants it stopped"
 
@@ -302,11 +311,19 @@ def _pause(world: World, action: Action) -> str:
 def _resume(world: World, action: Action) -> str:
     """One that domctl paused and that is to run; or any, so that it hears that it is to stop."""
     assert world.promise is not None
-    own = world.wanted == "running" and not _tombstone(world) and world.promise.paused
-    stops = world.wanted == "shutoff" or _tombstone(world)
+    own = world.wanted in ("running", "transient") and not _tombstone(world) and world.promise.paused
+    stops = world.wanted in OFF or _tombstone(world)
     if not own and not stops:
         return "it was paused by hand, and nobody wants it stopped"
     return _alone(world, action, "user-paused")
+
+
+def _forget(world: World, action: Action) -> str:
+    if world.wanted != "transient" or _tombstone(world):
+        return f"safety 2: it should be {world.wanted}"
+    if on(world, "a").extra == "transient":
+        return "it is transient already"
+    return _alone(world, action, "running", "ending")
 
 
 def _save(world: World, action: Action) -> str:
@@ -328,7 +345,7 @@ def _once(world: World, action: Action) -> str:
     """Reboot and reset."""
     if world.aside != f"asked to {action.kind}":
         return f"nobody asked to {action.kind} it"
-    if world.wanted != "running" or _tombstone(world):
+    if world.wanted not in ("running", "transient") or _tombstone(world):
         return f"I11: it should be {world.wanted}"
     return _alone(world, action, "running") or _recorded(action, action.kind)
 
@@ -379,7 +396,8 @@ def _revoke(world: World, action: Action) -> str:
         return "R1: no proof is recorded"
     if world.promise.started and here.seen not in PROVING and not proof.vanished:
         return "I22: a state that proves nothing is taken for a proof"
-    if action.node == "a" and not _tombstone(world) and world.aside != "must leave a":
+    leaves = world.aside == "must leave a" or world.wanted == "transient, off"
+    if action.node == "a" and not _tombstone(world) and not leaves:
         return "it is taken from its own place"
     return ""
 
@@ -438,6 +456,8 @@ def _touch(world: World, action: Action) -> str:
     """MARK and AUTOSTART."""
     if action.node != "a" or not on(world, "a").seen:
         return "it is not there"
+    if action.autostart and (world.aside != "autostart wanted" or world.wanted != "running"):
+        return "I7: autostart is set, and nobody wants it"
     return "safety 5: a migration is under way" if on(world, "a").seen in IN_MIGRATION else ""
 
 
@@ -469,6 +489,7 @@ _JUDGES: Final[dict[ActionKind, Callable[[World, Action], str]]] = {
     ActionKind.PAUSE: _pause,
     ActionKind.RESUME: _resume,
     ActionKind.SAVE: _save,
+    ActionKind.FORGET: _forget,
     ActionKind.DROP_SAVED: _drop,
     ActionKind.REBOOT: _once,
     ActionKind.RESET: _once,
@@ -496,9 +517,13 @@ def _silent(world: World, verdict: Verdict) -> str:
     if _tombstone(world):
         kept = world.promise is not None and world.promise.proof.endswith("R3") and world.wanted == "none"
         return "" if kept else "L4: it is to be deleted, and nothing happens"
+    if world.wanted == "transient, off" and not _may_hold(world, "a") and not _may_hold(world, "b"):
+        stopped = world.promise is None or (world.promise.stopped and not world.promise.intent)
+        unread = bool(_candidates(world)) and not known(here)
+        return "" if stopped and not unread else "L4: it is not known to be off"
     if world.promise is None or _candidates(world) != ("a",) or not known(here):
         return "L4: it is not known to be as wanted"
-    if world.wanted == "running":
+    if world.wanted in ("running", "transient"):
         fine = here.seen in ("running", "ending") and here.mark == "right"
     elif world.wanted == "paused":
         fine = here.seen == "user-paused" and here.mark == "right" and world.promise.paused
@@ -506,4 +531,7 @@ def _silent(world: World, verdict: Verdict) -> str:
         fine = here.seen == "saved" and here.mark == "right" and world.promise.stopped
     else:
         fine = here.seen in INACTIVE and here.mark == "right" and world.promise.stopped
+    starts = world.aside == "autostart wanted" and world.wanted == "running"
+    fine = fine and (here.extra == "transient") == (world.wanted == "transient")
+    fine = fine and (here.extra == "autostart") == starts
     return "" if fine and not _may_hold(world, "b") else "L4: it is not as wanted, and nothing is said"

@@ -180,6 +180,10 @@ async def _reset(stage: Stage) -> None:
         await stage.ask(name, "reset")
 
 
+async def _forget(stage: Stage) -> None:
+    await _both(stage, persistence="transient")
+
+
 async def _stop_the_deaf(stage: Stage) -> None:
     for host in stage.hosts:
         host.temper.deaf = 1.0
@@ -242,6 +246,7 @@ STORIES: Final[dict[ActionKind, Story]] = {
     ActionKind.PAUSE: _pause,
     ActionKind.RESUME: _resume,
     ActionKind.SAVE: _save,
+    ActionKind.FORGET: _forget,
     ActionKind.DROP_SAVED: _drop_saved,
     ActionKind.REBOOT: _reboot,
     ActionKind.RESET: _reset,

@@ -60,6 +60,11 @@ class Workload:
             spec["disks"] = [
                 {"name": "root", "source": {"file": f"/srv/{rng.randrange(100)}.img", "shared": True}}
             ]
+        if rng.random() < 0.2 and spec.get("state") != "saved":
+            spec |= rng.choice([{"persistence": "transient"}, {"recovery": {"onNodeFailure": "Restart"}}])
+        elif rng.random() < 0.15:
+            spec["placement"] = {"node": rng.choice(FIRST_HOSTS)}
+            spec["recovery"] = {"autostart": True}
         return spec
 
     async def populate(self) -> None:
@@ -119,7 +124,7 @@ class Workload:
     def _sleeps(self) -> Step:
         """Saved for a while, perhaps with another definition beside it, and on again."""
         name, memory = self._rng.choice(DOMAIN_NAMES), self._rng.choice(["48Mi", "96Mi", ""])
-        pause_s = self._rng.choice([0.5, 5.0, 30.0])
+        pause_s = self._rng.choice([0.5, 5.0, 15.0])
 
         async def work() -> None:
             await self._api.edit(DOMAINS, name, lambda b: b["spec"].update(state="saved"), "saved")
@@ -129,6 +134,16 @@ class Workload:
             await self._api.edit(DOMAINS, name, _running, "running")
 
         return work
+
+    def _persistence(self) -> Step:
+        name, how = self._rng.choice(DOMAIN_NAMES), self._rng.choice(["transient", "persistent"])
+
+        def change(body: Body) -> None:
+            body["spec"].pop("recovery", None)
+            if body["spec"].get("state") != "saved":
+                body["spec"]["persistence"] = how
+
+        return self._editing(name, change, how)
 
     def _memory(self) -> Step:
         name, memory = self._rng.choice(DOMAIN_NAMES), self._rng.choice(["48Mi", "96Mi", "160Mi"])
@@ -276,6 +291,7 @@ _KINDS = (
         "_state",
         "_asks",
         "_sleeps",
+        "_persistence",
         "_memory",
         "_place",
         "_move_cold",
@@ -286,7 +302,7 @@ _KINDS = (
         "_join",
         "_leave",
     ],
-    [6, 4, 2, 3, 2, 4, 2, 4, 2, 2, 1, 1],
+    [6, 4, 2, 2, 3, 2, 4, 2, 4, 2, 2, 1, 1],
 )
 
 

@@ -412,7 +412,7 @@ def test_a_proof_from_an_unproving_state_is_marked_as_vanished() -> None:
 def test_saved_state_pins_a_domain_to_its_node_and_says_what_frees_it(
     change: dict[str, object], way_out: str
 ) -> None:
-    cluster = two_nodes().domain(placement={"node": "b"}, state="shutoff").assigned("a")
+    cluster = two_nodes().domain(placement={"node": "b"}, state="shutoff").assigned("a", stopped=True)
     cluster.seen("a", "shutoff", "saved", **change)
     expect_hold(cluster, Reason.PINNED_BY_STORAGE)
     verdict = cluster.verdict()

@@ -270,8 +270,20 @@ WRONG: list[tuple[object, str, str]] = [
     (domain(disks=[{**DISK, "format": "ploop"}]), "spec.disks[0].format", "must be raw"),
     (domain(uuid="x"), "spec.uuid", "cannot be adopted"),
     (domain(libvirtName="x"), "spec.libvirtName", "cannot be adopted"),
-    (domain(persistence="transient"), "spec.persistence", "every domain is persistent"),
-    (domain(recovery={"onNodeFailure": "Restart"}), "spec.recovery", "until the node is confirmed dead"),
+    (domain(persistence="transient", state="saved"), "spec.state", "a transient domain has no definition"),
+    (domain(recovery={"onNodeFailure": "Restart"}, state="saved"), "spec.state", "Restart makes it"),
+    (
+        domain(recovery={"onNodeFailure": "Restart"}, persistence="persistent"),
+        "spec.persistence",
+        "cannot be persistent beside recovery.onNodeFailure: Restart",
+    ),
+    (domain(recovery={"autostart": True}), "spec.recovery.autostart", "needs placement.node"),
+    (
+        domain(recovery={"autostart": True}, placement={"node": "a"}, persistence="transient"),
+        "spec.recovery.autostart",
+        "is not for transient domains",
+    ),
+    (domain(recovery={"autostart": "yes"}), "spec.recovery.autostart", "must be"),
     (asked("reboot", "now"), "metadata.annotations[domctl.io/reboot-at]", "must be a time such as"),
     (asked("reset", "2026-01-31"), "metadata.annotations[domctl.io/reset-at]", "must be a time such as"),
     (asked("reset", type="test"), "metadata.annotations[domctl.io/reset-at]", "domain of type test"),
@@ -399,7 +411,7 @@ def test_unknown_fields_are_refused_or_told_or_pruned(mode: Unknown) -> None:
 
 @pytest.mark.parametrize("mode", Unknown)
 def test_fields_that_come_later_are_refused_whatever_becomes_of_unknown_ones(mode: Unknown) -> None:
-    assert decode(domain(recovery={"onNodeFailure": "Restart"}), mode)[0] is None
+    assert decode(domain(update={"strategy": "Never"}), mode)[0] is None
 
 
 CHANGES: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from controller.model import IntentKind
+from controller.model import IntentKind, Proof, Rule
 from controller.plan.aspects import aspects
 from controller.plan.case import Case
 from controller.plan.snapshot import Ladder
@@ -73,7 +73,7 @@ def action(made: Cluster) -> Action:
         ("saved", "saving", False, Reason.JOB_IN_PROGRESS),
         ("saved", "panicked", False, Reason.CRASHED_PRESERVED),
         ("saved", "asleep", False, Reason.SUSPENDED),
-        ("saved", "ended", False, Reason.NOTHING_TO_SAVE),
+        ("saved", "ended", False, ActionKind.RECORD),
         ("saved", "saved", False, ActionKind.RECORD),
         ("shutoff", "saved", False, ActionKind.RECORD),
         ("shutoff", "running", False, ActionKind.SHUTDOWN),
@@ -251,6 +251,17 @@ def test_saved_memory_is_thrown_away_by_request_and_never_otherwise(wanted: str)
     assert due.settled.requests["drop-saved"].outcome == "done" and not due.settled.saved
 
 
+def test_what_was_off_when_it_was_to_be_saved_is_started_again_whatever_its_policy() -> None:
+    made = Cluster().node("a").domain(state="saved", restartPolicy="Never").assigned("a")
+    made.seen("a", "shutoff", "crashed")
+    due = action(made)
+    assert due.kind is ActionKind.RECORD and due.after is not None and due.after.stopped
+    made.assigned("a", stopped=True)
+    verdict = made.verdict()
+    assert verdict.deferred is not None and verdict.deferred.reason is Reason.NOTHING_TO_SAVE
+    assert action(made.domain(restartPolicy="Never")).kind is ActionKind.START
+
+
 def test_a_deleted_domain_with_saved_memory_waits_for_a_word() -> None:
     made = saved()
     made.domain(meta={"deletionTimestamp": AT})
@@ -325,3 +336,108 @@ def test_a_request_in_the_manifest_of_a_new_domain_is_no_request() -> None:
 def test_a_domain_that_was_paused_by_hand_is_resumed_by_request() -> None:
     due = action(asked(cluster("running", "paused"), "resume"))
     assert due.kind is ActionKind.RECORD and due.after is not None and due.after.paused
+
+
+# --- transient domains, and those that start at boot
+
+
+def transient(**spec: object) -> Cluster:
+    return Cluster().node("a").node("b").domain(persistence="transient", **spec)
+
+
+def test_a_transient_domain_is_started_like_any_other_and_then_its_definition_is_taken_away() -> None:
+    assert action(transient()).kind is ActionKind.START
+    due = action(transient().assigned("a").seen("a"))
+    assert due.kind is ActionKind.FORGET and due.node == "a"
+    assert due.after is not None and due.after.candidates == ("a",) and not due.after.proofs
+
+
+def undefined(made: Cluster) -> Cluster:
+    return made.seen("a", persistent=False, config_xml=None, config_mark=None)
+
+
+def test_a_transient_domain_that_runs_is_as_wanted() -> None:
+    assert undefined(transient().assigned("a")).verdict().situation is Situation.CONVERGED
+
+
+@pytest.mark.parametrize("how", [{"persistence": "transient"}, {"recovery": {"onNodeFailure": "Restart"}}])
+def test_what_is_to_be_started_elsewhere_runs_transient(how: dict[str, object]) -> None:
+    made = Cluster().node("a").domain(**how).assigned("a").seen("a")
+    assert action(made).kind is ActionKind.FORGET
+    found = {aspect[0]: aspect for aspect in aspects(Case(made.snapshot(), UUID))}
+    assert ("FailsOver" in found) == ("recovery" in how)
+
+
+def test_a_domain_that_is_to_be_persistent_again_is_defined() -> None:
+    made = undefined(Cluster().node("a").domain().assigned("a"))
+    assert action(made).kind is ActionKind.DEFINE
+
+
+def test_the_definition_stays_while_late_commands_of_another_leader_may_come() -> None:
+    made = transient().assigned("a").seen("a")
+    made.resigned = False
+    verdict = made.verdict()
+    assert verdict.deferred is not None and verdict.deferred.reason is Reason.QUIET_TIME
+
+
+def test_snapshots_keep_a_domain_persistent() -> None:
+    verdict = transient().assigned("a").seen("a", snapshots=1).verdict()
+    assert verdict.deferred is not None and verdict.deferred.reason is Reason.PINNED_BY_STORAGE
+
+
+def test_a_transient_domain_that_is_off_is_defined_nowhere() -> None:
+    off = transient(state="shutoff")
+    assert off.verdict().situation is Situation.CONVERGED, "nor is it placed"
+    assert action(off.assigned("a").seen("a", "shutoff", "shutdown")).kind is ActionKind.REVOKE
+    off.sightings.clear()
+    due = action(off)
+    assert due.kind is ActionKind.RECORD and due.after is not None and due.after.stopped
+    assert off.assigned("a", stopped=True).verdict().situation is Situation.CONVERGED
+
+
+def test_a_transient_domain_that_vanished_unseen_is_looked_for_everywhere_first() -> None:
+    made = transient().assigned("a").given(signs={UUID: 999.0})
+    verdict = made.verdict()
+    assert verdict.deferred is not None and verdict.deferred.reason is Reason.READING_ALL_NODES
+    assert action(transient().assigned("a").witnessed("a", "crashed")).kind is ActionKind.START
+
+
+def test_a_transient_domain_goes_back_to_where_its_disks_are() -> None:
+    disk = {"name": "root", "source": {"file": "/i/a.img"}}
+    made = Cluster().node("a", allowedPaths=["/i"]).node("b", allowedPaths=["/i"])
+    made.domain(persistence="transient", disks=[disk])
+    for home in ("a", "b"):
+        proof = Proof(node=home, rule=Rule.REVOKED, epoch=4, at="then")
+        made.assigned(home, candidates=(), proofs=(proof,), stopped=True)
+        assert action(made).node == home
+
+
+def pinned(state: str = "running", **spec: object) -> Cluster:
+    spec = {"placement": {"node": "a"}, "recovery": {"autostart": True}, **spec}
+    return Cluster().node("a").node("b").domain(state=state, **spec).assigned("a")
+
+
+def test_a_pinned_domain_may_start_at_boot_and_that_is_recorded_before_it_is_set() -> None:
+    due = action(pinned().seen("a"))
+    assert due.kind is ActionKind.AUTOSTART and due.autostart
+    assert due.after is not None and due.after.autostart
+    assert pinned().assigned("a", autostart=True).seen("a", autostart=True).verdict().action is None
+
+
+@pytest.mark.parametrize("state", ["paused", "shutoff"])
+def test_what_is_not_to_run_does_not_start_at_boot(state: str) -> None:
+    how = ("shutoff", "shutdown") if state == "shutoff" else ("paused", "user")
+    made = (
+        pinned(state).assigned("a", autostart=True, paused=True, stopped=True).seen("a", *how, autostart=True)
+    )
+    due = action(made)
+    assert due.kind is ActionKind.AUTOSTART and not due.autostart
+    assert due.after is not None and due.after.autostart, "until it is known to be cleared"
+    assert due.settled is not None and not due.settled.autostart
+
+
+def test_a_dead_node_whose_definition_may_start_at_boot_is_not_given_up() -> None:
+    """Safety 3: though no leader ever saw the flag."""
+    made = pinned().assigned("a", autostart=True).silent("a").dead("a")
+    verdict = made.verdict()
+    assert verdict.deferred is not None and verdict.deferred.reason is Reason.AUTOSTART_ON_DEAD_NODE
