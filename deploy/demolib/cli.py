@@ -42,11 +42,7 @@ def main(argv: list[str]) -> int:
                 f"a demo of this checkout is up already ({held}); end it with ./deploy/demo --down"
             )
         stage = Stage(screen, args.hosts)
-        shown = story.tell(stage, screen)
-        last = (
-            f"demo: ok: {shown.domains} domains on {shown.nodes} nodes, "
-            f"{shown.drifts} drifts repaired in {shown.repaired_in_s:.1f} s"
-        )
+        last = story.tell(stage, screen).line
         code = 0
     except Interrupted as interrupted:
         code, last = 128 + interrupted.signum, f"demo: failed: interrupted by signal {interrupted.signum}"

@@ -98,14 +98,16 @@ class Stage:
         return list(json.loads(text)["hosts"])
 
     def copy_guests(self) -> None:
-        """The ticking guest into every host's image directory, as an administrator would put it there."""
+        """The ticking guest and the Linux into every host's image directory, as an administrator would put
+        them there."""
         guests = self.directory / "guests"
         self.run([str(LAB), "guest", "--out", str(guests)])
-        image = (guests / "tick.img").read_bytes()
         if rootless():
             self.images.mkdir()
-        for host in self.hosts:
-            self.run_on(host, ["sh", "-c", f"cat > {self.images}/tick.img"], stdin=image)
+        for name in ("tick.img",) if rootless() else ("tick.img", "vmlinuz", "initramfs.gz"):
+            data = (guests / name).read_bytes()
+            for host in self.hosts:
+                self.run_on(host, ["sh", "-c", f"cat > {self.images}/{name}"], stdin=data)
 
     def start_controller(self) -> None:
         self.address = f"127.0.0.1:{_free_port()}"
