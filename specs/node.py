@@ -126,7 +126,7 @@ class NodeStatus(Struct, frozen=True, kw_only=True):
     phase: One word for tables.
     reason: Why the node is not ready, one word.
     host_uuid: The host's own UUID.
-    driver: libvirt's driver: qemu, lxc, test.
+    driver: libvirt's driver: qemu, lxc, test, xen, vz.
     mode: system or session.
     hostname: The host's name for itself.
     uri: libvirt's canonical URI.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import libvirt
@@ -180,6 +181,35 @@ def test_shutdown_flags_are_libvirts() -> None:
     flags = capabilities.DRIVERS["qemu"].shutdown_flags
     assert flags[StopMethod.ACPI] == libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN
     assert flags[StopMethod.AGENT] == libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT
+
+
+README_ROWS = {
+    "pause": "suspend",
+    "save and restore": "managed_save",
+    "reset": "reset",
+    "live migration": "live_migration",
+    "moves between nodes while shut off": "raced_create_undefine",
+    "run by the tests": "run",
+}
+
+
+def test_the_readme_says_of_each_driver_what_its_table_says() -> None:
+    text = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    lines = text.split("## Hypervisors")[1].split("\n## ")[0].splitlines()
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    drivers = [name.split(",")[0] for name in table[0][1:]]
+    assert set(drivers) == set(capabilities.DRIVERS)
+    told = {row[0]: row[1:] for row in table[2:]}
+    for words, name in README_ROWS.items():
+        for driver, cell in zip(drivers, told[words], strict=True):
+            row = capabilities.DRIVERS[driver]
+            there = "yes" if row.run else "documented"
+            assert (cell == there) == getattr(row, name), f"{words}: {driver}"
+    methods = {
+        driver: set(cell.split(", "))
+        for driver, cell in zip(drivers, told["ways to ask a guest to stop"], strict=True)
+    }
+    assert methods == {n: {m.value for m in one.shutdown_flags} for n, one in capabilities.DRIVERS.items()}
 
 
 CAPABILITIES = """<capabilities>
