@@ -15,6 +15,7 @@ import datetime
 import gc
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -41,8 +42,10 @@ from controller.storewatch import StoreWatch
 from controller.world import World
 from drivers.errors import DriverError, HypervisorError, StoreError
 from drivers.etcd import EtcdConfig, EtcdStore, PrivateEtcd
-from drivers.libvirt import LibvirtHypervisor
+from drivers.hypervisor import Credentials
+from drivers.libvirt import Access, LibvirtHypervisor
 from drivers.store import Compare, Put, Store
+from specs.uri import is_plain_file
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +110,7 @@ async def _serve(settings: ControllerConfig) -> None:
         await server.start()
         stack.push_async_callback(server.stop)
         _write_kubeconfig(settings, server.address)
-        hypervisor = LibvirtHypervisor(meter=_libvirt_meter(metrics))
+        hypervisor = LibvirtHypervisor(meter=_libvirt_meter(metrics), access=_access(settings))
         stack.push_async_callback(hypervisor.close)
         office = Office(
             store=store,
@@ -228,6 +231,19 @@ def _libvirt_meter(metrics: Metrics) -> Callable[[str, str, str, float], None]:
         metrics.libvirt_call(node, call, seconds, error)
 
     return meter
+
+
+def _access(settings: ControllerConfig) -> Access:
+    """What connections may use of this machine. What a killed predecessor left for its children goes."""
+    data_dir, allowed = settings.data_dir.absolute(), settings.connections
+    links = data_dir / "links"
+    shutil.rmtree(links, ignore_errors=True)
+    return Access(
+        files_under=allowed.files_under or (str(data_dir / "hosts"),),
+        defaults=Credentials(**allowed.defaults),
+        commands=allowed.commands,
+        private_dir=links if is_plain_file(str(links)) else None,
+    )
 
 
 def _world() -> World:

@@ -405,13 +405,14 @@ class Cache:
         before = self.view(node)
         self.capacity.regroup(node, capacity_group(before, node), capacity_group(view, node))
         self.views[node] = view
-        if before.answers != view.answers or before.link != view.link:
+        denied_again = node in self.dead and before.denied_at != view.denied_at
+        if (before.answers, before.link, before.denies) != (view.answers, view.link, view.denies):
             self._dirty_node(node)
             asked = {self.uuid_of(domain) for domain in self.migrations.waiting}
             for uuid in self.domains:
                 if uuid not in self.assignments or node in self._nodes_of(uuid) or uuid in asked:
                     self.on_dirty(DOMAIN_KEY + uuid)
-        elif before.why != view.why or before.facts != view.facts:
+        elif before.why != view.why or before.facts != view.facts or denied_again:
             self.on_dirty(NODE_KEY + node)
         if view.answers and not before.answers:
             for uuid in self.uuids_of(node):

@@ -23,6 +23,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from controller.connections import ConnectionsConfig, ConnectionsSection, checked
 from controller.limits import Bounds, Timing
 from specs import yamldoc
 from specs.meta import Struct
@@ -33,6 +34,7 @@ API_VERSION: Final = "config.domctl.io/v1"
 KIND: Final = "ControllerConfig"
 DEFAULT_LISTEN: Final = ("127.0.0.1", 6443)
 QUIET_S: Final = Timing().quiet_s
+TUNNEL_QUIET_S: Final = Timing().tunnel_quiet_s
 STUCK_S: Final = Timing().stuck_s
 NOTHING_LATER: Final = Later(fields={}, values={})
 
@@ -62,6 +64,7 @@ class TimingSection(Struct, frozen=True, kw_only=True):
     renew_every_s: Seconds | UnsetType = UNSET
     act_within_s: Seconds | UnsetType = UNSET
     quiet_s: Annotated[float, Meta(ge=0)] | UnsetType = UNSET
+    tunnel_quiet_s: Annotated[float, Meta(ge=0)] | UnsetType = UNSET
     resync_s: Seconds | UnsetType = UNSET
     suspect_after_s: Seconds | UnsetType = UNSET
     probe_max_s: Seconds | UnsetType = UNSET
@@ -109,6 +112,7 @@ class File(Struct, frozen=True, kw_only=True):
     bounds: BoundsSection = BoundsSection()
     xml_overlay: XmlOverlay = XmlOverlay()
     policy: PolicySection = PolicySection()
+    connections: ConnectionsSection = ConnectionsSection()
 
 
 _FILE: Final = msgspec.inspect.type_info(File)
@@ -151,6 +155,7 @@ class ControllerConfig:
     bounds: Bounds = field(default_factory=Bounds)
     xml_overlay: XmlOverlay = field(default_factory=XmlOverlay)
     policy: PolicySection = field(default_factory=PolicySection)
+    connections: ConnectionsConfig = field(default_factory=ConnectionsConfig)
 
 
 def load(args: argparse.Namespace) -> ControllerConfig:
@@ -181,6 +186,7 @@ def parse(text: str, filename: str, flags: Mapping[str, str]) -> ControllerConfi
         bounds=replace(Bounds(), **_given(written.bounds)),
         xml_overlay=written.xml_overlay,
         policy=written.policy,
+        connections=checked(written.connections, Path(filename).parent, report.add),
     )
     if report.problems:
         raise ConfigError(report.lines())
@@ -287,6 +293,10 @@ class _Checked:
         if timing.quiet_s < QUIET_S and not lab_only:
             message = f"must be at least {QUIET_S:g}: commands of a dead leader may still arrive until then"
             self.add(("timing", "quietS"), f"{message} (where nothing can be lost: timing.labOnly: true)")
+        if timing.tunnel_quiet_s < TUNNEL_QUIET_S and not lab_only:
+            message = f"must be at least {TUNNEL_QUIET_S:g}: what a child has may still arrive until then"
+            hint = "(where nothing can be lost: timing.labOnly: true)"
+            self.add(("timing", "tunnelQuietS"), f"{message} {hint}")
         if timing.stuck_s < STUCK_S and not lab_only:
             message = f"must be at least {STUCK_S:g}: a migration or a start may still be at work until then"
             self.add(("timing", "stuckS"), f"{message} (where nothing can be lost: timing.labOnly: true)")

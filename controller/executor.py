@@ -263,7 +263,7 @@ class Executor:
         if elsewhere:
             raise Halt(Report(Ending.STALE, f"it was seen on {', '.join(elsewhere)} meanwhile"))
         for node in action.dead_proofs:
-            if self.hands.cache.view(node).answers:
+            if self.hands.cache.view(node).answers or self.hands.cache.view(node).denies:
                 raise Halt(Report(Ending.STALE, f"node {node}, taken for dead, answers"))
 
     async def _together(self, action: Action) -> None:

@@ -2,7 +2,8 @@
 
 `QUIET_S` is the sum of what may still deliver a dead leader's command: a keep-alive of 20 s, a user time-out
 of 10 s and the daemon's own delays; it starts for each node when that node first completed a list on a
-connection of this leader (safety §4).
+connection of this leader (safety §4). `tunnel_quiet_s` allows for sockets that are not ours, which a relay
+may go on emptying for as long as the kernel sends again.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ class Timing:
     renew_every_s: float = 5.0
     act_within_s: float = 10.0  # no mutation later than this after the last good keep-alive was sent
     quiet_s: float = 35.0
+    tunnel_quiet_s: float = 120.0  # the same for nodes behind ssh or a program, counted from the lease's end
     resync_s: float = 60.0
     suspect_after_s: float = 25.0
     probe_max_s: float = 15.0  # back-off between attempts to open a node

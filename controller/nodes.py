@@ -7,6 +7,7 @@ managed as two nodes and a URI never silently leads to another host (F44).
 
 from __future__ import annotations
 
+import datetime
 import logging
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from controller.objects import Objects, parse
 from controller.plan.place import allocatable, capacity_group
 from controller.plan.snapshot import Link, NodeView, StoredNode, Usage
 from controller.status import Truth, with_times
+from controller.target import is_open_to_all
 from controller.world import World
 from drivers.errors import StoreError
 from drivers.hypervisor import HostFacts
@@ -28,11 +30,12 @@ from drivers.store import Compare, Delete, Put, Write
 from specs.kinds import KIND_OF
 from specs.meta import Condition
 from specs.node import NodeResources, NodeStatus
-from specs.uri import parse_uri
 
 log = logging.getLogger(__name__)
 
 NODE = KIND_OF["Node"]
+WHOSE = {"client": "controller's certificate", "server": "host's certificate"}
+EXPIRES_SOON = datetime.timedelta(days=14)
 
 
 def identity_of(facts: HostFacts, uri: str) -> tuple[str, str, str]:
@@ -90,6 +93,11 @@ class NodeKeeper:
         view = self.cache.view(name)
         if view.answers:
             await self._welcome(name)
+        elif name in self.cache.dead and (view.denied_at or 0.0) > self.cache.dead_since.get(name, 0.0):
+            # It refuses us, or is not who it should be; but something is there: nobody's word that it is dead
+            # stands any longer (R3).
+            log.warning("confirmed dead, and answers", extra={"node": name, "why": view.why})
+            await self._delete(keys.confirmed_dead(name))
         if not isinstance(stored.node.metadata.deletion_timestamp, UnsetType):
             await self._remove(stored)
             return
@@ -152,7 +160,7 @@ class NodeKeeper:
         return any(name in held.assignment.candidates for held in self.cache.assignments.values())
 
     async def _write_status(self, stored: StoredNode, view: NodeView) -> None:
-        status = node_status(self.cache, stored, view)
+        status = node_status(self.cache, stored, view, self.world.wall())
         old = stored.node.status
         conditions = () if isinstance(old, UnsetType) else old.conditions
         timed = msgspec.structs.replace(
@@ -195,8 +203,8 @@ def _taken(owner: str) -> str:
     return f"this host is registered already, as node {owner}: one host is never managed as two nodes"
 
 
-def node_status(cache: Cache, stored: StoredNode, view: NodeView) -> NodeStatus:
-    """What is known of a node, with conditions that have no times yet."""
+def node_status(cache: Cache, stored: StoredNode, view: NodeView, wall: str) -> NodeStatus:
+    """What is known of a node at wall time `wall`, with conditions that have no times yet."""
     name, facts = stored.node.metadata.name, view.facts
     meta = stored.node.metadata
     generation = 0 if isinstance(meta.generation, UnsetType) else meta.generation
@@ -205,7 +213,10 @@ def node_status(cache: Cache, stored: StoredNode, view: NodeView) -> NodeStatus:
         observed_generation=generation,
         phase=phase,
         reason=reason,
-        conditions=_conditions(stored, phase, reason, message, generation),
+        conditions=[
+            *_conditions(stored, phase, reason, message, generation),
+            *about_certificates(facts, wall, generation),
+        ],
     )
     if facts is None:
         return base
@@ -265,10 +276,10 @@ def _phase(cache: Cache, stored: StoredNode, view: NodeView) -> tuple[str, str, 
         by = cache.dead[name].by
         return "ConfirmedDead", "ConfirmedDead", f"{by} confirmed that it is dead; ends when it answers"
     if view.link is Link.REFUSED:
-        return "Refused", "Refused", view.why
+        return "Refused", view.cause or "Refused", view.why
     if view.link is Link.CONNECTING or not view.why:
         return "Connecting", "Connecting", "not read yet"
-    return "Unreachable", "Unreachable", view.why
+    return "Unreachable", view.cause or "Unreachable", view.why
 
 
 def _leftovers_of(cache: Cache, name: str) -> list[str]:
@@ -296,7 +307,7 @@ def _conditions(
         Condition(type=kind, status=status, reason=reason, message=message, observed_generation=generation)
         for kind, status in kinds
     ]
-    if _is_insecure(stored):
+    if is_open_to_all(stored.node.spec):
         conditions.append(
             Condition(
                 type="Insecure",
@@ -309,8 +320,26 @@ def _conditions(
     return conditions
 
 
-def _is_insecure(stored: StoredNode) -> bool:
-    try:
-        return parse_uri(stored.node.spec.uri).transport == "tcp"
-    except ValueError:
-        return False
+def about_certificates(facts: HostFacts | None, wall: str, generation: int) -> list[Condition]:
+    """When our certificate and the host's, as they were at the last opening, run out."""
+    if facts is None or not facts.certificates:
+        return []
+    soon = _days_later(wall, EXPIRES_SOON)
+    late = [one for one in facts.certificates if one.expires_at <= soon]
+    ends = "; ".join(
+        f"the {WHOSE[one.whose]} ({one.subject}) expires at {one.expires_at}" for one in facts.certificates
+    )
+    advice = ". Replace it in time: without it nothing can be done on this host" if late else ""
+    return [
+        Condition(
+            type="CertificateExpiring",
+            status="True" if late else "False",
+            reason="ExpiresSoon" if late else "Valid",
+            message=f"{ends}{advice}",
+            observed_generation=generation,
+        )
+    ]
+
+
+def _days_later(wall: str, days: datetime.timedelta) -> str:
+    return (datetime.datetime.fromisoformat(wall) + days).strftime("%Y-%m-%dT%H:%M:%SZ")

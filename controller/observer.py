@@ -18,13 +18,14 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from msgspec import UnsetType
-
 from controller.cache import Cache
 from controller.limits import Timing
 from controller.plan.snapshot import Link, NodeView, StoredNode
+from controller.target import refusal, target_of
 from drivers.errors import (
+    SAID_BY_HOST,
     AuthFailed,
+    Cause,
     DomainBusy,
     HostFailed,
     HypervisorError,
@@ -46,7 +47,6 @@ from drivers.hypervisor import (
     SessionClosed,
     Target,
 )
-from specs.uri import parse_uri
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +71,15 @@ class Eyes:
     timing: Timing
     pin_identity: PinIdentity
     now: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """Why a session ended, or none came about."""
+
+    why: str
+    link: Link
+    cause: Cause | None = None
 
 
 @dataclass(slots=True)
@@ -125,9 +134,9 @@ class NodeWatcher:
         failures = 0
         try:
             while True:
-                why, link = await self._attempt()
+                lost = await self._attempt()
                 failures = 1 if self._was_ready() else failures + 1
-                self._note_lost(link, why, failures)
+                self._note_lost(lost, failures)
                 pause_s = min(FIRST_PAUSE_S * 2.0 ** (failures - 1), self.eyes.timing.probe_max_s)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause_s * _jitter(self.node, failures)):
@@ -135,25 +144,26 @@ class NodeWatcher:
         finally:
             await self._close()
 
-    async def _attempt(self) -> tuple[str, Link]:
+    async def _attempt(self) -> _Lost:
         """One session from open to its end; answers why it ended."""
         try:
             await self._open()
             refused = await self._introduce()
             if refused:
-                return refused, Link.REFUSED
+                return _Lost(refused, Link.REFUSED)
             await self._watch()
         except (AuthFailed, Unsupported, SpecRejected) as error:
-            return error.message, Link.REFUSED
+            return _Lost(error.message, Link.REFUSED, error.cause)
         except HypervisorError as error:
-            return error.message, Link.BACKING_OFF
+            return _Lost(error.message, Link.BACKING_OFF, error.cause)
         except Exception as error:
             # A bug met on one node: that node counts as unread, and is tried again; it never looks alive.
             log.exception("observing failed", extra={"node": self.node})
-            return f"domctl cannot read it, which is a bug: {type(error).__name__}: {error}", Link.BACKING_OFF
+            bug = f"domctl cannot read it, which is a bug: {type(error).__name__}: {error}"
+            return _Lost(bug, Link.BACKING_OFF)
         finally:
             await self._close()
-        return "the connection was lost", Link.SUSPECT
+        return _Lost("the connection was lost", Link.SUSPECT)
 
     async def _open(self) -> None:
         self._closed = False
@@ -271,7 +281,8 @@ class NodeWatcher:
         if cache.view(self.node).link is not Link.READY:
             log.info("node answers", extra={"node": self.node})
         cache.set_view(
-            self.node, replace(cache.view(self.node), link=Link.READY, why="", since=self.eyes.now())
+            self.node,
+            replace(cache.view(self.node), link=Link.READY, why="", cause="", since=self.eyes.now()),
         )
         self._doubt_illegible(listing)
         self.changed = cache.observed(self.node, listing, details, except_for=held)
@@ -355,8 +366,9 @@ class NodeWatcher:
     def _was_ready(self) -> bool:
         return self.eyes.cache.view(self.node).link is Link.READY
 
-    def _note_lost(self, link: Link, why: str, failures: int) -> None:
+    def _note_lost(self, lost: _Lost, failures: int) -> None:
         cache, view = self.eyes.cache, self.eyes.cache.view(self.node)
+        link, why = lost.link, lost.why
         if view.link is Link.READY or failures == 1:
             log.warning("node does not answer", extra={"node": self.node, "why": why})
         else:
@@ -364,7 +376,19 @@ class NodeWatcher:
         if failures > 1 and link is Link.SUSPECT:
             link = Link.BACKING_OFF
         since = self.eyes.now() if view.link is Link.READY else view.since
-        cache.set_view(self.node, replace(view, link=link, why=why, since=since, session=0))
+        denied_at = self.eyes.now() if lost.cause in SAID_BY_HOST else view.denied_at
+        cache.set_view(
+            self.node,
+            replace(
+                view,
+                link=link,
+                why=why,
+                cause=lost.cause or "",
+                denied_at=denied_at,
+                since=since,
+                session=0,
+            ),
+        )
 
     async def _close(self) -> None:
         session, self.session = self.session, None
@@ -393,12 +417,12 @@ class Observer:
         self._synced = dict(cache.nodes)
         wanted = {name: target_of(stored) for name, stored in cache.nodes.items()}
         for name in list(self.watchers):
-            if wanted.get(name) != self.watchers[name].target or _refusal(cache.nodes[name]):
+            if wanted.get(name) != self.watchers[name].target or refusal(cache.nodes[name]):
                 await self._stop(name)
                 if name not in wanted:
                     cache.forget_node(name)
         for name, target in wanted.items():
-            problem = _refusal(cache.nodes[name])
+            problem = refusal(cache.nodes[name])
             if problem:
                 cache.set_view(name, NodeView(link=Link.REFUSED, why=problem))
             elif name not in self.watchers:
@@ -446,7 +470,7 @@ class Observer:
             await asyncio.gather(task, return_exceptions=True)
             # Nobody reads it any more: what was read last must not be believed as if it were read now.
             view = self.eyes.cache.view(name)
-            self.eyes.cache.set_view(name, replace(view, link=Link.CONNECTING, why="", session=0))
+            self.eyes.cache.set_view(name, replace(view, link=Link.CONNECTING, why="", cause="", session=0))
 
 
 def _bare(record: Record) -> Detail:
@@ -464,23 +488,6 @@ def _bare(record: Record) -> Detail:
         vcpus=0,
         memory_bytes=0,
     )
-
-
-def target_of(stored: StoredNode) -> Target:
-    spec = stored.node.spec
-    return Target(stored.node.metadata.name, spec.uri, spec.observe_only is True)
-
-
-def _refusal(stored: StoredNode) -> str:
-    """Why a Node's own spec forbids using it."""
-    spec = stored.node.spec
-    try:
-        uri = parse_uri(spec.uri)
-    except ValueError as error:
-        return str(error)
-    if uri.transport == "tcp" and (isinstance(spec.insecure, UnsetType) or not spec.insecure):
-        return "tcp has no authentication: whoever reaches it is root there; spec.insecure accepts that"
-    return ""
 
 
 def _jitter(name: str, attempt: int) -> float:

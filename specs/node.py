@@ -14,10 +14,11 @@ from msgspec import UNSET, Meta, UnsetType
 from specs.domain import HostPath
 from specs.meta import API_VERSION, Condition, ObjectMeta, Quantity, Struct
 
+CONTROLLER_PATH = r"^/[A-Za-z0-9._+@:/-]*$"
 ControllerPath = Annotated[
     str,
     Meta(
-        pattern=r"^/[A-Za-z0-9._+@:/-]*$",
+        pattern=CONTROLLER_PATH,
         max_length=1024,
         extra={"words": "an absolute path of letters, digits and . _ + @ : / -"},
     ),

@@ -6,10 +6,12 @@ Works on the cleaned value of `specs.walker`; see `specs.metarules`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 from specs import metarules, paths, quantity
+from specs.node import CONTROLLER_PATH
 from specs.problems import Keys, shown
 from specs.uri import is_plain_file, parse_migration_uri, parse_uri
 from specs.walker import Report
@@ -58,13 +60,16 @@ TRANSPORTS_OF: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
+_PATH: Final = re.compile(CONTROLLER_PATH, re.ASCII)
+
+
 def _check_connection(given: Mapping[str, Any], transport: str, report: Report) -> None:
     for name, value in given.items():
         keys = ("spec", "connection", name)
         fitting = TRANSPORTS_OF.get(name)
         if fitting is not None and transport not in fitting:
             report.add(keys, f"is for transport {' or '.join(fitting)}, and spec.uri says {transport}")
-        elif isinstance(value, str) and not is_plain_file(value):
+        elif isinstance(value, str) and _PATH.fullmatch(value) and not is_plain_file(value):
             report.add(keys, f"must not contain '..' or '//', nor end in '/': {shown(value)}")
 
 

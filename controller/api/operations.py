@@ -26,6 +26,7 @@ from controller.api.requests import Call, as_object, is_name, json_response, rea
 from controller.api.resources import ASSIGNMENTS, DOMAINS, NODES
 from controller.model import Decision
 from controller.objects import NotFound, Objects
+from drivers.errors import SAID_BY_HOST
 from drivers.store import Compare, Delete, Put
 from specs.meta import API_VERSION
 
@@ -98,6 +99,12 @@ class Operations:
         if _is_ready(node.body):
             call.warnings.append(
                 f"node {node.name} was Ready when last seen: if it answers, this decision is void"
+            )
+        if _denies(node.body):
+            call.warnings.append(
+                f"something answers at the address of node {node.name}, but not as it should "
+                f"({node.body['status']['reason']}): while it does, this decision is void. Mend that; or "
+                "take the host off the network; or, if another machine has its address now, change spec.uri"
             )
         decision = self._decision(call, reason=reason, node=node.name)
         # The Node must be the one that was looked at, not another that took its name.
@@ -207,6 +214,11 @@ def _united(standing: bytes, not_on: tuple[str, ...]) -> tuple[str, ...]:
     except msgspec.DecodeError:
         earlier = ()
     return tuple(dict.fromkeys((*earlier, *not_on)))
+
+
+def _denies(body: dict[str, Any]) -> bool:
+    status = body.get("status") or {}
+    return status.get("phase") == "Refused" and status.get("reason") in SAID_BY_HOST
 
 
 def _is_ready(body: dict[str, Any]) -> bool:

@@ -13,6 +13,7 @@ from controller.plan.snapshot import Held, Link, Sighting, Snapshot
 from controller.plan.types import Deferred, Reason
 from specs.domain import effective_type
 from specs.hypervisors import DRIVER_OF_TYPE
+from specs.uri import is_tunnel
 
 PROVING_REASONS = frozenset({"shutdown", "destroyed", "crashed", "failed", "saved", "daemon"})
 """SHUTOFF reasons that say that the domain ended here (I22b). Not: migrated, unknown, from-snapshot."""
@@ -69,12 +70,19 @@ def unreachable(snap: Snapshot, node: str) -> Deferred:
         return Deferred(Reason.NODES_CONNECTING, f"waiting for node {node}'s first answer", retry_after_s=1.0)
     why = f": {view.why}" if view.why else ""
     if view.link is Link.REFUSED:
+        # Whatever is wrong with it, it is no sign of death: no way out is offered that a dead node has.
         return Deferred(Reason.NODE_REFUSED, f"node {node} must not be used{why}", retry_after_s=None)
     return Deferred(
         Reason.NODE_UNREACHABLE,
         f"node {node} does not answer{why}; the domain may be running there, so it is not started elsewhere",
         command=f"domctl node confirm-dead {node}",
     )
+
+
+def is_dead(snap: Snapshot, node: str) -> bool:
+    """An operator vouched for it (R3), and nothing speaks against him: who answers, even with a refusal or as
+    somebody else, is not dead."""
+    return node in snap.dead and not (node in snap.views and snap.views[node].denies)
 
 
 def undefine_proves(snap: Snapshot, assignment: Assignment, node: str) -> Deferred | None:
@@ -100,8 +108,11 @@ def quiet(snap: Snapshot, nodes: tuple[str, ...]) -> Deferred | None:
     """None once no late command of a former leader can arrive at these nodes (safety §4)."""
     if snap.term.predecessor_resigned:
         return None
-    over_at = snap.term.elected_at + snap.timing.lease_ttl_s + snap.timing.quiet_s
+    lease_over_at = snap.term.elected_at + snap.timing.lease_ttl_s
+    over_at = lease_over_at + snap.timing.quiet_s
     for node in nodes:
+        if node in snap.nodes and is_tunnel(snap.nodes[node].node.spec.uri):
+            over_at = max(over_at, lease_over_at + snap.timing.tunnel_quiet_s)
         view = snap.views.get(node)
         if view is not None and view.first_read_at is not None:
             over_at = max(over_at, view.first_read_at + snap.timing.quiet_s)
@@ -138,15 +149,16 @@ def absent_everywhere(snap: Snapshot, held: Held, home: str) -> AbsentEverywhere
     vouched = _vouched(snap, assignment.uuid)
     concerned = _concerned(snap, held, home)
     answering = tuple(n for n in concerned if (v := snap.views.get(n)) is not None and v.answers)
-    unread = tuple(n for n in concerned if n not in answering and n not in vouched and n not in snap.dead)
+    unread = tuple(n for n in concerned if n not in answering and n not in vouched and not is_dead(snap, n))
     moves = snap.policy.hand_migrations or assignment.uuid in snap.migrated
     must = tuple(n for n in unread if moves or n in assignment.candidates or n == home)
     if must:
+        resolve = f"domctl resolve {assignment.name} -n {assignment.namespace} --not-on {' '.join(must)}"
+        silent = [n for n in must if n not in snap.views or snap.views[n].link is not Link.REFUSED]
         return Deferred(
             Reason.NODE_NOT_READ,
             f"the domain vanished and may be on {', '.join(must)}, which could not be read",
-            command=f"domctl node confirm-dead {must[0]}, or domctl resolve {assignment.name} "
-            f"-n {assignment.namespace} --not-on {' '.join(must)}",
+            command=f"domctl node confirm-dead {silent[0]}, or {resolve}" if silent else resolve,
         )
     for node in answering:
         seen = observe(snap, assignment.uuid, node)

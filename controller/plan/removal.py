@@ -10,7 +10,7 @@ from __future__ import annotations
 from controller.model import Rule
 from controller.plan import actions, states
 from controller.plan.case import Case
-from controller.plan.evidence import Known, Unknown, absent_everywhere, observe, quiet
+from controller.plan.evidence import Known, Unknown, absent_everywhere, is_dead, observe, quiet
 from controller.plan.present import take_down
 from controller.plan.types import Action, Deferred, Reason, Situation, Verdict
 from specs.domain import effective_deletion_policy
@@ -92,7 +92,7 @@ def dead_or(case: Case, node: str, deferred: Deferred) -> Answer:
     """A node that cannot be read: an operator's word releases it, else the case is held."""
     if deferred.reason is Reason.NODES_CONNECTING:
         return deferred  # nobody has tried it yet
-    if node in case.snap.dead:
+    if is_dead(case.snap, node):
         last = case.snap.sightings.get(case.uuid, {}).get(node)
         promised = node == case.node and case.held is not None and case.assignment.autostart
         if promised or (last is not None and last.detail.autostart):

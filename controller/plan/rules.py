@@ -233,6 +233,9 @@ def returned(case: Case) -> Answer:
             continue
         seen = observe(case.snap, case.uuid, proof.node)
         used = bool(case.assignment.candidates)
+        view = case.snap.views.get(proof.node)
+        if proof.rule is Rule.CONFIRMED_DEAD and not used and view is not None and view.denies:
+            return actions.reclaim(case, proof.node, f"something answers in the place of {proof.node}")
         if isinstance(seen, Known) or (not used and isinstance(seen, Absent)):
             return actions.reclaim(case, proof.node, f"node {proof.node} answers again")
         if isinstance(seen, Absent):

@@ -13,6 +13,7 @@ from typing import Any
 
 from controller.limits import Timing
 from controller.model import Assignment, Decision, Intent, Quarantine
+from drivers.errors import SAID_BY_HOST
 from drivers.hypervisor import Capabilities, Detail, HostFacts, Job, Record
 from specs.domain import Domain
 from specs.migration import Migration
@@ -33,7 +34,8 @@ class Link(enum.StrEnum):
 class NodeView:
     """What the observer knows of a node. `session` numbers unbroken connections (0: none). `reads` are the
     (sent, ended) instants of its last complete listings, newest last. `first_read_at`: when this leader
-    first completed a listing there."""
+    first completed a listing there. `cause`: a word for why it cannot be talked to, where that is known.
+    `denied_at`: when something at its address last refused us, or was not who it should be."""
 
     link: Link = Link.CONNECTING
     why: str = ""
@@ -44,11 +46,18 @@ class NodeView:
     identity_pinned: bool = False
     first_read_at: float | None = None
     reads: tuple[tuple[float, float], ...] = ()
+    cause: str = ""
+    denied_at: float | None = None
 
     @property
     def answers(self) -> bool:
         """Its listings may be believed: reachable, listed on this session, and who it says it is."""
         return self.link is Link.READY and self.identity_pinned and bool(self.reads)
+
+    @property
+    def denies(self) -> bool:
+        """Something at its address refuses us, or is not who it should be: not dead, whatever it is."""
+        return self.link is Link.REFUSED and self.cause in SAID_BY_HOST
 
 
 @dataclass(frozen=True, slots=True)

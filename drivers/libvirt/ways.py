@@ -74,7 +74,7 @@ def _tcp(journey: Journey, enter: Enter) -> Way:
     peer = reach.find(journey.uri, enter)
     reach.knock(journey.uri, enter).close()
     beneath = SocketBeneath(journey.sockets, peer)
-    return Way(journey.uri.text, beneath, sign_in=sign_in, explain=_about_passwords)
+    return Way(journey.uri.text, beneath, sign_in=sign_in, explain=about_passwords)
 
 
 def _tls(journey: Journey, enter: Enter) -> Way:
@@ -88,7 +88,7 @@ def _tls(journey: Journey, enter: Enter) -> Way:
         SocketBeneath(journey.sockets, peer),
         sign_in=sign_in,
         certificates=tls.certificates(mine, looked),
-        explain=lambda error: tls.explain(_about_passwords(error), looked),
+        explain=lambda error: tls.explain(about_passwords(error), looked),
     )
 
 
@@ -101,7 +101,7 @@ def _ssh(journey: Journey, enter: Enter) -> Way:
     command, beneath = tunnel.ssh(access.private_dir, known_hosts, key_file)
     # no_tty: ssh must ask nobody anything.
     text = f"{journey.uri.text}?command={command}&no_tty=1"
-    return Way(text, beneath, explain=lambda error: _about_ssh(error, journey.uri, known_hosts, key_file))
+    return Way(text, beneath, explain=lambda error: about_ssh(error, journey.uri, known_hosts, key_file))
 
 
 def _ext(journey: Journey, _enter: Enter) -> Way:
@@ -127,7 +127,8 @@ def _explained(
     return kind(f"{advice} (libvirt: {words})", code=error.code, origin=error.origin, cause=cause)
 
 
-def _about_passwords(error: HypervisorError) -> HypervisorError:
+def about_passwords(error: HypervisorError) -> HypervisorError:
+    """libvirt's error, with its cause if it is about SASL."""
     if not isinstance(error, AuthFailed) or "certificate" in error.message:
         return error
     if "No worthy mechs" in error.message or "no mechanism available" in error.message:
@@ -178,7 +179,8 @@ SSH_SAYS: Final = (
 )
 
 
-def _about_ssh(error: HypervisorError, uri: ParsedUri, known_hosts: str, key_file: str) -> HypervisorError:
+def about_ssh(error: HypervisorError, uri: ParsedUri, known_hosts: str, key_file: str) -> HypervisorError:
+    """libvirt's error, which has ssh's last words in it, with the cause that they tell of."""
     entry = uri.host if uri.port == 22 else f"[{uri.host}]:{uri.port}"
     known = {
         "host": uri.host,

@@ -28,6 +28,7 @@ from controller.plan.snapshot import (
     WitnessedEnd,
 )
 from controller.plan.types import Verdict
+from drivers.errors import Cause
 from drivers.hypervisor import Capabilities, Detail, HostFacts, Record, State
 from drivers.libvirt.capabilities import DRIVERS, public
 from specs.domain import Domain
@@ -104,6 +105,16 @@ class Cluster:
     def silent(self, name: str) -> Cluster:
         self.views[name] = dataclasses.replace(
             self.views[name], link=Link.BACKING_OFF, why="no route to host", session=0
+        )
+        return self
+
+    def refused(self, name: str, cause: Cause) -> Cluster:
+        self.views[name] = dataclasses.replace(
+            self.views[name],
+            link=Link.REFUSED,
+            why="it says no",
+            cause=cause,
+            session=0,
         )
         return self
 

@@ -28,7 +28,7 @@ from controller.model import Assignment
 from controller.objects import Objects
 from controller.plan.snapshot import Policy
 from controller.storewatch import StoreWatch
-from drivers.errors import HostFailed, HypervisorError, NoDomain, Unreachable, WrongState
+from drivers.errors import AuthFailed, Cause, HostFailed, HypervisorError, NoDomain, Unreachable, WrongState
 from drivers.hypervisor import (
     Capabilities,
     Detail,
@@ -104,6 +104,7 @@ class Host:
     heard: list[tuple[float, str]] = field(default_factory=list)
     sessions: list[HostSession] = field(default_factory=list)
     reachable: bool = True
+    denial: Cause | None = None  # it answers, but not to us
     mute: bool = False  # sends no events
     latency_s: float = 0.005
     define_s: float = 0.0
@@ -318,8 +319,10 @@ class InventedHypervisor:
     async def open(self, target: Target, sink: EventSink) -> HostSession:
         await asyncio.sleep(0.01)
         host = self.hosts[target.uri.split("//")[1].split("/")[0]]
+        if host.denial is not None:
+            raise AuthFailed("it says no", cause=host.denial)
         if not host.reachable:
-            raise Unreachable("no route to host")
+            raise Unreachable("no route to host", cause=Cause.NO_ROUTE)
         return HostSession(host, target, sink)
 
     async def close(self) -> None:
@@ -451,6 +454,11 @@ class Spine:
         assert kv is not None
         status = msgspec.json.decode(kv.value)["status"]
         return status["reason"], status["conditions"][0]["message"]
+
+    async def node_reason(self, name: str) -> str:
+        kv = await self.store.get(keys.object_key("nodes", "", name))
+        assert kv is not None
+        return str(msgspec.json.decode(kv.value)["status"]["reason"])
 
     async def assignment(self, uuid: str = UUID) -> Assignment | None:
         kv = await self.store.get(keys.assignment(uuid))

@@ -648,6 +648,20 @@ async def test_confirming_a_nodes_death_is_recorded_and_can_be_withdrawn(api: Ap
     assert (await api.call("DELETE", path)).status == 404
 
 
+async def test_confirming_the_death_of_what_answers_is_warned_of(api: Api) -> None:
+    await api.call("POST", NODES, node())
+    path = f"{NODES}/hv1/status"
+    for phase, reason, warned in (
+        ("Refused", "HostKeyChanged", True),
+        ("Refused", "CredentialsMissing", False),
+        ("Unreachable", "NoAnswer", False),
+    ):
+        change = {"status": {"phase": phase, "reason": reason}}
+        assert (await api.call("PATCH", path, change, type=MERGE)).status == 200
+        reply = await api.call("POST", f"{NODES}/hv1/confirmdead?dryRun=All", {})
+        assert any("spec.uri" in warning for warning in reply.warnings) is warned, reply.warnings
+
+
 async def test_only_registered_nodes_can_be_named_in_decisions(api: Api) -> None:
     await api.call("POST", NODES, node())
     uid = (await api.call("POST", DOMAINS, domain())).body["metadata"]["uid"]

@@ -20,6 +20,7 @@ from controller.config import (
     load,
     parse,
 )
+from controller.connections import ConnectionsConfig
 from controller.limits import Bounds, Timing
 
 HEAD = "apiVersion: config.domctl.io/v1\nkind: ControllerConfig\n"
@@ -41,6 +42,22 @@ def test_without_a_file_the_command_line_and_the_defaults_are_enough(tmp_path: P
     assert (config.timing, config.bounds, config.store) == (Timing(), Bounds(), StoreConfig())
     assert not config.xml_overlay.allowed
     assert not config.policy.hand_migrations
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{keyFile: none}", "4:2: connections.keyFile: no such file: /etc/domctl/none"),
+        ("{pkiDir: none}", "4:2: connections.pkiDir: no such directory: /etc/domctl/none"),
+        ("{filesUnder: ['a b']}", "must be a path of letters"),
+        ("{commands: [reach]}", "must be absolute paths"),
+        ("{commands: ['/bin/sh -c x']}", "must be absolute paths"),
+        ("{noVerify: true}", "unknown field"),
+    ],
+)
+def test_what_connections_may_use_is_checked(text: str, problem: str) -> None:
+    (line,) = problems(f"dataDir: d\nconnections:\n  {text}")
+    assert problem.partition(": ")[2] in line
 
 
 def test_a_file_says_everything_and_the_command_line_overrides_it(tmp_path: Path) -> None:
@@ -67,8 +84,14 @@ timing: {resyncS: 30, leaseTtlS: 20, actWithinS: 12.5}
 bounds: {workers: 8}
 xmlOverlay: {allowed: true}
 policy: {handMigrations: true}
+connections:
+  filesUnder: [hosts, /srv/keys]
+  knownHosts: ca.pem
+  pkiDir: hosts
+  commands: [/usr/local/libexec/reach-host]
 """
     )
+    (tmp_path / "hosts").mkdir()
     config = load(argparse.Namespace(config=str(path), data_dir="", listen=""))
     assert config.listen == ("::1", 7443)
     assert config.data_dir == tmp_path / "data"
@@ -78,6 +101,11 @@ policy: {handMigrations: true}
     assert config.bounds == dataclasses.replace(Bounds(), workers=8)
     assert config.xml_overlay.allowed
     assert config.policy.hand_migrations
+    assert config.connections == ConnectionsConfig(
+        files_under=(str(tmp_path / "hosts"), "/srv/keys"),
+        defaults={"known_hosts": str(tmp_path / "ca.pem"), "pki_dir": str(tmp_path / "hosts")},
+        commands=frozenset({"/usr/local/libexec/reach-host"}),
+    )
     assert config.store.etcd_config(dict) == {
         "endpoints": ("https://etcd-1:2379", "https://etcd-2:2379"),
         "ca_file": str(tmp_path / "ca.pem"),
@@ -131,6 +159,7 @@ def test_every_problem_of_meaning_is_told_at_once_with_its_place() -> None:
         ("{leaseTtlS: 9}", "actWithinS must be less than leaseTtlS"),
         ("{leaseTtlS: 1}", "must be at least 2"),
         ("{quietS: 34.9}", "must be at least 35"),
+        ("{tunnelQuietS: 119}", "must be at least 120"),
         ("{resyncS: 0}", "must be more than 0"),
     ],
 )

@@ -11,8 +11,9 @@ from controller.attempts import Attempts
 from controller.limits import Timing
 from controller.model import IntentKind, Proof, Rule
 from controller.plan import plan
-from controller.plan.snapshot import Backoff, Ladder, NodeView, Policy, Restarts, Stall, StoredNode
+from controller.plan.snapshot import Backoff, Ladder, NodeView, Policy, Restarts, Stall, StoredNode, Term
 from controller.plan.types import ActionKind, Reason, Situation
+from drivers.errors import SAID_BY_HOST, Cause
 from specs.mark import Mark
 from tests.unit.plancase import CLUSTER, NOW, UUID, Cluster
 
@@ -269,6 +270,39 @@ def test_an_unreachable_home_holds_the_domain() -> None:
     verdict = running_on_a().silent("a").verdict()
     assert verdict.deferred is not None and verdict.deferred.reason is Reason.NODE_UNREACHABLE
     assert verdict.deferred.command == "domctl node confirm-dead a"
+
+
+@pytest.mark.parametrize("cause", list(Cause))
+def test_a_node_that_refuses_us_holds_the_domain_and_offers_no_way_out_of_death(cause: Cause) -> None:
+    """I14: an authentication error is a configuration error, never evidence."""
+    verdict = running_on_a().refused("a", cause).verdict()
+    assert verdict.deferred is not None and verdict.deferred.reason is Reason.NODE_REFUSED
+    assert verdict.deferred.command == "" and "it says no" in verdict.deferred.message
+    vanished = two_nodes().domain().assigned("a", candidates=("a", "b")).refused("b", cause)
+    for cluster in (vanished, vanished.given(policy=Policy(hand_migrations=True))):
+        verdict = cluster.verdict()
+        assert verdict.deferred is not None and "confirm-dead" not in verdict.deferred.command
+
+
+@pytest.mark.parametrize("cause", sorted(SAID_BY_HOST))
+def test_what_answers_at_a_node_confirmed_dead_voids_that_word(cause: Cause) -> None:
+    """R3 ends when the node answers, even if only to refuse us."""
+    expect_hold(running_on_a().refused("a", cause).dead("a"), Reason.NODE_REFUSED)
+    vanished = two_nodes().domain().assigned("b", candidates=("a", "b")).refused("a", cause).dead("a")
+    expect_hold(vanished, Reason.NODE_REFUSED)
+    proof = Proof(node="a", rule=Rule.CONFIRMED_DEAD, epoch=3, at="now")
+    released = (
+        two_nodes().domain().assigned("a", candidates=(), proofs=(proof,)).refused("a", cause).dead("a")
+    )
+    action = released.verdict().action
+    assert action is not None and action.after is not None
+    assert (action.kind, action.after.candidates) == (ActionKind.RECORD, ("a",))
+
+
+def test_a_node_that_we_cannot_even_ask_may_be_confirmed_dead() -> None:
+    """Our own key is missing: that says nothing of the host, so the operator's word stands."""
+    action = running_on_a().refused("a", Cause.CREDENTIALS_MISSING).dead("a").verdict().action
+    assert action is not None and action.kind is ActionKind.RELEASE
 
 
 def test_a_dead_node_releases_the_domain_and_is_put_into_quarantine() -> None:
@@ -568,6 +602,27 @@ def test_a_leader_whose_predecessor_did_not_resign_takes_nothing_away_before_the
     cluster = two_nodes().domain(**spec).assigned("a").seen("a", state, reason)
     cluster.resigned = False
     expect_hold(cluster, Reason.QUIET_TIME)
+
+
+@pytest.mark.parametrize("uri", ["qemu+ssh://root@a/system", "qemu+ext:///system"])
+def test_behind_a_tunnel_late_commands_are_waited_for_longer(uri: str) -> None:
+    """safety 4: not before TTL + 120 s, counted from the election; 35 s after the first list as elsewhere."""
+    timing = Timing()
+    elected_at = NOW - timing.lease_ttl_s - timing.quiet_s - 1
+    reads = ((elected_at + 0.1, elected_at + 0.2), (elected_at + 0.3, elected_at + 0.4))
+    for address, after_s, waits in (
+        ("qemu+tcp://a/system", 0.0, False),
+        (uri, 0.0, True),
+        (uri, timing.tunnel_quiet_s - timing.quiet_s - 2, True),
+        (uri, timing.tunnel_quiet_s - timing.quiet_s, False),
+    ):
+        cluster = Cluster().node("a", uri=address).domain(state="shutoff").assigned("a").seen("a")
+        cluster.answering("a", reads)
+        cluster.resigned = False
+        cluster.given(now=NOW + after_s, term=Term(elected_at, predecessor_resigned=False))
+        verdict = cluster.verdict()
+        held = verdict.deferred is not None and verdict.deferred.reason is Reason.QUIET_TIME
+        assert held is waits, (address, after_s, verdict)
 
 
 def test_a_new_leader_may_start_what_ended_at_home_without_waiting() -> None:

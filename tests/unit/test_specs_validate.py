@@ -300,7 +300,30 @@ WRONG: list[tuple[object, str, str]] = [
     ({**node(), "metadata": {"name": "n", "namespace": "x"}}, "metadata.namespace", "in no namespace"),
     (node(uri=""), "spec.uri", "must not be empty"),
     (node(uri="http://x/"), "spec.uri", ""),
-    (node(uri="qemu+ssh://x/system?command=/bin/sh"), "spec.uri", ""),
+    (node(uri="qemu+ssh://x/system?command=/bin/sh"), "spec.uri", "spec.connection"),
+    (node(uri="qemu+ext://x/system"), "spec.connection.command", "required for transport ext"),
+    (
+        node(uri="qemu+tls://x/system", connection={"keyFile": "/a"}),
+        "spec.connection.keyFile",
+        "is for transport ssh, and spec.uri says tls",
+    ),
+    (node(connection={"authFile": "/a"}), "spec.connection.authFile", "is for transport tcp or tls"),
+    (
+        node(uri="qemu+ssh://x/system", connection={"command": "/bin/nc"}),
+        "spec.connection.command",
+        "is for transport ext",
+    ),
+    (
+        node(uri="qemu+ssh://x/system", connection={"keyFile": "/a/../b"}),
+        "spec.connection.keyFile",
+        "must not contain '..'",
+    ),
+    (node(uri="qemu+ssh://x/system", connection={"keyFile": "a b"}), "spec.connection.keyFile", "absolute"),
+    (
+        node(uri="qemu+tls://x/system", connection={"password": "x"}),
+        "spec.connection.password",
+        "unknown field",
+    ),
     (node(uri="qemu+ext://x/system?command=/bin/sh"), "spec.uri", ""),
     (node(uri="qemu+tcp://10.0.0.1/system"), "spec.insecure", "whoever reaches that port is root"),
     (node(uri="qemu+tcp://10.0.0.1/system", insecure=False), "spec.insecure", "must be true"),
@@ -355,6 +378,13 @@ RIGHT: list[object] = [
     | {"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True", "reason": "x"}]}},
     node(),
     node(uri="qemu+tcp://192.0.2.1:16509/system", insecure=True),
+    node(uri="qemu+tcp://192.0.2.1/system", connection={"authFile": "/etc/domctl/hosts/h1.yaml"}),
+    node(uri="qemu+tls://h1/system", connection={"pkiDir": "/etc/domctl/hosts/pki"}),
+    node(uri="qemu+tls://h1/system"),
+    node(
+        uri="qemu+ssh://virt@h1:2222/system", connection={"knownHosts": "/e/known_hosts", "keyFile": "/e/k"}
+    ),
+    node(uri="qemu+ext://h1/system", connection={"command": "/usr/local/libexec/reach-host"}),
     node(
         overcommit={"vcpus": 1.5, "memory": 1},
         reserved={"memory": "1Gi", "vcpus": 0},

@@ -20,7 +20,7 @@ from controller.plan import plan
 from controller.plan.snapshot import Link, NodeView, Policy, Term
 from controller.plan.types import ActionKind, Reason
 from controller.storewatch import StoreTrust
-from drivers.errors import StoreUnavailable
+from drivers.errors import Cause, StoreUnavailable
 from drivers.hypervisor import Detail, EventKind, Listing, Record, State
 from drivers.memory import MemoryStore
 from drivers.store import Compare, KeyValue, Page, Put, TxnResult, Write
@@ -282,6 +282,45 @@ def test_a_dead_node_that_came_back_with_a_definition_loses_it() -> None:
             assert (await s.status())[0] == "Running"
             assert not await s.exists(keys.quarantine("a"))
             assert not await s.exists(keys.confirmed_dead("a"))
+
+    run(main)
+
+
+def test_a_refusal_voids_the_word_that_the_host_is_dead() -> None:
+    """R3 ends when the node answers; I14: an authentication error is no sign of death."""
+
+    async def main() -> None:
+        async with spine("a", "b") as s:
+            leader = await s.lead()
+            await s.node("a")
+            await s.domain()
+            await until(s.hosts["a"].runs)
+            s.hosts["a"].denial = Cause.CLIENT_REFUSED
+            s.hosts["a"].cut()
+            await until(lambda: leader.cache.view("a").denies, limit_s=60)
+            await s.node("b")
+            await s.confirm_dead("a")
+            await asyncio.sleep(60)
+            assert s.running_on() == ["a"]
+            assert (await s.status())[0] != "Running"
+            assert not await s.exists(keys.confirmed_dead("a"))
+            assert await s.node_reason("a") == "ClientRefused"
+            s.hosts["a"].denial = None
+            await until(lambda: leader.answers("a"), limit_s=60)
+            await asyncio.sleep(5)
+            assert await s.node_reason("a") == "Ready"
+
+    run(main)
+
+
+def test_a_node_says_why_it_is_not_reached() -> None:
+    async def main() -> None:
+        async with spine("a") as s:
+            await s.lead()
+            s.hosts["a"].reachable = False
+            await s.node("a")
+            await asyncio.sleep(10)
+            assert await s.node_reason("a") == "NoRoute"
 
     run(main)
 
