@@ -17,7 +17,7 @@ from typing import Literal
 from controller.model import Intent, IntentKind, MoveOutcome, Rule
 from controller.plan import actions
 from controller.plan.case import Case
-from controller.plan.evidence import PROVING_REASONS, absent_everywhere, quiet, unreachable
+from controller.plan.evidence import PROVING_REASONS, absent_everywhere, is_dead, quiet, unreachable
 from controller.plan.snapshot import Link, MoveWatch, Sighting
 from controller.plan.types import Action, Deferred, Reason, Verdict
 from specs.domain import effective_on_doubt
@@ -105,7 +105,7 @@ def _end(case: Case, node: str) -> End:
     view = case.snap.views.get(node)
     if node not in case.snap.nodes or view is None or not view.answers:
         connecting = view is None or view.link is Link.CONNECTING
-        return End.ABSENT if node in case.snap.dead and not connecting else End.SILENT
+        return End.ABSENT if is_dead(case.snap, node) and not connecting else End.SILENT
     seen = case.all_sightings.get(node)
     if seen is None:
         return End.ABSENT
@@ -187,7 +187,7 @@ def _unread(ends: Ends) -> Deferred | None:
     """Both ends, in this order, after the last thing that was heard, done or seen of it."""
     if End.SILENT in (ends.at_source, ends.at_target):
         return None  # those rows wait for nothing that could be read
-    dead = [n for n in (ends.source, ends.target) if n in ends.case.snap.dead]
+    dead = [n for n in (ends.source, ends.target) if is_dead(ends.case.snap, n)]
     if dead:
         return None
     watch, snap, uuid = ends.watch, ends.case.snap, ends.case.uuid
@@ -266,10 +266,9 @@ def _attempts(ends: Ends) -> int:
 
 def _gone(ends: Ends, *nodes: str) -> tuple[tuple[str, Rule], ...]:
     """Nodes that hold nothing of it, each with what proves it."""
-    dead = ends.case.snap.dead
-    view = ends.case.snap.views
+    snap, view = ends.case.snap, ends.case.snap.views
     return tuple(
-        (n, Rule.CONFIRMED_DEAD if n in dead and not (n in view and view[n].answers) else Rule.MOVED)
+        (n, Rule.CONFIRMED_DEAD if is_dead(snap, n) and not (n in view and view[n].answers) else Rule.MOVED)
         for n in nodes
     )
 
@@ -383,7 +382,7 @@ def gone(ends: Ends) -> Answer:
     said = f"it is neither on {ends.source} nor on {ends.target}; it is started again"
     node = decision.keep if decision is not None and vouched else ends.source
     other = ends.target if node == ends.source else ends.source
-    lost = (*_gone(ends, other), *(_gone(ends, node) if node in case.snap.dead else ()))
+    lost = (*_gone(ends, other), *(_gone(ends, node) if is_dead(case.snap, node) else ()))
     closing = actions.Closing(node, MoveOutcome.FAILED, "DomainEnded", said, _attempts(ends) + 1, gone=lost)
     return actions.close_move(case, closing, ends.watch, is_clear=True)
 
