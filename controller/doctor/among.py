@@ -116,10 +116,41 @@ def _skew(seen: Seen) -> Iterator[Finding]:
         )
 
 
+def _models(seen: Seen) -> dict[str, str]:
+    """Processors of registered Nodes that were not named too, as the cluster saw them."""
+    driver = seen.inspection.facts.driver
+    given = {host.subject.uri for host in seen.round.hosts}
+    return {n.node: n.cpu_model for n in _registered(seen) if n.driver == driver and n.uri not in given}
+
+
+def _has_models(seen: Seen) -> str | None:
+    needed = _has_cluster(seen)
+    if needed or needed is None:
+        return needed
+    known = any(_models(seen).values()) and seen.inspection.facts.cpu_model
+    return "" if known else "other registered Nodes whose processors are known"
+
+
+def _model(seen: Seen) -> Iterator[Finding]:
+    mine = seen.inspection.facts.cpu_model
+    others: dict[str, list[str]] = {}
+    for node, model in _models(seen).items():
+        if model and model != mine:
+            others.setdefault(model, []).append(node)
+    for model, nodes in sorted(others.items()):
+        names = " ".join(shlex.quote(name) for name in (seen.name, *sorted(nodes)))
+        yield Finding(
+            seen=f"its processor is a {mine}, and a {model} on {listed(nodes)}",
+            why="domains with cpu mode host-model or host-passthrough may not be migrated between them",
+            mend=(seen.here(f"domctl doctor {names}"),),
+        )
+
+
 AMONG_CHECKS: tuple[Check[Seen], ...] = (
     Check("host-uuid-unique", Severity.ERROR, _has_identity, _duplicate_given),
     Check("host-uuid-registered", Severity.ERROR, _has_cluster, _duplicate_registered),
     Check("version-skew", Severity.WARNING, _has_company, _skew),
+    Check("cpu-registered", Severity.INFO, _has_models, _model),
 )
 
 

@@ -27,6 +27,9 @@ import yaml
 
 from controller import keys
 from controller.cli.main import main
+from controller.doctor.examine import Request
+from controller.doctor.facts import Round
+from controller.doctor.report import report
 from controller.model import Decision
 from drivers.memory import MemoryStore
 from drivers.store import Delete, Put
@@ -654,3 +657,46 @@ async def test_a_wrong_server_name_is_refused_and_can_be_given(cli: Cli) -> None
 async def test_verbosity_shows_requests_on_stderr(cli: Cli) -> None:
     ran = await cli("get domains -v 6")
     assert "GET https://127.0.0.1:" in ran.err and "/domains?limit=500 200 in " in ran.err
+
+
+async def test_doctor_takes_nodes_by_name_and_compares_with_those_that_are_registered(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Request] = []
+
+    def examine(request: Request, _say: object) -> dict[str, Any]:
+        asked.append(request)
+        return report(Round(()))
+
+    monkeypatch.setattr("controller.doctor.app.examine", examine)
+    more = {"migrationURI": "qemu+tls://hv1/system", "connection": {"authFile": "/etc/auth.yaml"}}
+    value = yaml.safe_load(node("hv1"))
+    value["spec"] |= more
+    await cli("apply -f -", stdin=yaml.safe_dump(value))
+    await cli("apply -f -", stdin=node("hv2"))
+    await cli("apply -f -", stdin=domain("web"))
+
+    def seen(body: dict[str, Any]) -> None:
+        body["status"] = {"hostUuid": "u2", "driver": "qemu", "mode": "system", "hypervisorVersion": "8.2.0"}
+
+    await cli.change("hv2", seen, "nodes")
+    names = (await cli("get nodes -o name")).out.split()
+    ran = await cli("doctor", *names, "--ssh", "root@", "--files-under", "/etc")
+    assert ran.code == 0, ran.err
+    one, other = asked[0].subjects
+    assert (one.name, one.node, one.uri, one.insecure) == ("hv1", "hv1", "qemu+tcp://hv1/system", True)
+    assert one.migration_uri == "qemu+tls://hv1/system" and one.credentials.auth_file == "/etc/auth.yaml"
+    assert (one.ssh_text, other.ssh_text) == ("root@hv1", "root@hv2")
+    cluster = asked[0].cluster
+    assert cluster is not None and asked[0].files_under == ("/etc",)
+    assert [(n.node, n.host_uuid, n.hypervisor_version) for n in cluster.nodes] == [
+        ("hv1", "", ""),
+        ("hv2", "u2", "8.2.0"),
+    ]
+    assert list(cluster.domains.values()) == [False]
+
+
+async def test_doctor_of_a_node_that_is_not_there_says_so_and_ends_with_2(cli: Cli) -> None:
+    ran = await cli("doctor hv9")
+    assert (ran.code, ran.out) == (2, "")
+    assert 'there is no node "hv9"' in ran.err

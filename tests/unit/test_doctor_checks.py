@@ -224,7 +224,8 @@ def test_a_check_finds_what_it_is_for(check: str, given: Host, severity: str, se
 
 @pytest.mark.parametrize("check", [check.name for check in OF_ONE_HOST])
 def test_a_good_host_passes_every_check(check: str) -> None:
-    assert check in verdict(with_shell(host(uri="qemu+tls://hv1/system")), second()).passed
+    cluster = ClusterFacts(nodes=(registered("hv9", cpu_model="EPYC"),))
+    assert check in verdict(with_shell(host(uri="qemu+tls://hv1/system")), second(), cluster=cluster).passed
 
 
 FILES = {
@@ -269,7 +270,7 @@ def test_every_cause_has_a_command(cause: Cause) -> None:
 
 
 def test_every_check_has_a_case_that_it_fails() -> None:
-    among = {"host-uuid-unique", "host-uuid-registered", "version-skew"}  # below
+    among = {"host-uuid-unique", "host-uuid-registered", "version-skew", "cpu-registered"}  # below
     by_ssh = {check.name for check in SHELL_CHECKS}  # in test_doctor_shell
     assert {name for name, *_ in ONE_HOST} | among | by_ssh == {check.name for check in OF_ONE_HOST}
     assert {check.name for check in AMONG_CHECKS} == among
@@ -403,6 +404,19 @@ def test_a_host_alone_has_no_skew_to_check() -> None:
     assert [one.needs for one in found.not_checked if one.check == "version-skew"] == [
         "a second host of this driver, given or registered"
     ]
+
+
+def test_another_processor_among_the_registered_nodes_is_told() -> None:
+    nodes = tuple(registered(name, cpu_model=model) for name, model in (("hv8", "Nehalem"), ("hv9", "EPYC")))
+    found = the_finding(verdict(host(), cluster=ClusterFacts(nodes=nodes)), "cpu-registered")
+    assert found.severity is Severity.INFO and "a Nehalem on hv8" in found.seen
+    assert found.mend[0].command == "domctl doctor hv1 hv8"
+
+
+def test_a_host_that_was_named_too_is_compared_as_a_pair_only() -> None:
+    cluster = ClusterFacts(nodes=(registered("hv2", cpu_model="Nehalem"),))
+    found = verdict(host(), second(), cluster=cluster)
+    assert "cpu-registered" in {one.check for one in found.not_checked}
 
 
 # -- pairs -----------------------------------------------------------------------------------------------
