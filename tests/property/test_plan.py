@@ -7,10 +7,11 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from controller.model import IntentKind, Proof, Rule
 from controller.plan import plan
-from controller.plan.types import ActionKind, Reason, Verdict
+from controller.plan.types import Action, ActionKind, Reason, Verdict
 from specs.domain import ACTIVE_STATES
 from tests.unit.plancase import NOW, Cluster
 
@@ -125,6 +126,43 @@ def test_no_plan_breaks_an_invariant(cluster: Cluster) -> None:
             assert not seen[action.node].record.active, "R1 is for inactive definitions"
         if action.kind is ActionKind.FINISH and uuid in snap.assignments:
             assert not any(snap.views[n].answers for n in seen), "it is still seen somewhere"
+
+
+@st.composite
+def leaving(draw: st.DrawFn) -> Cluster:
+    """A domain that is off and has to go from one node or the other, in front of drivers of both kinds."""
+    cluster = Cluster()
+    for name in NODES:
+        cluster.node(name).able(name, draw(st.sampled_from(("qemu", "xen"))))
+    meta = {"deletionTimestamp": "2026-01-01T00:00:00Z"} if draw(st.sampled_from((0, 0, 0, 1))) else {}
+    placement = {"placement": {"node": draw(nodes)}} if draw(st.booleans()) else {}
+    state = draw(st.sampled_from(("running", "shutoff")))
+    cluster.domain(UUIDS[0], "n1", meta, state=state, **placement)
+    candidates = draw(st.sampled_from((("a",), ("a", "b"))))
+    started = draw(st.sampled_from((True, True, True, False)))
+    cluster.assigned("a", UUIDS[0], candidates=candidates, started=started)
+    for name in draw(some_nodes):
+        cluster.seen(name, "shutoff", draw(st.sampled_from(("shutdown", "migrated", "unknown"))), UUIDS[0])
+    return cluster
+
+
+@settings(max_examples=300, deadline=None)
+@given(leaving())
+def test_no_domain_leaves_a_node_by_an_undefine_that_proves_nothing(cluster: Cluster) -> None:
+    """R1 needs a driver whose create and undefine were raced, unless nothing is started after it."""
+    action = cluster.verdict(UUIDS[0]).action
+    if action is None or action.kind not in (ActionKind.REVOKE, ActionKind.RELEASE):
+        return
+    assert action.kind is ActionKind.REVOKE or _rule_of(action) is Rule.ABSENT
+    able, held = cluster.views[action.node].capabilities, cluster.assignments[UUIDS[0]].assignment
+    assert able is not None
+    ends = cluster.domains[UUIDS[0]].domain.metadata.deletion_timestamp is not UNSET
+    assert able.raced_create_undefine or ends or not held.started, f"left {action.node}: {action.why}"
+
+
+def _rule_of(action: Action) -> Rule:
+    assert action.after is not None
+    return next(p.rule for p in action.after.proofs if p.node == action.node)
 
 
 @settings(max_examples=500, deadline=None)

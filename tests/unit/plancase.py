@@ -102,6 +102,11 @@ class Cluster:
         )
         return self
 
+    def able(self, name: str, driver: str) -> Cluster:
+        """The node can do what this driver can; its domains are what they are."""
+        self.views[name] = dataclasses.replace(self.views[name], capabilities=capabilities(driver))
+        return self
+
     def silent(self, name: str) -> Cluster:
         self.views[name] = dataclasses.replace(
             self.views[name], link=Link.BACKING_OFF, why="no route to host", session=0
