@@ -811,7 +811,7 @@ async def test_closing_the_hypervisor_closes_its_sessions(world: World, heard: H
         ("qemu+tls://127.0.0.1/system", AuthFailed),
         ("qemu+ext://127.0.0.1/system", Unsupported),
         ("qemu+ext:///system?command=/bin/false", Unsupported),
-        ("xen:///system", Unsupported),
+        ("vbox:///session", Unsupported),
         ("qemu+tcp://127.0.0.1:1/system", Unreachable),
         ("qemu+tcp://no-such-host.invalid/system", Unreachable),
         ("qemu+unix:///system?socket=/nonexistent/socket", Unreachable),
@@ -827,6 +827,17 @@ async def test_what_cannot_be_opened_says_why(
     assert raised.value.message
     assert time.monotonic() - started_at < 6
     assert heard.all == []
+
+
+@pytest.mark.parametrize("world", [QEMU], indirect=True)
+@pytest.mark.parametrize("driver", ["xen", "vz"])
+async def test_a_host_that_lacks_a_driver_says_so(
+    world: World, hypervisor: Hypervisor, heard: Heard, driver: str
+) -> None:
+    """Their URIs are allowed; no host with either could be had."""
+    with pytest.raises(Unsupported) as raised:
+        await hypervisor.open(Target("node-1", world.uri.replace("qemu", driver, 1)), heard.sink)
+    assert raised.value.message
 
 
 async def test_a_session_knows_its_target_and_when_it_began(session: Session, world: World) -> None:

@@ -220,14 +220,16 @@ def test_a_migrating_guest_may_have_a_disk_shared_by_the_hosts(lab: Lab, hosts: 
     wait_until(lambda: is_ticking(hosts[1], "web"))
 
 
-def test_containers_of_one_name_run_on_two_hosts(hosts: Hosts) -> None:
-    xml = """\
+BOX = """\
 <domain type='lxc'><name>box</name><uuid>{}</uuid><memory unit='MiB'>32</memory>
 <os><type>exe</type><init>/bin/sleep</init><initarg>1000</initarg></os>
 <devices><console type='pty'/></devices></domain>"""
+
+
+def test_containers_of_one_name_run_on_two_hosts(hosts: Hosts) -> None:
     for host in hosts[:2]:
         file = host.directory / "box.xml"
-        file.write_text(xml.format(uuid.uuid4()))
+        file.write_text(BOX.format(uuid.uuid4()))
         lxc = ["virsh", "-q", "-c", f"lxc+tcp://{host.address}/system"]
         subprocess.run([*lxc, f"define {file}; start box"], check=True, capture_output=True)
     groups = [list(Path("/sys/fs/cgroup").glob(f"*/*.{n}/machine/lxc-*-box.libvirt-lxc")) for n in (1, 2)]
@@ -235,6 +237,20 @@ def test_containers_of_one_name_run_on_two_hosts(hosts: Hosts) -> None:
     for host in hosts[:2]:
         lxc = ["virsh", "-q", "-c", f"lxc+tcp://{host.address}/system"]
         subprocess.run([*lxc, "destroy box; undefine box"], check=True, capture_output=True)
+
+
+def test_the_plug_of_a_host_can_be_pulled_while_a_container_is_frozen(hosts: Hosts) -> None:
+    """What is frozen does not die of SIGKILL."""
+    host = hosts[1]
+    file = host.directory / "box.xml"
+    file.write_text(BOX.format(uuid.uuid4()))
+    lxc = ["virsh", "-q", "-c", f"lxc+tcp://{host.address}/system"]
+    subprocess.run([*lxc, f"define {file}; start box; suspend box"], check=True, capture_output=True)
+    began = time.monotonic()
+    host.poweroff()
+    assert time.monotonic() - began < 10
+    host.poweron()
+    subprocess.run([*lxc, "undefine box"], check=True, capture_output=True)
 
 
 def test_down_leaves_nothing_behind(own_base: Path) -> None:
