@@ -19,6 +19,7 @@ from controller.ledger import Ledger
 from controller.metrics import Metrics
 from controller.migrations import domain_of
 from controller.model import IntentKind, MoveOutcome, MoveRecord
+from controller.plan import states
 from controller.plan.case import Case
 from controller.plan.departing import depart, target_of
 from controller.plan.present import pinned
@@ -194,6 +195,8 @@ def _why(stored: StoredMigration, case: Case) -> tuple[str, str, str]:
         return "NoSuchDomain", f"there is no domain {domain}", ""
     if case.request is not None and case.request.migration.metadata.uid != stored.migration.metadata.uid:
         return "Queued", f"waits for Migration {case.request.migration.metadata.name} of the same domain", ""
+    if case.held is None and case.is_transient and case.wanted not in states.RUNS:
+        return states.NOWHERE, f"domain {domain} is transient and off: it is defined nowhere", ""
     if case.held is None or not case.assignment.candidates:
         return "Pending", f"domain {domain} has no node at the moment", ""
     target = target_of(case, stored)

@@ -256,6 +256,10 @@ class DomainSpec(Struct, frozen=True, kw_only=True):
     recovery: What becomes of it when its node dies, or boots.
     restart_policy: What to do when the guest ends by itself while state is running: Always start it again,
         also when left out, only OnFailure, or Never.
+    on_crash: What libvirt does when the guest panics (it hears of that from a panic device): destroy, also
+        when left out, ends it; preserve keeps it, with its disks, for inspection.
+    on_reboot: What libvirt does when the guest starts itself again: restart, also when left out, lets it;
+        destroy ends it, so that restartPolicy speaks.
     shutdown: How it is stopped, rung by rung; when left out, acpi with 60 s of grace, then destroy.
     migration: How it is moved while it runs.
     deletion_policy: What deleting this object does: Delete takes the domain away and keeps its storage;
@@ -278,6 +282,8 @@ class DomainSpec(Struct, frozen=True, kw_only=True):
     persistence: Literal["persistent", "transient"] | UnsetType = UNSET
     recovery: Recovery | UnsetType = UNSET
     restart_policy: Literal["Always", "OnFailure", "Never"] | UnsetType = UNSET
+    on_crash: Literal["destroy", "preserve"] | UnsetType = UNSET
+    on_reboot: Literal["restart", "destroy"] | UnsetType = UNSET
     shutdown: Annotated[list[ShutdownStep], Meta(min_length=1, max_length=8)] | UnsetType = UNSET
     migration: MigrationPolicy | UnsetType = UNSET
     deletion_policy: Literal["Delete", "Orphan"] | UnsetType = UNSET

@@ -173,7 +173,11 @@ def _domain(domain: Domain, uuid: str, macs: Mapping[str, str]) -> _Element:
             sub(features, "acpi")
             sub(features, "apic")
     sub(root, "clock", None, {"offset": "utc"})
-    for event, action in (("on_poweroff", "destroy"), ("on_reboot", "restart"), ("on_crash", "destroy")):
+    for event, action in (
+        ("on_poweroff", "destroy"),
+        ("on_reboot", given(spec.on_reboot, "restart")),
+        ("on_crash", given(spec.on_crash, "destroy")),
+    ):
         sub(root, event, action)
     add_devices(sub(root, "devices"), spec, macs)
     return root

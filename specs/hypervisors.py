@@ -57,6 +57,7 @@ _LXC: Final = {
     "consoles.type=file": "is not possible for a container: libvirt's lxc driver has terminals (pty) only",
     "shutdown.method=agent": "cannot be asked for: libvirt's lxc driver knows no guest agent; "
     "acpi sends SIGTERM to the container's init",
+    "onCrash": "is not for containers: it is their host that panics",
     "state=saved": '"saved" is not possible for a container: libvirt\'s lxc driver cannot save memory',
 }
 _TEST: Final = {**_CONTAINERS_ONLY, "shutdown.method=agent": _NO_AGENT.format("test")}

@@ -159,7 +159,7 @@ REFUSED: Final[Mapping[str, str]] = {
     **dict.fromkeys(("name", "uuid", "genid"), "is given by the controller"),
     "metadata": "carries the mark by which the controller knows its domains",
     **dict.fromkeys(("seclabel", "launchSecurity", "sysinfo", "keywrap"), "is the administrator's to set"),
-    **dict.fromkeys(("on_poweroff", "on_reboot", "on_crash"), "is steered by spec.restartPolicy"),
+    **dict.fromkeys(("on_poweroff", "on_reboot", "on_crash"), "is steered by spec.onReboot and spec.onCrash"),
     "shareable": "is spec.disks[].shareable",
     "numa": "would replace spec.memory",
     "locked": "would let the guest lock the memory of the host",

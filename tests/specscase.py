@@ -84,6 +84,17 @@ spec:
     cmdline: console=ttyS0 a="b" <&> x
   serials: [{name: ser0}]
 """
+_AGENT = """
+apiVersion: domctl.io/v1
+kind: Domain
+metadata: {name: agent}
+spec:
+  type: qemu
+  memory: 32Mi
+  onCrash: preserve
+  onReboot: destroy
+  shutdown: [{method: agent, timeoutSeconds: 5}, {method: destroy}]
+"""
 _TEST = """
 apiVersion: domctl.io/v1
 kind: Domain
@@ -293,6 +304,7 @@ def cases() -> Mapping[str, Domain]:
         _EVERY_FIELD.replace("NAME", "rich").replace("MACHINE", "pc").replace("FLOPPY", _FLOPPY),
         _EVERY_FIELD.replace("NAME", "rich-q35").replace("MACHINE", "q35").replace("FLOPPY", ""),
         _KERNEL,
+        _AGENT,
         _TEST,
         _CONTAINER,
         _XEN,

@@ -43,6 +43,7 @@ REQUESTS = {
 }
 ONLY_WHERE_HELD = {"resume": ("PausedByHand", "PausedOnError")}
 DEFAULT_STATE = "running"
+UNDER_WAY = "begun"
 ABOUT = {
     "domctl start": "Ask for domains to run: sets spec.state to running.",
     "domctl shutdown": "Ask for domains to be shut down: sets spec.state to shutoff.\n\n"
@@ -69,14 +70,12 @@ def configure(flags: Flags) -> None:
     short = verb.removeprefix("domctl ")
     examples = (
         (f"{short.capitalize()} a domain", f"{verb} web-1"),
-        ("Several", f"{verb} web-1 web-2" + (" --wait" if verb in STATES else "")),
+        ("Several, and wait until it is so", f"{verb} web-1 web-2 --wait"),
     )
     flags.describe("NAME… [options]", ABOUT[verb], examples)
     configure_dry_run(flags)
-    if verb in STATES:
-        flags.switch("--wait", text="Wait until the domains are as asked for.")
-        text = "How long --wait waits. Negative: for a week."
-        flags.value("--timeout", default=120.0, to=duration, text=text)
+    flags.switch("--wait", text="Wait until the domains are as asked for, or the requests are answered.")
+    flags.value("--timeout", default=120.0, to=duration, text="How long --wait waits. Negative: for a week.")
     flags.connection()
 
 
@@ -87,25 +86,58 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"name at least one domain: {args.command} NAME…")
     client = connect(args)
     changed: list[until.Awaited] = []
+    asked: list[until.Awaited] = []
     failed = 0
     for name in names:
         try:
-            uid = _ask(client, name, args.command, dry_run)
+            uid, request = _ask(client, name, args.command, dry_run)
         except CliError as error:
             sys.stdout.flush()
             sys.stderr.write(rendered(error))
             failed += 1
             continue
         changed.append(until.Awaited(DOMAINS, client.namespace, name, uid))
-    if args.command in STATES and args.wait and dry_run == "none":
-        failed += wait_ready(client, changed, args.timeout)
+        if request:
+            asked.append(until.Awaited(DOMAINS, client.namespace, name, uid))
+    if args.wait and dry_run == "none":
+        failed += _wait_answered(client, asked, REQUESTS.get(args.command, ""), args.timeout)
+        if args.command in STATES:
+            failed += wait_ready(client, changed, args.timeout)
     if failed:
         raise Reported
     return 0
 
 
-def _ask(client: Client, name: str, verb: str, dry_run: str) -> str:
-    """Returns the uid. Raises StatusError."""
+def _wait_answered(client: Client, asked: list[until.Awaited], request: str, timeout_s: float) -> int:
+    """Until each request was answered, whatever the answer is; how many were not. A state that was shown
+    before the request says nothing of it."""
+    if not asked:
+        return 0
+
+    def tell(one: until.Awaited) -> None:
+        sys.stdout.write(f"{one.label} {request}: {printable(_outcome(one.last or {}, request))}\n")
+        sys.stdout.flush()
+
+    wait = until.Wait(client, lambda value: value is not None and bool(_outcome(value, request)), timeout_s)
+    wait.on_met = tell
+    left = wait.run(asked)
+    for one in left:
+        sys.stderr.write(f"error: {request} of {one.label} was not answered: {until.reason_of(one.last)}\n")
+    return len(left)
+
+
+def _outcome(value: dict[str, Any], request: str) -> str:
+    """What became of the request that stands in the object; "" while it is under way."""
+    wanted = (value["metadata"].get("annotations") or {}).get(f"domctl.io/{request}-at")
+    for answered in (value.get("status") or {}).get("requests") or ():
+        if answered.get("name") == request and answered.get("value") == wanted:
+            outcome = str(answered.get("outcome") or "")
+            return "" if outcome == UNDER_WAY else outcome
+    return ""
+
+
+def _ask(client: Client, name: str, verb: str, dry_run: str) -> tuple[str, str]:
+    """Returns the uid, and the request that was made. Raises StatusError."""
     path = DOMAINS.path(client.namespace, name)
     live: dict[str, Any] = client.get(path)
     before = str((live.get("spec") or {}).get("state") or DEFAULT_STATE)
@@ -115,7 +147,7 @@ def _ask(client: Client, name: str, verb: str, dry_run: str) -> str:
     uid = str(live["metadata"].get("uid") or "")
     if before == state and not request:
         sys.stdout.write(f"{label} unchanged (spec.state is {state})\n")
-        return uid
+        return uid, ""
     change: dict[str, Any] = {} if before == state else {"spec": {"state": state}}
     if request:
         change["metadata"] = {"annotations": {f"domctl.io/{request}-at": _now()}}
@@ -133,7 +165,7 @@ def _ask(client: Client, name: str, verb: str, dry_run: str) -> str:
             f"Warning: {label}: spec.state also stands in what {owner} applied, and the next apply "
             f"sets it back to {before}\n"
         )
-    return uid
+    return uid, request
 
 
 def _request(verb: str, live: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from controller.model import IntentKind
+from controller.model import IntentKind, MoveOutcome
 from controller.plan import actions
 from controller.plan.case import Case
 from controller.plan.evidence import quiet
@@ -24,6 +24,9 @@ Answer = Action | Deferred | None
 
 RUNS: Final = frozenset({"running", "paused"})
 """Wishes that a domain must be started for."""
+
+NOWHERE: Final = "DefinedNowhere"
+"""Why a migration of a transient domain that is off comes to nothing."""
 
 GOING, ENDING, HALTED, FAULTED, BUSY, CRASHED, SUSPENDED = (
     "going",
@@ -274,6 +277,12 @@ def nowhere(case: Case) -> Action | Verdict:
     was = case.held.assignment if case.held is not None else None
     if was is not None and (was.intent is not None or not was.stopped):
         return actions.close_intent(case, "it is off, as wanted, and defined nowhere", stopped=True)
+    request = case.request
+    if request is not None and case.held is not None:
+        uid = request.migration.metadata.uid
+        said = "it is transient and off: it is defined nowhere, so there is nothing to move"
+        closing = actions.Closing(case.node, MoveOutcome.FAILED, NOWHERE, said, 0, gone=())
+        return actions.close_request(case, str(uid), closing)
     return Verdict(Situation.CONVERGED, note="transient: it is defined nowhere while it is off")
 
 

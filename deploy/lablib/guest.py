@@ -9,6 +9,8 @@ file of the host, that file shows when and where a guest really ran. Both power 
   and <shareable/>, so that any number of domains may boot from one file (IDE refuses read-only disks).
 - `full.img`: the same, in 64 MiB that it fills first, a word in every page, so that a migration has something
   to copy. `restless.img` also changes every page at every tick, faster than any migration copies.
+- `off.img`, `fault.img`, `reboot.img` and `panic.img` end by themselves a second after they began: they power
+  off (ACPI), triple-fault, restart by the keyboard controller, or tell a pvpanic device that they panicked.
 - `vmlinuz` and `initramfs.gz`: Debian's or Ubuntu's own kernel with a static busybox; a line every 100 ms.
   Direct kernel boot with `console=ttyS0 quiet` and 96 MiB or more.
 """
@@ -142,6 +144,22 @@ _JUMP_TO_FILL = bytes.fromhex("ea907c0000")
 _LOOK_AT_CLOCK = slice(0x4F, 0x53)
 _CALL_AGAIN = bytes.fromhex("e87c0090")  # call again; nop
 
+# Waits `%02x` timer ticks, then ends as one of ENDINGS says, and if that did nothing sleeps for ever.
+_ENDING = (
+    "fa31c08ed88ed0bc007cfb"  # cli; ax, ds, ss = 0; sp = 7c00; sti
+    "8a1e6c0480c3%02x"  # mov bl, [46c]; add bl, ticks
+    "f43a1e6c0475f9"  # hlt; cmp bl, [46c]; jne back
+    "%s"
+    "f4ebfd"  # hlt; jmp back
+)
+ENDINGS = {
+    "off": "ba0406b80020ef",  # mov dx, 604; mov ax, 2000; out dx, ax
+    "fault": "0f011e807ccc",  # lidt [7c80], where all is zero; int3
+    "reboot": "b0fee664",  # mov al, fe; out 64, al
+    "panic": "ba0505b001ee",  # mov dx, 505; mov al, 1; out dx, al
+}
+ENDS_AFTER_TICKS = 18
+
 _INIT = """\
 #!/bin/sh
 /bin/busybox mkdir -p /proc /sys /dev /etc/acpi/PWRF /tmp
@@ -180,6 +198,8 @@ def make(directory: Path) -> Guests:
     _write_image(guests.deaf, boot_sector(deaf=True))
     _write_image(guests.full, boot_sector(full=True))
     _write_image(guests.restless, boot_sector(full=True, restless=True))
+    for how in ENDINGS:
+        _write_image(directory / f"{how}.img", ending_sector(how))
     kernel, release = find_kernel()
     shutil.copyfile(kernel, guests.kernel)
     guests.initramfs.write_bytes(initramfs(release))
@@ -197,6 +217,11 @@ def boot_sector(*, deaf: bool = False, full: bool = False, restless: bool = Fals
         assert code[_JUMP_IF_NOT_PRESSED] == 0x74, "the patch must hit the jz"
         code[_JUMP_IF_NOT_PRESSED] = 0xEB
     return bytes(code).ljust(510, b"\0") + b"\x55\xaa"
+
+
+def ending_sector(how: str) -> bytes:
+    code = bytes.fromhex(_ENDING % (ENDS_AFTER_TICKS, ENDINGS[how]))
+    return code.ljust(510, b"\0") + b"\x55\xaa"
 
 
 def find_kernel() -> tuple[Path, str]:
