@@ -87,7 +87,10 @@ DENIED = [
     ("<cpu><numa><cell id='0' cpus='0' memory='1' unit='TiB'/></numa></cpu>", "would replace spec.memory"),
     ("<os><kernel>/x</kernel></os>", "os/kernel: is not allowed: belongs to a field"),
     ("<os><type>exe</type></os>", "os/type: is not on the list"),
-    ("<on_crash>preserve</on_crash>", "on_crash: is not allowed: is steered by spec.onReboot and spec.onCrash"),
+    (
+        "<on_crash>preserve</on_crash>",
+        "on_crash: is not allowed: is steered by spec.onReboot and spec.onCrash",
+    ),
     # disks
     (of_disk("<source file='/etc/shadow'/>"), "devices/disk/source: is not allowed"),
     (of_disk("<source startupPolicy='optional'/>"), "devices/disk/source: is not allowed"),
