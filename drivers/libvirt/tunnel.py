@@ -150,11 +150,11 @@ def ssh(private_dir: Path | None, known_hosts: str, key_file: str) -> tuple[str,
     directory = _directory(private_dir)
     dialler = [sys.executable, "-I", "-S", str(Path(dial.__file__).resolve())]
     options = {
-        **SSH_CONFIG,
         "UserKnownHostsFile": known_hosts,
         "IdentityFile": key_file,
         # ssh replaces %h and %p; the rest is read by a shell, and only by it.
         "ProxyCommand": f"{shlex.join(dialler).replace('%', '%%')} %h %p",
+        **SSH_CONFIG,
     }
     lines = "".join(f"    {name} {value}\n" for name, value in options.items())
     (directory / _CONFIG).write_text(f"Host *\n{lines}", encoding="utf-8")
