@@ -160,10 +160,12 @@ def copies(host: LabHost) -> list[Copy]:
 
 
 def domain(name: str, **spec: Any) -> Object:
-    """`ticking=True`: it boots the ticking guest and writes to a file of its name on its host."""
+    """`ticking=True`: it boots the ticking guest, or that of `image`, and writes to a file of its name on its
+    host."""
     whole: Object = {"type": "qemu", "memory": "32Mi", "shutdown": [{"method": "destroy"}]}
+    image = spec.pop("image", "tick.img")
     if spec.pop("ticking", False):
-        source = {"file": f"{IMAGES}/tick.img", "shared": True}
+        source = {"file": f"{IMAGES}/{image}", "shared": True}
         whole |= {
             "os": {"boot": ["hd"]},
             "disks": [
@@ -187,13 +189,14 @@ def node(name: str, uri: str, **spec: Any) -> Object:
 
 
 def with_tick_images(hosts: Iterable[LabHost]) -> dict[str, Path]:
-    """Put the ticking guest on every host; where each host's guests write to, by its name."""
+    """Put the ticking guests on every host; where each host's guests write to, by its name."""
     where = {}
     with tempfile.TemporaryDirectory() as made:
         subprocess.run([str(LAB), "guest", "--out", made], check=True, capture_output=True)
-        image = (Path(made) / "tick.img").read_bytes()
+        images = {path.name: path.read_bytes() for path in Path(made).glob("*.img")}
     for host in hosts:
-        host.path(f"{IMAGES}/tick.img").write_bytes(image)
+        for name, image in images.items():
+            host.path(f"{IMAGES}/{name}").write_bytes(image)
         ticks = host.path(f"{IMAGES}/ticks")
         ticks.mkdir(exist_ok=True)
         where[host.name] = ticks
