@@ -31,7 +31,7 @@ class Driver:
     """One row: which calls the driver has.
 
     bulk_stats: virConnectGetAllDomainStats. managed_save, snapshots, suspend, reset, autostart: the calls of
-    these names. jobs: virDomainGetJobStats, and virDomainAbortJob. live_migration: peer to peer.
+    these names. reboot: the guest hears of it. jobs: virDomainGetJobStats, and virDomainAbortJob. live_migration: peer to peer.
     set_metadata: virDomainSetMetadata. keeps_metadata: a definition comes back with the <metadata> that it
     was given. undefine: the flags that it takes. raced_create_undefine: the race of R1 was run, and won.
     forgets_pause: after its daemon was started anew, a paused domain is called running, and still stands.
@@ -49,6 +49,7 @@ class Driver:
     raced_create_undefine: bool
     suspend: bool = True
     reset: bool = True
+    reboot: bool = True
     autostart: bool = True
     jobs: bool = True
     set_metadata: bool = True
@@ -75,7 +76,8 @@ DRIVERS = {
         shutdown_flags={StopMethod.ACPI: ACPI_POWER_BTN, StopMethod.AGENT: GUEST_AGENT},
     ),
     # suspend freezes the container's control group. ACPI is SIGTERM to its init: the driver's default, an
-    # initctl pipe, answers *done* where there is no such pipe, and nobody was asked.
+    # initctl pipe, answers *done* where there is no such pipe, and nobody was asked. So does its reboot, whose
+    # other way, SIGHUP, means to most inits that they should read their configuration again.
     "lxc": Driver(
         bulk_stats=False,
         managed_save=False,
@@ -84,6 +86,7 @@ DRIVERS = {
         undefine=frozenset(),
         raced_create_undefine=True,
         reset=False,
+        reboot=False,
         jobs=False,
         forgets_pause=True,
         memory_is_usage=True,

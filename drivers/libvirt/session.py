@@ -315,6 +315,8 @@ class LibvirtSession:
         )
 
     async def reboot(self, uuid: str, permit: Permit) -> Result:
+        if not self._driver.reboot:
+            return _unsupported(f"driver {self._given.uri.driver} cannot ask a guest to start again")
         return await self._on_domain(
             "reboot", uuid, permit, lambda domain: functools.partial(domain.reboot, 0)
         )

@@ -183,6 +183,18 @@ def test_a_container_that_reboots_itself_is_the_same_run(boxes: Containers) -> N
     assert is_ready(boxes.cluster.domain("rebooting"))
 
 
+def test_a_container_is_not_asked_to_reboot_for_it_would_not_hear(boxes: Containers) -> None:
+    root = boxes.run("asked")
+    boxes.cluster.controller.domctl("reboot", "asked")
+    until(
+        lambda: "not done" in str(boxes.cluster.domain("asked")["status"]), 10, lambda: boxes.story("asked")
+    )
+    with libvirt.open(lxc(boxes.hosts["c1"])) as connection:
+        assert connection.lookupByName("asked").reboot(0) == 0, "libvirt says that it was asked"
+    assert advances(lambda: ticks(root))
+    assert lived(root) == ["start "]
+
+
 def test_acpi_is_a_signal_to_init_and_a_deaf_one_is_destroyed(boxes: Containers) -> None:
     polite, deaf = boxes.run("polite"), boxes.run("deaf", "deaf")
     until(lambda: ticks(polite) and ticks(deaf), 5, "no ticks")

@@ -187,6 +187,7 @@ README_ROWS = {
     "pause": "suspend",
     "save and restore": "managed_save",
     "reset": "reset",
+    "ask a guest to reboot": "reboot",
     "live migration": "live_migration",
     "moves between nodes while shut off": "raced_create_undefine",
     "run by the tests": "run",
