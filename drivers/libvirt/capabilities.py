@@ -31,9 +31,10 @@ class Driver:
     """One row: which calls the driver has.
 
     bulk_stats: virConnectGetAllDomainStats. managed_save, snapshots, suspend, reset, autostart: the calls of
-    these names. reboot: the guest hears of it. jobs: virDomainGetJobStats, and virDomainAbortJob. live_migration: peer to peer.
-    set_metadata: virDomainSetMetadata. keeps_metadata: a definition comes back with the <metadata> that it
-    was given. undefine: the flags that it takes. raced_create_undefine: the race of R1 was run, and won.
+    these names. reboot: the guest hears of it. jobs: virDomainGetJobStats, and virDomainAbortJob.
+    live_migration: peer to peer. set_metadata: virDomainSetMetadata. keeps_metadata: a definition comes back
+    with the <metadata> that it was given. undefine: the flags that it takes. raced_create_undefine: the race
+    of R1 was run, and won.
     forgets_pause: after its daemon was started anew, a paused domain is called running, and still stands.
     shutdown_flags: how each way of asking a guest to stop is asked for; one that is missing is unsupported.
     memory_is_usage: virDomainGetInfo's current memory is what a running domain uses at the moment, not what
@@ -76,8 +77,8 @@ DRIVERS = {
         shutdown_flags={StopMethod.ACPI: ACPI_POWER_BTN, StopMethod.AGENT: GUEST_AGENT},
     ),
     # suspend freezes the container's control group. ACPI is SIGTERM to its init: the driver's default, an
-    # initctl pipe, answers *done* where there is no such pipe, and nobody was asked. So does its reboot, whose
-    # other way, SIGHUP, means to most inits that they should read their configuration again.
+    # initctl pipe, answers *done* where there is no such pipe, and nobody was asked. So does its reboot,
+    # whose other way, SIGHUP, means to most inits that they should read their configuration again.
     "lxc": Driver(
         bulk_stats=False,
         managed_save=False,

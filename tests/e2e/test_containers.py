@@ -186,9 +186,8 @@ def test_a_container_that_reboots_itself_is_the_same_run(boxes: Containers) -> N
 def test_a_container_is_not_asked_to_reboot_for_it_would_not_hear(boxes: Containers) -> None:
     root = boxes.run("asked")
     boxes.cluster.controller.domctl("reboot", "asked")
-    until(
-        lambda: "not done" in str(boxes.cluster.domain("asked")["status"]), 10, lambda: boxes.story("asked")
-    )
+    why = "lxc cannot ask a guest to start again"
+    until(lambda: why in str(boxes.cluster.domain("asked")["status"]), 10, lambda: boxes.story("asked"))
     with libvirt.open(lxc(boxes.hosts["c1"])) as connection:
         assert connection.lookupByName("asked").reboot(0) == 0, "libvirt says that it was asked"
     assert advances(lambda: ticks(root))
