@@ -119,6 +119,7 @@ class Checks:
     _shown: dict[str, str] = field(default_factory=dict)
     _past: int = 0
     _autostarts: set[str] = field(default_factory=set)  # pinned to a node, and to start there at boot
+    _paused_by_hand: set[tuple[str, str]] = field(default_factory=set)
     _transients: set[str] = field(default_factory=set)
     _asked: dict[tuple[str, str], set[str]] = field(default_factory=dict)  # by uuid and request: its values
     _once: dict[tuple[str, str], int] = field(default_factory=dict)  # and how often it was sent
@@ -144,6 +145,8 @@ class Checks:
             f"{change.what} {uuid} ({change.name}) by {change.by}"
             + (f": {change.reason}" if change.reason else ""),
         )
+        if change.what == "paused" and change.by == "virsh":
+            self._paused_by_hand.add((change.host, uuid))
         active = cluster.active_on(uuid)
         if len(active) > 1:
             self.complain("I1", f"{uuid} is active on {' and '.join(active)}")
@@ -151,6 +154,8 @@ class Checks:
             self._changed_by_replica(change)
         elif change.what in ("defined", "started", "migrated-in") and not self._is_own_move(change):
             self._by_hand.add((change.host, uuid))
+        if change.what in ("resumed", "stopped", "launched"):
+            self._paused_by_hand.discard((change.host, uuid))
         if change.what == "undefined":
             self._by_hand.discard((change.host, uuid))
         if change.what == "stopped":
@@ -191,7 +196,10 @@ class Checks:
             self._check_taken(change, kinds)
 
     def _was_wanted(self, uuid: str, state: str) -> bool:
-        """Now or lately: what was on its way may come late, within the quiet time of another leader."""
+        """Now or lately: what was on its way may come late, within the quiet time of another leader. A leader
+        of another past wants what was wanted then."""
+        if self._past != self.cluster.pasts:
+            return True
         since = self.cluster.clock() - LATE_S
         return any(wanted == state and at >= since for at, wanted in self._wanted.get(uuid, ())) or (
             bool(self._wanted.get(uuid)) and self._wanted[uuid][-1][1] == state
@@ -247,10 +255,18 @@ class Checks:
         held = self._intents.get((change.by, change.uuid), ())
         if not held or held[-1].kind is not IntentKind.MIGRATE:
             self._check_start(change)
+            self._check_own_pause(change)
             return
         domain = self.cluster.hosts[change.host].domains[change.uuid]
         if domain.handed_over and change.uuid not in self._kept:
             self.complain("I9", f"{change.by} resumes {change.uuid} on {change.host}, which had left it")
+
+    def _check_own_pause(self, change: Change) -> None:
+        """A pause by hand is ended by request alone, or by a wish that it be paused, or off, first."""
+        by_hand = (change.host, change.uuid) in self._paused_by_hand
+        wished = any(self._was_wanted(change.uuid, s) for s in ("paused", "saved", "shutoff", "absent"))
+        if by_hand and not wished and (change.uuid, "resume") not in self._asked:
+            self.complain("Whose", f"{change.by} resumed {change.uuid} on {change.host}, paused by hand")
 
     def _check_taken(self, change: Change, kinds: set[IntentKind]) -> None:
         """I3, I11: destroyed and undefined is only what etcd says should be."""

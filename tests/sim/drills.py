@@ -23,6 +23,7 @@ from drivers.errors import StoreError
 from drivers.hypervisor import Mark
 from drivers.memory import Backup
 from drivers.store import Compare, Delete, Put, TxnResult, Write
+from specs.requests import ANNOTATIONS
 from tests.sim.cluster import Cluster, Replica
 from tests.sim.hands import Hands
 from tests.sim.host import SimHost
@@ -178,6 +179,24 @@ class Drills:
         replica.kill()
         await self._again(replica, rng.uniform(20.0, 60.0))
         host.thaw()
+
+    async def asked_once(self, rng: Random) -> None:
+        """A user asks for something to be done once, and whoever does it dies as the command leaves."""
+        found = await self._some_uuid(rng)
+        if found is None:
+            return
+        what = rng.choice(["reset", "reboot"])
+        at = self.cluster.world_of("drill").wall()
+
+        def change(body: Body) -> None:
+            body["metadata"].setdefault("annotations", {})[ANNOTATIONS[what]] = at
+
+        await self.api.edit(DOMAINS, self.cluster.trace.named(found[0]), change, what)
+        met = await self._moment(what)
+        if met is not None:
+            _, replica, _ = met
+            replica.kill()
+            await self._again(replica, rng.uniform(20.0, 60.0))
 
     async def slow_lease(self, rng: Random) -> None:
         """etcd answers late, and then not any more, while the host keeps a command waiting."""
@@ -480,6 +499,7 @@ DRILLS: dict[str, Callable[[Drills, Random], Awaitable[None]]] = {
     "ordered_end": Drills.ordered_end,
     "asleep": Drills.asleep,
     "killed": Drills.killed,
+    "asked_once": Drills.asked_once,
     "slow_lease": Drills.slow_lease,
     "cut_off": Drills.cut_off,
     "change_of_mind": Drills.change_of_mind,
