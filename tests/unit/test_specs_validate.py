@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -591,3 +592,9 @@ def test_warnings_are_no_errors() -> None:
 def test_paths_with_odd_keys_are_shown_in_brackets() -> None:
     problem = Problem(("metadata", "labels", "app.kubernetes.io/name\n"), "x")
     assert problem.path == "metadata.labels[app.kubernetes.io/name\\x0a]"
+
+
+@pytest.mark.parametrize("path", sorted((EXAMPLES / "states").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_examples_of_states_have_no_problems(path: Path) -> None:
+    objects, problems = load_file_objects(path.read_text(), path.name)
+    assert objects and not problems
