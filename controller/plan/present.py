@@ -120,12 +120,14 @@ def active(case: Case, seen: Sighting) -> Answer:
     asked = states.asked(case, seen)
     if asked is not None:
         return asked
+    standing = states.bring_about(case, seen)
+    if isinstance(standing, Action):  # before it leaves: it may be on its way for long (seed 20283)
+        return standing
     leaving = depart(case, seen)
     if isinstance(leaving, Action):
         return leaving
     if leaving is None and case.is_asked_cold:
         return take_down(case, case.node, seen, "it is to be moved cold")
-    standing = states.bring_about(case, seen)
     if standing is not None:
         return standing
     repair = _repair_definition(case, seen)
