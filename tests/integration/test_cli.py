@@ -493,6 +493,67 @@ async def test_start_warns_when_a_file_says_otherwise(cli: Cli) -> None:
     assert "the next apply sets it back to shutoff" in ran.err
 
 
+@pytest.mark.parametrize(
+    ("verb", "state"),
+    [("pause", "paused"), ("save", "saved"), ("shutdown", "shutoff"), ("restore", "running")],
+)
+async def test_each_verb_of_a_state_sets_that_state(cli: Cli, verb: str, state: str) -> None:
+    await applied(cli, domain(state="paused" if verb == "save" else "saved"))
+    ran = await cli(f"{verb} web")
+    assert ran.code == 0 and f"-> {state}\n" in ran.out
+    assert (await cli.body("web"))["spec"]["state"] == state
+
+
+@pytest.mark.parametrize("verb", ["reboot", "reset", "drop-saved", "restore"])
+async def test_what_is_asked_for_once_is_an_annotation_with_the_time(cli: Cli, verb: str) -> None:
+    await applied(cli, domain())
+    seen = set()
+    for _ in range(2):
+        ran = await cli(f"{verb} web")
+        assert ran == Ran(0, f"domain.domctl.io/web asked for: {verb}\n", "")
+        body = await cli.body("web")
+        seen.add(body["metadata"]["annotations"][f"domctl.io/{verb}-at"])
+        assert "state" not in body["spec"]
+    assert len(seen) == 2, "each time is a request of its own"
+    ran = await cli(f"{verb} web --dry-run=client")
+    assert (await cli.body("web"))["metadata"]["annotations"][f"domctl.io/{verb}-at"] in seen
+
+
+async def test_waiting_for_a_request_tells_what_came_of_it(cli: Cli) -> None:
+    await applied(cli, domain())
+    waiting = asyncio.create_task(cli("reset web --wait --timeout=30s"))
+
+    def answers(outcome: str) -> Callable[[dict[str, Any]], None]:
+        def change(body: dict[str, Any]) -> None:
+            value = body["metadata"]["annotations"]["domctl.io/reset-at"]
+            told = {"name": "reset", "value": value, "outcome": outcome, "at": "then"}
+            body["status"] = {"requests": [told]}
+
+        return change
+
+    for _ in range(100):
+        await asyncio.sleep(0.05)
+        if "annotations" in (await cli.body("web"))["metadata"]:
+            break
+    await cli.change("web", answers("begun"))
+    await asyncio.sleep(0.3)
+    assert not waiting.done()
+    await cli.change("web", answers("not done, it does not run"))
+    ran = await waiting
+    assert ran.code == 0 and ran.out.endswith("reset: not done, it does not run\n")
+
+
+async def test_resume_asks_for_the_end_of_a_pause_by_hand_only(cli: Cli) -> None:
+    await applied(cli, domain())
+    assert await cli("resume web") == Ran(0, "domain.domctl.io/web unchanged (spec.state is running)\n", "")
+
+    def by_hand(body: dict[str, Any]) -> None:
+        body["status"] = {"reason": "PausedByHand"}
+
+    await cli.change("web", by_hand)
+    assert await cli("resume web") == Ran(0, "domain.domctl.io/web asked for: resume\n", "")
+
+
 async def test_wait_for_condition_value_and_deletion(cli: Cli) -> None:
     await applied(cli, domain())
     waiting = asyncio.create_task(cli("wait domain/web --for=condition=Ready --timeout=30s"))
