@@ -121,8 +121,8 @@ def active(case: Case, seen: Sighting) -> Answer:
     if asked is not None:
         return asked
     standing = states.bring_about(case, seen)
-    if isinstance(standing, Action):  # before it leaves: it may be on its way for long (seed 20283)
-        return standing
+    if isinstance(standing, Action) and not case.is_asked_cold:
+        return standing  # before it leaves: it may be on its way for long (seed 20283)
     leaving = depart(case, seen)
     if isinstance(leaving, Action):
         return leaving
