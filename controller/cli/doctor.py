@@ -16,7 +16,6 @@ from controller.cli.errors import CliError, UsageError, printable
 from controller.cli.flags import listed
 from controller.cli.output import as_json
 from controller.cli.resources import DOMAINS, NODES
-from controller.cli.table import Grid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +43,8 @@ FAILED = 2
 MOST_PROBED = 8  # each is tried with each other, in both directions
 PATIENCE_S = 10.0  # with a cluster that need not answer
 FORMATS = ("", "json", "yaml")
+SHOWN_PAIRS = 6  # of which the same is to be said
+WIDTH = 110  # of lines that are lists; commands are never broken
 _INDENT = "  "
 # option, the Node's field in spec.connection, what it is
 CREDENTIALS = (
@@ -256,8 +257,16 @@ def text(found: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
     for host in found["hosts"]:
         lines += [_heading(host), *_facts(host), *_verdict(host), ""]
+    alike: dict[str, list[Mapping[str, Any]]] = {}
     for pair in found["pairs"]:
-        lines += [f"{printable(pair['from'])} -> {printable(pair['to'])}{_moved(pair)}", *_verdict(pair), ""]
+        if pair["findings"] or "probe" in pair:
+            lines += [f"{_arrow(pair)}{_moved(pair)}", *_verdict(pair), ""]
+        else:
+            alike.setdefault(str((pair["passed"], pair["notChecked"])), []).append(pair)
+    for pairs in alike.values():
+        more = f" and {len(pairs) - SHOWN_PAIRS} more" if len(pairs) > SHOWN_PAIRS else ""
+        heading = ", ".join(_arrow(pair) for pair in pairs[:SHOWN_PAIRS])
+        lines += [heading + more, *_verdict(pairs[0]), ""]
     if found["notChecked"]:
         lines += [*_not_checked(found["notChecked"], ""), ""]
     return [*lines, _summary(found["summary"])]
@@ -266,6 +275,10 @@ def text(found: Mapping[str, Any]) -> list[str]:
 def _heading(host: Mapping[str, Any]) -> str:
     name, uri = printable(host["name"]), printable(host["uri"])
     return name if name == uri else f"{name}   {uri}"
+
+
+def _arrow(pair: Mapping[str, Any]) -> str:
+    return f"{printable(pair['from'])} -> {printable(pair['to'])}"
 
 
 def _moved(pair: Mapping[str, Any]) -> str:
@@ -302,7 +315,7 @@ def _verdict(verdict: Mapping[str, Any]) -> list[str]:
             where = f"on {printable(mend['on'])}: " if mend.get("on") else ""
             lines.append(f"{_INDENT * 2}mend: {where}{printable(mend['command'])}")
     if verdict["passed"]:
-        lines.append(f"{_INDENT}ok: {', '.join(verdict['passed'])}")
+        lines += _wrapped(f"{_INDENT}ok: {', '.join(verdict['passed'])}", _INDENT)
     return lines + _not_checked(verdict["notChecked"], _INDENT)
 
 
@@ -316,11 +329,16 @@ def _not_checked(entries: Sequence[Mapping[str, str]], indent: str) -> list[str]
     needs: dict[str, list[str]] = {}
     for one in entries:
         needs.setdefault(one["needs"], []).append(one["check"])
-    rows = [
-        [f"{indent}not checked: {', '.join(checks)}", f"needs {_line(need)}"]
-        for need, checks in needs.items()
-    ]
-    return Grid().lines(rows)
+    lines = []
+    for need, checks in needs.items():
+        lines += _wrapped(f"{indent}not checked: {', '.join(checks)} (needs {_line(need)})", indent)
+    return lines
+
+
+def _wrapped(line: str, indent: str) -> list[str]:
+    import textwrap  # noqa: PLC0415 - only when hosts were looked at
+
+    return textwrap.wrap(line, WIDTH, subsequent_indent=indent + _INDENT * 2, break_on_hyphens=False)
 
 
 def _summary(summary: Mapping[str, int]) -> str:

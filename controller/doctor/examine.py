@@ -23,7 +23,7 @@ from drivers.inspection import CpuFit, CpuOffer, Inspection, Inspector
 from drivers.shell import Destination, Shell, ShellFailed
 from specs.uri import parse_migration_uri, parse_uri
 
-AT_ONCE = 16  # hosts looked at together
+AT_ONCE = 16  # hosts looked at together, and pairs of them
 SHELLS_AT_ONCE = 4  # sshd lets ten in at once that are not known yet
 HOST_S = 90.0  # a host's parts together; each has a deadline of its own
 MIGRATING = ("qemu",)  # drivers that migrate running domains
@@ -144,7 +144,13 @@ class Examination:
             for one, other in itertools.permutations(hosts, 2)
             if _read(one).facts.driver == _read(other).facts.driver
         ]
-        return tuple([await self._pair(one, other) for one, other in ordered])
+        limit = asyncio.Semaphore(AT_ONCE)
+
+        async def compare(one: Host, other: Host) -> Pair:
+            async with limit:
+                return await self._pair(one, other)
+
+        return tuple(await asyncio.gather(*(compare(one, other) for one, other in ordered)))
 
     async def _pair(self, source: Host, target: Host) -> Pair:
         pair = Pair(source.name, target.name)

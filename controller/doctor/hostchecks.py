@@ -121,8 +121,8 @@ def _link(seen: Seen) -> Iterator[Finding]:
             why="whoever reaches that port is root on the host"
             + ("; the Node says insecure: true" if seen.host.subject.insecure else ""),
             mend=(
-                seen.on_host("systemctl disable --now libvirtd-tcp.socket"),
                 seen.on_host("systemctl stop libvirtd && systemctl enable --now libvirtd-tls.socket"),
+                seen.on_host("systemctl disable --now libvirtd-tcp.socket"),
             ),
             severity=Severity.WARNING if seen.host.subject.insecure else Severity.ERROR,
         )

@@ -72,6 +72,16 @@ def test_nothing_a_host_says_can_steer_a_terminal() -> None:
     assert text.replace("\n", "").isprintable()
 
 
+def test_pairs_of_which_the_same_is_to_be_said_are_told_together() -> None:
+    hosts = [host(f"hv{n}", host_uuid=f"u{n}") for n in range(4)]
+    pairs = [Pair(a.name, b.name, CpuFit.IDENTICAL) for a in hosts for b in hosts if a is not b]
+    pairs[0] = Pair("hv0", "hv1", CpuFit.INCOMPATIBLE)
+    text = doctor.text(report(Round(tuple(hosts), tuple(pairs))))
+    assert "hv0 -> hv1" in text
+    assert "hv0 -> hv2, hv0 -> hv3, hv1 -> hv0, hv1 -> hv2, hv1 -> hv3, hv2 -> hv0 and 5 more" in text
+    assert sum(line.startswith("  ok: machines, cpu") for line in text) == 1
+
+
 @pytest.mark.parametrize(("name", "code"), [("good", 0), ("lost", 2)])
 def test_the_code_tells_nothing_wrong_from_not_reached(name: str, code: int) -> None:
     assert exit_code(report(rounds()[name])) == code
