@@ -30,8 +30,8 @@ from pathlib import Path
 
 from drivers.libvirt import dial
 
-SSH, SETPRIV = "/usr/bin/ssh", "/usr/bin/setpriv"
-_PID, _SCRIPT, _CONFIG = "pid", "connect", "config"
+SSH, SETPRIV, ENV = "/usr/bin/ssh", "/usr/bin/setpriv", "/usr/bin/env"
+_PID, _SCRIPT, _CONFIG, _KNOWN_HOSTS = "pid", "connect", "config", "known"
 
 SSH_CONFIG: Mapping[str, str] = {
     "StrictHostKeyChecking": "yes",
@@ -150,7 +150,7 @@ def ssh(private_dir: Path | None, known_hosts: str, key_file: str) -> tuple[str,
     directory = _directory(private_dir)
     dialler = [sys.executable, "-I", "-S", str(Path(dial.__file__).resolve())]
     options = {
-        "UserKnownHostsFile": known_hosts,
+        "UserKnownHostsFile": _KNOWN_HOSTS,
         "IdentityFile": key_file,
         # ssh replaces %h and %p; the rest is read by a shell, and only by it.
         "ProxyCommand": f"{shlex.join(dialler).replace('%', '%%')} %h %p",
@@ -158,7 +158,10 @@ def ssh(private_dir: Path | None, known_hosts: str, key_file: str) -> tuple[str,
     }
     lines = "".join(f"    {name} {value}\n" for name, value in options.items())
     (directory / _CONFIG).write_text(f"Host *\n{lines}", encoding="utf-8")
-    return _script(directory, [SSH, "-F", str(directory / _CONFIG)], '"$@"')
+    # libvirt hears nothing of a child that says more than 1 KiB. Of a changed host key ssh says nearly that,
+    # and names this file three times: so it is one by a short name, where ssh is.
+    (directory / _KNOWN_HOSTS).symlink_to(os.path.abspath(known_hosts))
+    return _script(directory, [ENV, "-C", str(directory), SSH, "-F", str(directory / _CONFIG)], '"$@"')
 
 
 def ext(private_dir: Path | None, command: str, host: str, port: int) -> tuple[str, TunnelBeneath]:

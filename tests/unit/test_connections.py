@@ -160,7 +160,10 @@ def test_ssh_trusts_one_file_tries_one_key_and_asks_nobody(tmp_path: Path) -> No
     script, _ = tunnel.ssh(tmp_path / "links", "/e/known_hosts", "/e/key")
     seen = ssh_sees(script, "-l", "root", "h")
     assert seen["stricthostkeychecking"] in ("yes", "true")
-    assert (seen["userknownhostsfile"], seen["globalknownhostsfile"]) == ("/e/known_hosts", "/dev/null")
+    assert (seen["userknownhostsfile"], seen["globalknownhostsfile"]) == ("known", "/dev/null")
+    where = Path(script).parent
+    assert (where / "known").readlink() == Path("/e/known_hosts")
+    assert f"env -C {where} /usr/bin/ssh" in Path(script).read_text(), "the name holds where ssh runs"
     assert (seen["identityfile"], seen["identitiesonly"]) == ("/e/key", "yes")
     assert (seen["batchmode"], seen["passwordauthentication"]) == ("yes", "no")
     assert (seen["serveraliveinterval"], seen["serveralivecountmax"]) == ("5", "3")
