@@ -3,6 +3,7 @@ two domains, in every mixture of assignments, sightings, links, decisions and in
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from hypothesis import given, settings
@@ -11,8 +12,10 @@ from msgspec import UNSET
 
 from controller.model import IntentKind, Proof, Rule
 from controller.plan import plan
+from controller.plan.snapshot import Sighting, Snapshot
 from controller.plan.types import Action, ActionKind, Reason, Verdict
 from specs.domain import ACTIVE_STATES
+from specs.requests import ANNOTATIONS
 from tests.unit.plancase import NOW, Cluster
 
 UUIDS = tuple(f"d0d0d0d0-0000-4000-8000-00000000000{i}" for i in range(1, 3))
@@ -33,8 +36,16 @@ STATES = (
 )
 SENT = frozenset(ActionKind) - {ActionKind.RELEASE, ActionKind.RECORD, ActionKind.FINISH}
 TAKING = frozenset(
-    {ActionKind.DESTROY, ActionKind.SHUTDOWN, ActionKind.RESUME, ActionKind.REVOKE, ActionKind.HAND_BACK}
+    {
+        *(ActionKind.DESTROY, ActionKind.SHUTDOWN, ActionKind.RESUME, ActionKind.REVOKE),
+        *(ActionKind.HAND_BACK, ActionKind.SAVE, ActionKind.DROP_SAVED, ActionKind.FORGET),
+    }
 )
+ASKED_FOR = {
+    ActionKind.REBOOT: ANNOTATIONS["reboot"],
+    ActionKind.RESET: ANNOTATIONS["reset"],
+    ActionKind.DROP_SAVED: ANNOTATIONS["drop-saved"],
+}
 
 nodes = st.sampled_from(NODES)
 some_nodes = st.lists(nodes, unique=True, max_size=2).map(tuple)
@@ -49,6 +60,8 @@ def assigned(draw: st.DrawFn) -> dict[str, Any]:
         "started": draw(st.booleans()),
         "stopped": draw(st.booleans()),
         "paused": draw(st.booleans()),
+        "saved": draw(st.sampled_from(("", "a digest of before"))),
+        "autostart": draw(st.booleans()),
         "tombstone": draw(st.sampled_from((False, False, False, True))),
         "proofs": tuple(Proof(node=n, rule=r, epoch=2, at="then", vanished=v) for n, r, v in proofs),
     }
@@ -73,8 +86,11 @@ def clusters(draw: st.DrawFn) -> Cluster:
 def _domain(draw: st.DrawFn, cluster: Cluster, uuid: str) -> None:
     meta = {"deletionTimestamp": "2026-01-01T00:00:00Z"} if draw(st.sampled_from((0, 0, 1))) else {}
     policy = draw(st.sampled_from(("Always", "Never")))
-    wanted = draw(st.sampled_from(("running", "paused", "shutoff")))
-    cluster.domain(uuid, f"n{uuid[-1]}", meta, state=wanted, restartPolicy=policy)
+    wanted = draw(st.sampled_from(("running", "paused", "saved", "shutoff")))
+    persistence = "persistent" if wanted == "saved" else draw(st.sampled_from(("persistent", "transient")))
+    asked = draw(st.sampled_from(("", "", *ANNOTATIONS.values())))
+    meta |= {"annotations": {asked: "2026-01-01T00:00:00Z"}} if asked else {}
+    cluster.domain(uuid, f"n{uuid[-1]}", meta, state=wanted, restartPolicy=policy, persistence=persistence)
     has_assignment = draw(st.booleans())
     if has_assignment:
         cluster.assigned(uuid=uuid, **draw(assigned()))
@@ -83,7 +99,11 @@ def _domain(draw: st.DrawFn, cluster: Cluster, uuid: str) -> None:
             cluster.intends(kind, draw(nodes), epoch, uuid)
     for name in draw(some_nodes):
         state, why, is_active = draw(st.sampled_from(STATES))
-        cluster.seen(name, state, why, uuid, active=is_active, since=draw(st.sampled_from((900.0, 998.0))))
+        is_saved = not is_active and draw(st.booleans())
+        since = draw(st.sampled_from((900.0, 998.0)))
+        bare = {"persistent": False, "config_xml": None, "config_mark": None}
+        how = bare if is_active and draw(st.sampled_from((0, 0, 1))) else {"managed_save": is_saved}
+        cluster.seen(name, state, why, uuid, active=is_active, since=since, **how)
     if has_assignment and draw(st.sampled_from((0, 0, 1))):
         cluster.given(awaiting={(uuid, draw(nodes)): draw(st.sampled_from((990.0, 999.0)))})
     if draw(st.sampled_from((0, 0, 1))):
@@ -92,6 +112,24 @@ def _domain(draw: st.DrawFn, cluster: Cluster, uuid: str) -> None:
 
 def verdicts(cluster: Cluster) -> dict[str, Verdict]:
     return dict(plan(cluster.snapshot(), UUIDS))
+
+
+def _expect_states_kept(snap: Snapshot, action: Action, seen: Mapping[str, Sighting]) -> None:
+    """What is saved, transient, started at boot or asked for once."""
+    annotations = (
+        snap.domains[action.uuid].domain.metadata.annotations if action.uuid in snap.domains else UNSET
+    )
+    if action.kind in ASKED_FOR:
+        assert annotations is not UNSET and ASKED_FOR[action.kind] in annotations, "nobody asked for it"
+        assert action.after is not None and str(action.kind) in action.after.requests, "it is not noted"
+    if action.kind is ActionKind.FORGET:
+        assert seen[action.node].record.active, "what is off would be lost by it"
+    if action.kind is ActionKind.AUTOSTART:
+        assert not action.autostart, "I7: nobody asked for it"
+    if action.kind is ActionKind.SAVE:
+        assert snap.domains[action.uuid].domain.spec.state == "saved", "nobody wants it saved"
+    if action.kind is ActionKind.REVOKE:
+        assert not seen[action.node].detail.managed_save, "its memory would be in the way, or lost"
 
 
 @settings(max_examples=800, deadline=None)
@@ -120,6 +158,7 @@ def test_no_plan_breaks_an_invariant(cluster: Cluster) -> None:
             assert not any(n != action.node for n in seen), "I2: another node has a definition"
             domain = snap.domains[uuid].domain
             assert domain.spec.state in ACTIVE_STATES
+        _expect_states_kept(snap, action, seen)
         if action.kind in TAKING and not cluster.resigned:
             assert False, f"safety §4: {action.kind} within the quiet time"  # noqa: B011
         if action.kind is ActionKind.REVOKE:
@@ -188,10 +227,15 @@ def test_every_domain_that_is_not_as_wanted_has_an_action_or_a_reason(cluster: C
         if stored is None:
             assert held is None or held.assignment.tombstone
             continue
+        if stored.domain.spec.persistence == "transient" and stored.domain.spec.state == "shutoff":
+            assert not cluster.sightings.get(uuid, {}).get(held.assignment.node if held is not None else "")
+            continue
         home = cluster.sightings.get(uuid, {}).get(held.assignment.node) if held is not None else None
         assert home is not None and home.record.active == (stored.domain.spec.state in ACTIVE_STATES)
         if stored.domain.spec.state == "paused":
             assert home.record.state == "paused"
+        if stored.domain.spec.state == "saved":
+            assert home.detail.managed_save
 
 
 @settings(max_examples=300, deadline=None)
