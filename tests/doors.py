@@ -190,6 +190,15 @@ class Doors:
     def stop_sshd(self) -> None:
         self._signal_sshd(signal.SIGKILL)
 
+    def freeze_sshd(self) -> None:
+        """It accepts nothing any more; its kernel does."""
+        pid = (self.host.path(_ETC) / "sshd.pid").read_text().strip()
+        self.host.run("/bin/kill", f"-{int(signal.SIGSTOP)}", pid)
+
+    def thaw_sshd(self) -> None:
+        pid = (self.host.path(_ETC) / "sshd.pid").read_text().strip()
+        self.host.run("/bin/kill", f"-{int(signal.SIGCONT)}", pid)
+
     def start_sshd(self) -> None:
         self.host.path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         self.host.run("/usr/sbin/sshd", "-f", f"{_ETC}/sshd_config", "-E", f"{_ETC}/sshd.log")

@@ -31,6 +31,7 @@ from pathlib import Path
 from drivers.libvirt import dial
 
 SSH, SETPRIV, ENV = "/usr/bin/ssh", "/usr/bin/setpriv", "/usr/bin/env"
+DIE_WITH_PARENT = (SETPRIV, "--pdeathsig", "KILL", "--")
 _PID, _SCRIPT, _CONFIG, _KNOWN_HOSTS = "pid", "connect", "config", "known"
 
 SSH_CONFIG: Mapping[str, str] = {
@@ -145,6 +146,12 @@ def _is_ours(pid: int) -> bool:
     return int(fields[1]) == os.getpid()
 
 
+def missing(*programs: str) -> str:
+    """What this machine lacks to start a child, in words; "" if nothing."""
+    lacking = [program for program in programs if not os.access(program, os.X_OK)]
+    return f"the controller's machine has no {' and no '.join(lacking)}" if lacking else ""
+
+
 def ssh(private_dir: Path | None, known_hosts: str, key_file: str) -> tuple[str, TunnelBeneath]:
     """(what libvirt's `command=` is to be, what carries its connections)."""
     directory = _directory(private_dir)
@@ -176,7 +183,7 @@ def _script(directory: Path, command: list[str], more: str = "") -> tuple[str, T
         "#!/bin/sh\n"
         f"echo $$ >{shlex.quote(str(directory / _PID))} || exit 255\n"
         "SHELL=/bin/sh; export SHELL\n"
-        f"exec {SETPRIV} --pdeathsig KILL -- {shlex.join(command)} {more}\n"
+        f"exec {shlex.join([*DIE_WITH_PARENT, *command])} {more}\n"
     )
     script.write_text(text, encoding="utf-8")
     script.chmod(0o700)

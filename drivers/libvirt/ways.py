@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import libvirt
 
-from drivers.errors import AuthFailed, Cause, HypervisorError, Unreachable
+from drivers.errors import AuthFailed, Cause, HypervisorError, Unreachable, Unsupported
 from drivers.hypervisor import Target
 from drivers.libvirt import reach, tls, tunnel
 from drivers.libvirt.access import Access, read_password, secret
@@ -94,6 +94,8 @@ def _tls(journey: Journey, enter: Enter) -> Way:
 
 def _ssh(journey: Journey, enter: Enter) -> Way:
     credentials, access = journey.target.credentials, journey.access
+    if lacking := tunnel.missing(tunnel.SSH, tunnel.SETPRIV):
+        raise Unsupported(f"{lacking}: install openssh-client and util-linux there")
     known_hosts = access.path(credentials, "known_hosts", "transport ssh")
     key_file = secret(access.path(credentials, "key_file", "transport ssh"))
     reach.find(journey.uri, enter)
@@ -105,6 +107,8 @@ def _ssh(journey: Journey, enter: Enter) -> Way:
 
 
 def _ext(journey: Journey, _enter: Enter) -> Way:
+    if lacking := tunnel.missing(tunnel.SETPRIV):
+        raise Unsupported(f"{lacking}: install util-linux there")
     program = journey.access.program(journey.target.credentials.command)
     uri = journey.uri
     command, beneath = tunnel.ext(journey.access.private_dir, program, uri.host, uri.port)

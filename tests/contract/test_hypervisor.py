@@ -49,7 +49,7 @@ from drivers.hypervisor import (
 )
 from specs.mark import element
 from tests.contract.worlds import MEMORY_BYTES, UUID, LibvirtWorld, SimWorld, World, domain_xml
-from tests.doors import Doors, open_doors
+from tests.doors import Doors
 from tests.labhost import Lab
 
 log = logging.getLogger(__name__)
@@ -72,14 +72,6 @@ def lxc(lab: Lab) -> Iterator[World]:
     yield world
     world.clear()
     world.close()
-
-
-@pytest.fixture(scope="module")
-def doors(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
-    """The third host of the lab, which nobody else here has to do with."""
-    opened = open_doors(lab.hosts[2], tmp_path_factory.mktemp("doors"))
-    yield opened
-    opened.close()
 
 
 def _through(doors: Doors, transport: str) -> Iterator[World]:

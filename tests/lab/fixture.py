@@ -1,5 +1,6 @@
-"""Pytest fixtures that give tests real libvirt hosts: `lab` (three hosts, one lab for the whole session)
-and `hosts` (the same hosts, made whole and empty before and after each test that asks for them).
+"""Pytest fixtures that give tests real libvirt hosts: `lab` (three hosts, one lab for the whole session),
+`hosts` (the same hosts, made whole and empty before and after each test that asks for them), and `doors` (the
+last of them, reached over every transport, for as long as a module's tests need it).
 
 Without root both skip, saying so; whether skipping is allowed is for the command that runs the tests.
 """
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.doors import Doors, open_doors
 from tests.labhost import Lab, LabHost, lab_up
 
 
@@ -26,6 +28,16 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield made
     finally:
         made.down()
+
+
+@pytest.fixture(scope="module")
+def doors(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
+    lab.hosts[-1].reset(lab.hosts[-1].status())
+    opened = open_doors(lab.hosts[-1], tmp_path_factory.mktemp("doors"))
+    try:
+        yield opened
+    finally:
+        opened.close()
 
 
 @pytest.fixture
