@@ -226,6 +226,7 @@ class Operator:
             ours = holder in self.cluster.assignments()
             if not ours and holder in self.cluster.hosts[node].domains:
                 done |= await self.hands.destroy(node, holder)
+                done |= await self.hands.managedsave_remove(node, holder)
                 done |= await self.hands.undefine(node, holder)
         return done
 
