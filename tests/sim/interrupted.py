@@ -182,6 +182,19 @@ WORST: Final = (
 )
 
 
+TURNS: Final = {mishap: number for number, mishap in enumerate(WORST)}
+ALIKE: Final = (
+    ActionKind.PAUSE,
+    ActionKind.RESUME,
+    ActionKind.DROP_SAVED,
+    ActionKind.REBOOT,
+    ActionKind.RESET,
+    ActionKind.FORGET,
+    ActionKind.AUTOSTART,
+)
+"""One call between two records each: they take turns with the mishaps, where not everything is tried."""
+
+
 # --- and what users do meanwhile, a moment after the mishap began
 
 MEANWHILE_S: Final = 3.0
@@ -234,7 +247,10 @@ def cases(mishap: str, *, everything: bool) -> Iterator[tuple[str, str, str]]:
         yield from itertools.product(fault_points, (mishap,), USERS)
         return
     ways = tuple(USERS)
-    for number, point in enumerate(fault_points, start=list(MISHAPS).index(mishap)):
+    turn = list(MISHAPS).index(mishap)
+    others = [kind for number, kind in enumerate(ALIKE) if number % len(TURNS) != TURNS.get(mishap, 0)]
+    fault_points = tuple(p for p in fault_points if p.partition(".")[0] not in others)
+    for number, point in enumerate(fault_points, start=turn):
         yield point, mishap, ways[number % len(ways)]
 
 
