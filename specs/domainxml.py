@@ -1,12 +1,12 @@
 """The libvirt XML that a Domain becomes: `render`, pure and deterministic.
 
 XML is only ever made by ElementTree's serialiser (I19), every host path is checked against the node's
-allowedPaths, a container has a root of its own, and the image format is always explicit, for a guest could
-otherwise turn its raw disk into a qcow2 image that names a file of the host. Devices (`specs.devicexml`)
-carry the alias `ua-<name>`, by which drift matches them (`specs.xmldiff`). What the spec leaves open is left
-to libvirt, except what differs between hosts for no good reason or costs: the architecture is written out,
-there is no USB controller unless a disk needs one, no graphics, no sound. `spec.xml` is merged last
-(`specs.overlay`), then our mark is added.
+allowedPaths, a container has a root and a network of its own, and the image format is always explicit, for a
+guest could otherwise turn its raw disk into a qcow2 image that names a file of the host. Devices
+(`specs.devicexml`) carry the alias `ua-<name>`, by which drift matches them (`specs.xmldiff`). What the spec
+leaves open is left to libvirt, except what differs between hosts for no good reason or costs: the
+architecture is written out, there is no USB controller unless a disk needs one, no graphics, no sound.
+`spec.xml` is merged last (`specs.overlay`), then our mark is added.
 
 Deliberately not here: choosing MAC addresses (`specs.macs`), and types that the host rejects anyway.
 """
@@ -165,6 +165,8 @@ def _domain(domain: Domain, uuid: str, macs: Mapping[str, str]) -> _Element:
     os = given(spec.os, OperatingSystem())
     if row.container:
         _container(root, os)
+        # Without it a container that has no interface is on the network of its host, as the host itself.
+        sub(sub(root, "features"), "privnet")
     else:
         arch = given(os.arch, "x86_64" if row.emulated else None)
         kind = _machine(root, os, arch, is_xen=row.driver == "xen")

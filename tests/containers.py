@@ -2,8 +2,9 @@
 
 `make_root` needs no network and no package but busybox-static. The init appends to /log, on the container's
 root and so in a file of the host: `start` with its arguments, then `TICK n` twenty times a second, and `TERM`
-when it is asked to stop. With the argument `deaf` it ignores SIGTERM, with `end` it ends after a third of a
-second, with `fail` so, too, but with exit code 1, and with `reboot` it asks for a reboot then.
+when it is asked to stop; /net names the interfaces that it sees. With the argument `deaf` it ignores SIGTERM,
+with `end` it ends after a third of a second, with `fail` so, too, but with exit code 1, and with `reboot` it
+asks for a reboot then.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ _DIRECTORIES = ("bin", "dev", "proc", "sys", "etc", "run", "tmp", "data")
 _INIT = """\
 #!/bin/sh
 if [ "$1" = deaf ]; then trap '' TERM; else trap 'echo TERM >> /log; exit 0' TERM; fi
+for one in /sys/class/net/*; do echo "${one##*/}"; done > /net
 echo "start $*" >> /log
 n=0
 while :; do

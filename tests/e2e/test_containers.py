@@ -15,7 +15,7 @@ import libvirt
 import pytest
 
 from tests.containers import lived, make_root, ticks
-from tests.e2e.client import DOMAINS, condition, is_ready, reason
+from tests.e2e.client import DOMAINS, MIGRATIONS, condition, is_ready, reason
 from tests.e2e.cluster import IMAGES, Cluster, node
 from tests.e2e.conftest import QUICK
 from tests.e2e.serve import Controller, until
@@ -35,9 +35,9 @@ class Containers:
 
     def join(self) -> None:
         for number, host in enumerate(self.cluster.hosts, 1):
-            self.cluster.controller.apply(
-                node(f"n{number}", host.uri), node(f"c{number}", lxc(host), allowedPaths=PATHS)
-            )
+            container_node = node(f"c{number}", lxc(host), allowedPaths=PATHS)
+            container_node["metadata"]["labels"]["example.org/kind"] = "lxc"
+            self.cluster.controller.apply(node(f"n{number}", host.uri), container_node)
         for name in ("n1", "n2", "c1", "c2"):
             self.cluster.wait_node(name)
 
@@ -142,6 +142,7 @@ def test_a_container_goes_to_an_lxc_node_and_a_machine_to_a_qemu_node(boxes: Con
     boxes.cluster.run("machine", placement={"node": "n1"})
     until(lambda: ticks(root) > 1, 5, "its init writes nothing")
     assert lived(root) == ["start a b <c>"]
+    assert (root / "net").read_text().split() == ["lo"], "it is on the network of its host"
     assert boxes.seen("box") == {"c1": RUNNING}
     misplaced = {"node": "n1"}
     boxes.apply("nowhere", placement=misplaced)
@@ -257,6 +258,36 @@ def test_a_container_on_shared_storage_moves_when_it_is_off_and_one_on_its_hosts
     boxes.until_reason("staying", "PinnedByStorage")
     assert boxes.seen("staying") == {"c1": SHUTOFF}
     assert lived(root) == ["start ", "TERM", "start "]
+
+
+def test_a_container_is_moved_cold_and_not_live(boxes: Containers) -> None:
+    root = boxes.root("going")
+    boxes.apply("going", shared=True, placement={"nodeSelector": {"example.org/kind": "lxc"}})
+    boxes.cluster.wait_ready("going")
+    source = boxes.cluster.domain("going")["status"]["node"]
+    target = "c2" if source == "c1" else "c1"
+    boxes.cluster.controller.domctl("migrate", "going", "--to", target)
+
+    def told() -> str:
+        return str(boxes.cluster.controller.api().get(MIGRATIONS))
+
+    until(lambda: "cannot move a running domain" in told(), 10, told)
+    boxes.cluster.controller.domctl("migrate", "--abort", "going")
+    boxes.cluster.controller.domctl("migrate", "going", "--to", target, "--cold")
+    boxes.until_seen("going", {target: RUNNING})
+    until(lambda: lived(root) == ["start ", "TERM", "start "], 10, lambda: str(lived(root)))
+
+
+def test_a_transient_container_is_defined_nowhere_while_it_is_off(boxes: Containers) -> None:
+    root = boxes.run("passing-by", persistence="transient")
+    with libvirt.open(lxc(boxes.hosts["c1"])) as connection:
+        domain = connection.lookupByName("passing-by")
+        until(lambda: not domain.isPersistent(), 10, lambda: boxes.story("passing-by"))
+    boxes.cluster.controller.domctl("shutdown", "passing-by")
+    boxes.until_seen("passing-by", {})
+    boxes.cluster.controller.domctl("start", "passing-by")
+    boxes.until_seen("passing-by", {"c1": RUNNING})
+    until(lambda: lived(root) == ["start ", "TERM", "start "], 10, lambda: str(lived(root)))
 
 
 def test_a_deleted_container_is_gone_and_its_files_stay(boxes: Containers) -> None:

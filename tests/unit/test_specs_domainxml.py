@@ -251,6 +251,12 @@ def test_a_container_is_given_a_terminal_and_an_init_when_none_are_named() -> No
     assert [one.tag for one in found.iterfind("devices/*")] == ["filesystem", "console"]
 
 
+def test_a_container_is_never_on_the_network_of_its_host() -> None:
+    for interfaces in ([], [{"name": "n", "bridge": "br0"}]):
+        found = xml_of(type="lxc", filesystems=[ROOT], interfaces=interfaces)
+        assert found.find("features/privnet") is not None
+
+
 def test_mount_points_come_before_what_is_mounted_below_them() -> None:
     targets = ["/a/b/c", "/a", "/", "/a/b"]
     filesystems = [{"target": one, "source": {"dir": f"{IMAGES}/x"}} for one in targets]
