@@ -66,7 +66,7 @@ def domain_status(snap: Snapshot, uuid: str, verdict: Verdict) -> DomainStatus:
     reason, message = said(verdict, stored)
     node, state, state_reason = _seen(snap, uuid, held)
     restarts = snap.restarts.get(uuid)
-    ready = _ready(verdict)
+    ready = _ready(verdict, effective_state(stored.domain.spec))
     return DomainStatus(
         observed_generation=generation,
         phase=_phase(verdict, state),
@@ -146,10 +146,10 @@ def _phase(verdict: Verdict, state: str) -> str:
 Truth = Literal["True", "False", "Unknown"]
 
 
-def _ready(verdict: Verdict) -> Truth:
+def _ready(verdict: Verdict, wanted: str) -> Truth:
     if verdict.deferred is not None:
         if verdict.deferred.reason is Reason.MIGRATING:
-            return "True"  # it runs all the while
+            return "True" if wanted == "running" else "False"  # it runs all the while
         return "Unknown" if verdict.deferred.reason in UNKNOWN_REASONS else "False"
     return "False" if verdict.action is not None or verdict.situation is not Situation.CONVERGED else "True"
 

@@ -314,10 +314,15 @@ def _name_taken(case: Case) -> Deferred | None:
 
 def _start(case: Case, home: Known | Absent | Unknown, seen: Sighting | None) -> Answer:
     assert not isinstance(home, Unknown)
-    hold = _stalled(case) or states.held_by_save(case) or _policy(case, seen) or _crash_loop(case)
+    hold = _stalled(case) or states.held_by_save(case)
     if hold is not None:
         return hold
     leave = may_start(case.snap, case.held, case.node, home)
+    if isinstance(leave, Deferred) and leave.reason is Reason.RUNS_ELSEWHERE:
+        return leave  # nor did it end by itself, as far as is known (seed 22114)
+    hold = _policy(case, seen) or _crash_loop(case)
+    if hold is not None:
+        return hold
     if isinstance(leave, Deferred):
         return leave
     action = actions.start(case, case.node, leave.basis)

@@ -154,6 +154,8 @@ class Checks:
             self._changed_by_replica(change)
         elif change.what in ("defined", "started", "migrated-in") and not self._is_own_move(change):
             self._by_hand.add((change.host, uuid))
+        if change.what == "started":
+            self._unmet_since.pop(uuid, None)  # however short it ran, between two looks
         if change.what in ("resumed", "stopped", "launched"):
             self._paused_by_hand.discard((change.host, uuid))
         if change.what == "undefined":

@@ -336,6 +336,8 @@ async def _settles(stage: Stage) -> bool:
         for name, body in stage.cluster.objects("domains").items():
             if (body.get("status") or {}).get("reason") in ("SaveInTheWay", "PinnedByStorage"):
                 await stage.ask(name, "drop-saved")
+            if (body.get("status") or {}).get("reason") == "NothingToSave":
+                await stage.edit(name, state="running")
     return False
 
 

@@ -179,6 +179,8 @@ class Operator:
             await self.cluster.sleep(3.0)
             if not self.cluster.active_on(uuid) and _said(self._body(name))[0] in ("Shutoff", "shutoff"):
                 break
+            if (self._body(name).get("spec") or {}).get("state") != "shutoff":
+                return True  # somebody changed his mind
         return await self.api.edit(DOMAINS, name, state("running"), "domctl start")
 
     async def _start_and_save(self, name: str, body: Body, found: re.Match[str]) -> bool:
