@@ -8,6 +8,7 @@ only once a listing was sent after it (`await_observation`), and etcd's records 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field, replace
@@ -81,6 +82,7 @@ class Cache:
     moving: dict[str, Intent] = field(default_factory=dict)
     departing: dict[str, Intent] = field(default_factory=dict)
     watches: dict[str, MoveWatch] = field(default_factory=dict)
+    moved: asyncio.Event = field(default_factory=asyncio.Event)  # `moving` has changed
     macs: dict[str, str] = field(default_factory=dict)
     dead: dict[str, Decision] = field(default_factory=dict)
     dead_since: dict[str, float] = field(default_factory=dict)
@@ -306,6 +308,7 @@ class Cache:
         if intent is not None and intent.kind is IntentKind.MIGRATE:
             self.departing.pop(uuid, None)
             self.moving[uuid] = intent
+            self.moved.set()
             if before is None or before.epoch != intent.epoch:
                 self.watches.pop(uuid, None)
         elif before is not None:

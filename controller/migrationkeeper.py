@@ -195,10 +195,10 @@ def _why(stored: StoredMigration, case: Case) -> tuple[str, str, str]:
         return "NoSuchDomain", f"there is no domain {domain}", ""
     if case.request is not None and case.request.migration.metadata.uid != stored.migration.metadata.uid:
         return "Queued", f"waits for Migration {case.request.migration.metadata.name} of the same domain", ""
-    if case.held is None and case.is_transient and case.wanted not in states.RUNS:
+    if case.is_transient and case.wanted not in states.RUNS and not case.all_sightings:
         return states.NOWHERE, f"domain {domain} is transient and off: it is defined nowhere", ""
     if case.held is None or not case.assignment.candidates:
-        return "Pending", f"domain {domain} has no node at the moment", ""
+        return "NotPlaced", f"domain {domain} has no node at the moment", ""
     target = target_of(case, stored)
     if isinstance(target, Deferred):
         return target.reason.value, sentence(target), ""

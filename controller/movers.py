@@ -47,7 +47,8 @@ class Movers:
                 for uuid in self.cache.moving:
                     if uuid not in self._followers:
                         self._follow(uuid)
-                await asyncio.sleep(LOOK_EVERY_S)
+                self.cache.moved.clear()
+                await self.cache.moved.wait()
         finally:
             await self._close()
 
@@ -125,6 +126,8 @@ class Movers:
                     await self._round(uuid, intent)
                 except HypervisorError as error:
                     log.debug("migration cannot be looked at", extra={"uuid": uuid, "why": error.message})
+                except Exception:
+                    log.exception("following a migration failed", extra={"uuid": uuid})  # and is tried again
                 await asyncio.sleep(LOOK_EVERY_S)
         finally:
             if self._followers.get(uuid) is me:

@@ -109,18 +109,9 @@ class NodeKeeper:
         decided_at = self.cache.dead_since.get(name, 0.0)
         if name in self.cache.dead and self.cache.view(name).reads[-1][0] > decided_at:
             await self._delete(keys.confirmed_dead(name))
-        if name in self.cache.quarantine and not self._leftovers(name):
+        if name in self.cache.quarantine and not _leftovers_of(self.cache, name):
             log.info("node compared and found clean", extra={"node": name})
             await self._delete(keys.quarantine(name))
-
-    def _leftovers(self, name: str) -> list[str]:
-        """Domains of ours seen on this node that have their place elsewhere, or are only a tombstone."""
-        found = []
-        for uuid in self.cache.seen.uuids_on(name):
-            held = self.cache.assignments.get(uuid)
-            if held is not None and (held.assignment.node != name or held.assignment.tombstone):
-                found.append(uuid)
-        return found
 
     async def _delete(self, key: str) -> None:
         commit = await self.ledger.commit([Compare(key, self.cache.revision_of(key))], [Delete(key)])
@@ -264,12 +255,11 @@ def _phase(cache: Cache, stored: StoredNode, view: NodeView) -> tuple[str, str, 
         message = _keeps_a_domain(cache, name) or "waits until no domain may be here any more"
         return "Terminating", "Terminating", message
     if view.answers and name in cache.quarantine:
-        left = len(_leftovers_of(cache, name))
-        return (
-            "Quarantined",
-            "Quarantined",
-            f"it was taken for dead; {left} domains that moved on are still here",
-        )
+        left = _leftovers_of(cache, name)
+        saved = [uuid for uuid in left if (s := cache.seen.find(uuid, name)) and s.detail.managed_save]
+        out = f"; to end this: virsh managedsave-remove {saved[0]} on {name}" if saved else ""
+        said = f"it was taken for dead; {len(left)} domains that moved on are still here{out}"
+        return "Quarantined", "Quarantined", said
     if view.answers:
         return "Ready", "Ready", "answers"
     if name in cache.dead:
@@ -283,8 +273,9 @@ def _phase(cache: Cache, stored: StoredNode, view: NodeView) -> tuple[str, str, 
 
 
 def _leftovers_of(cache: Cache, name: str) -> list[str]:
-    uuids = cache.seen.uuids_on(name)
-    return [u for u in uuids if u in cache.assignments and cache.assignments[u].assignment.node != name]
+    """Domains of ours seen on this node that have their place elsewhere, or are only a tombstone."""
+    held = {u: cache.assignments[u].assignment for u in cache.seen.uuids_on(name) if u in cache.assignments}
+    return [u for u, a in held.items() if a.node != name or a.tombstone]
 
 
 READY_OF: dict[str, tuple[Truth, Truth, Truth]] = {

@@ -343,6 +343,11 @@ def close_move(
     return consuming(action, None) if decision is not None and decision.keep == closing.node else action
 
 
+def note_home(case: Case, node: str, why: str) -> Action:
+    """Where the domain of an open migration is, though it cannot be closed yet."""
+    return _action(case, ActionKind.RECORD, node, why, msgspec.structs.replace(case.assignment, node=node))
+
+
 def close_request(case: Case, request: str, closing: Closing) -> Action:
     """A request that ends without anything having been moved."""
     record = MoveRecord(

@@ -204,7 +204,7 @@ def _action(case: Case, request: StoredMigration, target: str, seen: Sighting) -
     keeps_tpm = seen.detail.live_xml is not None and "<tpm " in seen.detail.live_xml
     move = Move(
         target_uri=peer_uri(case.snap.nodes[target]),
-        persistent_xml=wanted.rendered.xml,
+        persistent_xml=None if case.is_transient else wanted.rendered.xml,
         limit_s=LIMIT_S,
         copy_disks=tuple(disk_targets(case.stored.domain.spec)[name] for name in disks),
         undefine_source=keeps_tpm,

@@ -124,10 +124,12 @@ def _stranger(ends: Ends) -> Deferred | None:
     others = sorted(n for n in ends.case.all_sightings if n not in (ends.source, ends.target))
     if not others:
         return None
+    active = ends.case.active_on
+    node = active[0] if len(active) == 1 else "NODE"
     return Deferred(
         Reason.RUNS_ELSEWHERE,
-        f"it is migrated from {ends.source} to {ends.target}, and is on {', '.join(others)}, too",
-        command=f"domctl resolve {ends.case.command_target} --keep NODE, once it is clear where it belongs",
+        f"it was to move from {ends.source} to {ends.target}, and is on {', '.join(others)}",
+        command=f"domctl resolve {ends.case.command_target} --keep {node}",
         relist=(*others, ends.source, ends.target),
         retry_after_s=5.0,
     )
@@ -342,8 +344,11 @@ def arrived(ends: Ends) -> Answer:
 
 
 def arrived_unseen(ends: Ends) -> Answer:
-    """The source does not answer and the target has it: the source owes the proof that it holds nothing."""
-    return _moved(ends, gone=())
+    """The source does not answer and the target has it: that is written down. The intent stays open; what the
+    source shows when it answers, a paused copy for instance, is judged by this table."""
+    if ends.case.node != ends.target:
+        return actions.note_home(ends.case, ends.target, f"it runs on {ends.target}; {ends.source} is silent")
+    return _hold_for(ends, ends.source)
 
 
 def _moved(ends: Ends, gone: tuple[tuple[str, Rule], ...]) -> Answer:

@@ -117,6 +117,9 @@ class Checks:
     _last: dict[str, Assignment] = field(default_factory=dict)
     _ended_at: dict[str, float] = field(default_factory=dict)
     _shown: dict[str, str] = field(default_factory=dict)
+    _moves_over: dict[tuple[str, str], float] = field(default_factory=dict)
+    _read_of: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    _restored_at: float = -1e9
     _past: int = 0
     _autostarts: set[str] = field(default_factory=set)  # pinned to a node, and to start there at boot
     _paused_by_hand: set[tuple[str, str]] = field(default_factory=set)
@@ -158,6 +161,8 @@ class Checks:
             self._unmet_since.pop(uuid, None)  # however short it ran, between two looks
         if change.what in ("resumed", "stopped", "launched"):
             self._paused_by_hand.discard((change.host, uuid))
+        if change.what == "arriving":
+            self._check_departure(change)
         if change.what == "undefined":
             self._by_hand.discard((change.host, uuid))
         if change.what == "stopped":
@@ -168,6 +173,53 @@ class Checks:
                 self._migrated_at[uuid] = cluster.clock()
             elif change.reason != "failed":
                 self._ended_at[uuid] = cluster.clock()
+
+    def _check_departure(self, change: Change) -> None:
+        """I2: what the port was asked to move goes where an open intent says, and neither end keeps a
+        capability of its own, but what somebody put there by hand."""
+        uuid = change.uuid
+        found = (h.operations.migrations.get(uuid) for h in self.cluster.hosts.values())
+        migration = next((m for m in found if m is not None and m.manner.persistent_xml is not None), None)
+        if migration is None or migration.target.name != change.host or self._past != self.cluster.pasts:
+            return
+        source, target = migration.source.name, migration.target.name
+        held = self.cluster.assignment(uuid)
+        intent = held.intent if held is not None else None
+        if intent is None or (intent.kind, intent.node, intent.target) != (
+            IntentKind.MIGRATE,
+            source,
+            target,
+        ):
+            self.complain("I2", f"{uuid} moves from {source} to {target} without such an intent")
+        for host, kept in (
+            (migration.source, not migration.manner.undefine_source),
+            (migration.target, True),
+        ):
+            domain = host.domains[uuid]
+            if domain.config is not None and kept and (host.name, uuid) not in self._by_hand:
+                self.complain(
+                    "I2", f"{uuid} moves from {source} to {target}, and {host.name} keeps a definition"
+                )
+
+    def _check_spared(self, sent: Sent) -> None:
+        """I9: of the two ends of a migration, never the one that goes on is destroyed."""
+        held = self._intents.get((sent.client, sent.uuid), ())
+        host = self.cluster.hosts[sent.host]
+        if held and held[-1].kind is IntentKind.MIGRATE and host.active(sent.uuid):
+            wanted = self._wanted.get(sent.uuid)
+            if wanted and wanted[-1][1] in ACTIVE_STATES:
+                self.complain("I9", f"{sent.client} destroys {sent.uuid} on {sent.host}, where it went on")
+
+    def _check_both_read(self, client: str, uuid: str, intent: Intent) -> None:
+        """I8: a migration is closed only by what was read at both ends since its call was over."""
+        over_at = self._moves_over.get((client, uuid), -1.0)
+        for node in (intent.node, intent.target):
+            host = self.cluster.hosts.get(node)
+            dark = host is None or not host.powered or host.daemon != "up"
+            if dark or not self.cluster.network.up(client, node):
+                continue
+            if max(self._read_of.get((client, node, u), -1.0) for u in (uuid, "")) < over_at:
+                self.complain("I8", f"{client} closes the migration of {uuid}, and did not read {node}")
 
     def _is_own_move(self, change: Change) -> bool:
         """A migration that a replica asked for, as etcd says."""
@@ -295,6 +347,8 @@ class Checks:
         if away_at is not None and now > away_at + ACT_WITHIN_S:
             self.complain("I12", f"{sent.client} sends {sent.call} {sent.uuid}, etcd is gone")
         self._check_intent(sent)
+        if sent.call == "destroy":
+            self._check_spared(sent)
         self._check_read_again(sent)
         if sent.call == "create":
             self._check_still_due(sent, now)
@@ -381,6 +435,10 @@ class Checks:
             self.complain("I16", f"{call.call} to {call.host} took {call.client} {took_s:.1f} s")
         if call.outcome is Outcome.AMBIGUOUS and call.uuid:
             self._doubtful[(call.client, call.host, call.uuid)] = call.ended_at
+        if call.call == "migrate":
+            self._moves_over[(call.client, call.uuid)] = call.ended_at
+        if call.call in ("list", "detail") and (call.uuid or not call.failed):
+            self._read_of[(call.client, call.host, call.uuid)] = call.began_at
         if call.call not in ("list", "detail") or call.failed:
             return
         read = [
@@ -434,6 +492,7 @@ class Checks:
 
     def restored(self) -> None:
         """What etcd says now is what was wanted and promised at another time."""
+        self._restored_at = self.cluster.clock()
         self._last.clear()
         self._wanted.clear()
         self._unmet_since.clear()
@@ -494,6 +553,9 @@ class Checks:
             self._intents[(client, uuid)] = (*mine[-3:], intent)
             if before is None or before.intent != intent:
                 self._check_intended(client, uuid, intent, before, after)
+        closes = before is not None and before.intent is not None and after.intent is None
+        if closes and before.intent.kind is IntentKind.MIGRATE and after.last_move != before.last_move:
+            self._check_both_read(client, uuid, before.intent)
         if (before is not None and before.node != after.node) or before is None:
             self._check_new_place(client, uuid, after)
 
@@ -506,7 +568,8 @@ class Checks:
         now = self.cluster.clock()
         if intent.kind is IntentKind.FORGET and uuid not in self._transients:
             self.complain("safety 2", f"{client} intends to make {uuid} transient, which nobody wanted")
-        if intent.kind is IntentKind.SAVE and not self._was_wanted(uuid, "saved"):
+        forgot = now < self._restored_at + WANTED_LATELY_S  # what was wanted is of a past that was given up
+        if intent.kind is IntentKind.SAVE and not forgot and not self._was_wanted(uuid, "saved"):
             self.complain("I11", f"{client} intends to save {uuid}, which nobody wanted")
         if intent.kind in (IntentKind.STOP, IntentKind.DELETE):
             lately = [wanted for at, wanted in self._wanted.get(uuid, ()) if at >= now - WANTED_LATELY_S]

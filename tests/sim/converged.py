@@ -14,7 +14,9 @@ from drivers.hypervisor import State
 from specs.migration import FINISHED
 from tests.sim.cluster import Cluster
 
-IN_THE_WAY = frozenset({"NoNodeFits", "NoSuchDomain", "PinnedByStorage", "HasSnapshots", "DefinedNowhere"})
+IN_THE_WAY = frozenset(
+    {"NotPlaced", "NoNodeFits", "NoSuchDomain", "PinnedByStorage", "HasSnapshots", "DefinedNowhere"}
+)
 
 
 def _conditions(body: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -21,8 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.sim.drills import DRILLS
-from tests.sim.seed import run_seed
+from tests.sim.seed import ALL_DRILLS, run_seed
 
 ROOT = Path(__file__).parents[2]
 MUTANTS = Path(__file__).parent / "mutants"
@@ -102,7 +101,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=100, metavar="N", help="how many")
     parser.add_argument("--from", type=int, default=1, metavar="K", dest="first", help="the first one")
     parser.add_argument("--mutant", default="", metavar="NAME", help="run with this planted bug")
-    parser.add_argument("--drill", default="", metavar="NAME", choices=("", *DRILLS), help="add this drill")
+    parser.add_argument(
+        "--drill", default="", metavar="NAME", choices=("", *ALL_DRILLS), help="add this drill"
+    )
     parser.add_argument("--jobs", type=int, default=2, metavar="J", help="processes")
     parser.add_argument("--story", action="store_true", help="tell the story of every seed")
     return parser.parse_args()

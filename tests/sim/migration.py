@@ -163,7 +163,8 @@ class Migration:
         self.phase = "copying"
         self._began_at = source.clock()
         self._copy_s = self.manner.copy_s or source.seconds(source.temper.copy_s)
-        self._stalls = bool(source.temper.stalls) and source.rng.random() < source.temper.stalls
+        ours = self.manner.persistent_xml is not None  # an administrator would end one that never does
+        self._stalls = ours and bool(source.temper.stalls) and source.rng.random() < source.temper.stalls
         if not self._stalls:
             self._after(self._copy_s, self._switch)
 

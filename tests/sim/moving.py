@@ -7,19 +7,23 @@ those of `tests.sim.migration`, and the moments before it is sent and after it i
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from random import Random
 
 from controller.model import IntentKind
+from tests.sim.domain import Change
 from tests.sim.faults import FIRST_S, LAST_S, Faults
 from tests.sim.host import SimHost
 from tests.sim.workload import DOMAIN_NAMES, Workload
 
 PHASES = ("recorded", "asking", "copying", "copying", "switching", "arrived", "arrived", "over")
-LOOK_S = 0.04
+LOOK_S = 1.0
 PATIENCE_S = 30.0
+TIMES = 6  # in a drill
 LASTING_S = (0.3, 2.0, 8.0, 20.0, 34.0, 45.0, 90.0)
 
 
@@ -47,15 +51,31 @@ class Moving:
         if rng.random() < 0.5:
             return
         for _ in range(rng.randint(2, 5)):
-            own = Random(rng.getrandbits(64))
-            self.drawn.append((rng.uniform(FIRST_S, LAST_S), partial(self.meet, own)))
+            self._at(rng, DRILLS["moves_met"])
 
-    async def meet(self, rng: Random) -> None:
+    def drill(self, name: str) -> None:
+        """More of them, of one sort, on hosts that do the rarer thing each time."""
+        drill, rng = DRILLS[name], self._cluster.random(f"moving/{name}")
+        for host in self._cluster.hosts.values():
+            host.temper.left_paused = drill.left_paused
+            host.temper.stalls = drill.stalls
+        for _ in range(TIMES):
+            self._at(rng, drill)
+
+    def _at(self, rng: Random, drill: Drill) -> None:
+        own = Random(rng.getrandbits(64))
+        self.drawn.append((rng.uniform(FIRST_S, LAST_S), partial(self.meet, own, drill)))
+
+    async def meet(self, rng: Random, drill: Drill) -> None:
         """Ask for a migration, wait for its phase, strike, and mend it after a while."""
-        name, phase, blow = rng.choice(DOMAIN_NAMES), rng.choice(PHASES), rng.choice(sorted(BLOWS))
+        phases, blows = drill.phases, drill.blows
+        name, phase, blow = rng.choice(DOMAIN_NAMES), rng.choice(phases), rng.choice(blows)
         body = self._cluster.objects("domains").get(name) if self._cluster.etcd.running else None
         if body is None:
             return
+        if drill.transient:
+            await self._workload.make_transient(name)
+            await self._cluster.sleep(5.0)
         await self._workload.move(name, rng.choice(("", "", *sorted(self._cluster.hosts))))
         met = await self._await(body["metadata"]["uid"], name, phase)
         if met is None:
@@ -66,21 +86,39 @@ class Moving:
         await BLOWS[blow](self, met, rng)
 
     async def _await(self, uuid: str, name: str, phase: str) -> Met | None:
-        met: Met | None = None
-        for _ in range(int(PATIENCE_S / LOOK_S)):
-            held = self._cluster.assignment(uuid) if self._cluster.etcd.running else None
-            intent = held.intent if held is not None else None
-            if intent is not None and intent.kind is IntentKind.MIGRATE:
-                hosts = self._cluster.hosts
-                met = Met(uuid, name, hosts[intent.node], hosts[intent.target])
-                migration = met.source.operations.migrations.get(uuid)
-                now = "recorded" if migration is None else migration.phase
-                if now == phase:
+        """When it is in this phase. Looked for at every change of a host, and now and then."""
+        moved, met = asyncio.Event(), None
+        until = self._cluster.clock() + PATIENCE_S
+
+        def changed(change: Change) -> None:
+            if change.uuid == uuid:
+                moved.set()
+
+        for host in self._cluster.hosts.values():
+            host.listeners.append(changed)
+        try:
+            while self._cluster.clock() < until:
+                met, is_there = self._look(uuid, name, phase, met)
+                if is_there:
                     return met
-            elif met is not None:
-                return met  # it is over already
-            await self._cluster.sleep(LOOK_S)
+                moved.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_S):
+                        await moved.wait()
+        finally:
+            for host in self._cluster.hosts.values():
+                host.listeners.remove(changed)
         return None
+
+    def _look(self, uuid: str, name: str, phase: str, met: Met | None) -> tuple[Met | None, bool]:
+        held = self._cluster.assignment(uuid) if self._cluster.etcd.running else None
+        intent = held.intent if held is not None else None
+        if intent is None or intent.kind is not IntentKind.MIGRATE:
+            return met, met is not None  # it is over already
+        hosts = self._cluster.hosts
+        met = Met(uuid, name, hosts[intent.node], hosts[intent.target])
+        migration = met.source.operations.migrations.get(uuid)
+        return met, ("recorded" if migration is None else migration.phase) == phase
 
     # --- blows
 
@@ -212,6 +250,20 @@ class Moving:
         if leader is not None and not leader.lives:
             leader.start()
 
+    async def ran_and_gone(self, met: Met, rng: Random) -> None:
+        """It arrives, runs, ends and leaves nothing, while its source stands paused and nobody listens."""
+        leader = self._cluster.leader
+        self._cluster.network.cut(met.source.name, met.target.name)
+        if leader is not None:
+            leader.kill()
+        await self._faults.lasting(rng.choice((1.0, 3.0)))
+        met.target.crash_guest(met.uuid)
+        await self._faults.lasting(rng.choice((2.0, 20.0)))
+        if leader is not None and not leader.lives:
+            leader.start()
+        await self._faults.lasting(40.0)
+        self._cluster.network.heal(met.source.name, met.target.name)
+
     async def _cut(self, a: str, b: str, rng: Random) -> None:
         self._cluster.network.cut(a, b)
         await self._faults.lasting(rng.choice(LASTING_S))
@@ -248,5 +300,30 @@ BLOWS: dict[str, Callable[[Moving, Met, Random], Awaitable[None]]] = {
     "virsh destroy at target": Moving.virsh_destroys_target,
     "virsh suspend": Moving.virsh_suspends,
     "ends cut, leader killed": Moving.link_and_leader,
+    "it ran and is gone, unheard": Moving.ran_and_gone,
 }
 """How a migration is met."""
+
+
+@dataclass(frozen=True)
+class Drill:
+    """What meets migrations, and in which phases. `left_paused`, `stalls`: how often a source stays paused
+    after a switch-over that was disturbed, and how often a guest is faster than the copying."""
+
+    phases: tuple[str, ...]
+    blows: tuple[str, ...]
+    left_paused: float = 0.1
+    stalls: float = 0.0
+    transient: bool = False  # such a domain leaves no definition where it ends
+
+
+_ENDS = ("source daemon killed", "target daemon killed", "both daemons killed", "ends cut from each other")
+_SWITCH = ("switching", "arrived")
+DRILLS: dict[str, Drill] = {
+    "moves_left_paused": Drill(_SWITCH, _ENDS, left_paused=1.0),
+    "moves_unheard": Drill(_SWITCH, ("target isolated", "leader killed", "ends cut, leader killed"), 1.0),
+    "moves_gone": Drill(("arrived",), ("it ran and is gone, unheard",), 1.0, transient=True),
+    "moves_cut_off": Drill(("asking", "copying", *_SWITCH), ("source isolated", "source frozen"), 1.0),
+    "moves_stalled": Drill(("copying",), ("leader killed", "leader restarted"), stalls=1.0),
+    "moves_met": Drill(PHASES, tuple(sorted(BLOWS))),
+}

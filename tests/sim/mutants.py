@@ -26,10 +26,9 @@ from typing import NamedTuple, NoReturn
 
 import msgspec
 
-from tests.sim.drills import DRILLS
 from tests.sim.main import MUTANTS, mutated
 from tests.sim.process import ProcessLoop
-from tests.sim.seed import Run
+from tests.sim.seed import ALL_DRILLS, Run
 from tests.sim.trace import Trace
 
 CAUGHT = MUTANTS / "caught.txt"
@@ -123,7 +122,9 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="of which (all)")
     parser.add_argument("--seeds", type=int, default=100, metavar="N", help="how many, for each")
     parser.add_argument("--from", type=int, default=1, metavar="K", dest="first", help="the first one")
-    parser.add_argument("--drill", default="", metavar="NAME", choices=("", *DRILLS), help="with this drill")
+    parser.add_argument(
+        "--drill", default="", metavar="NAME", choices=("", *ALL_DRILLS), help="with this drill"
+    )
     asked = parser.parse_args()
     survivors = 0
     for name in asked.names or names():

@@ -236,8 +236,8 @@ class Operations:
             if domain.state is not State.PAUSED or domain.gone:
                 raise refusal(INVALID, "Requested operation is not valid: domain is already running")
             domain.become(State.RUNNING, "unpaused")
+            self._host.changed(domain, "resumed", by)  # heard before it is forgotten that it had left
             domain.handed_over = False
-            self._host.changed(domain, "resumed", by)
             self._host.say(domain, EventKind.RESUMED, "unpaused")
 
     async def managed_save(self, uuid: str, by: str) -> None:

@@ -49,6 +49,10 @@ class Operator:
                 await self.look()
 
     async def look(self) -> None:
+        for node, body in self.cluster.objects("nodes").items():
+            found = LEFT_SAVED.search(_said(body)[1])
+            if found is not None:
+                await self.hands.managedsave_remove(node, found["uuid"])
         for name, body in self.cluster.objects("domains").items():
             if name in self.busy:
                 continue
@@ -113,6 +117,16 @@ class Operator:
         active = self.cluster.active_on(uuid)
         if self._may_receive(uuid) or any(host != node for host in active):
             return False
+        return await self.api.resolve(name, keep=node)
+
+    async def _decide_doubt(self, name: str, body: Body, found: re.Match[str]) -> bool:
+        """A source that stands paused: whoever looks at its disks sees whether the target wrote to them."""
+        node, uuid = found["node"], body["metadata"]["uid"]
+        if self.hands.migrates(uuid) or any(host != node for host in self.cluster.active_on(uuid)):
+            return False
+        domain = self.cluster.hosts[node].domains.get(uuid)
+        if domain is not None and domain.handed_over:
+            return await self.api.edit(DOMAINS, name, _reboot_in_doubt, "migration.onDoubt Reboot")
         return await self.api.resolve(name, keep=node)
 
     async def _choose(self, name: str, body: Body, found: re.Match[str]) -> bool:
@@ -265,6 +279,9 @@ class Operator:
         return await self.api.withdraw(found["node"])
 
 
+LEFT_SAVED = re.compile(r"virsh managedsave-remove (?P<uuid>[0-9a-f-]{36}) on")
+
+
 def _said(body: Body) -> tuple[str, str]:
     status = body.get("status") or {}
     for condition in status.get("conditions") or []:
@@ -287,6 +304,11 @@ def _holders(found: re.Match[str], cluster: Cluster) -> list[tuple[str, str]]:
 
 Way = Callable[[Operator, str, Body, re.Match[str]], Awaitable[bool]]
 
+
+def _reboot_in_doubt(body: Body) -> None:
+    body["spec"]["migration"] = {"onDoubt": "Reboot"}
+
+
 WAYS: tuple[tuple[re.Pattern[str], Way], ...] = (
     (
         re.compile(r"confirm-dead (?P<node>\S+), or domctl resolve \S+ -n \S+ --not-on (?P<nodes>.+)"),
@@ -294,6 +316,7 @@ WAYS: tuple[tuple[re.Pattern[str], Way], ...] = (
     ),
     (re.compile(r"^domctl node confirm-dead (?P<node>\S+)"), Operator._confirm_dead),
     (re.compile(r"^domctl store ack"), Operator._acknowledge),
+    (re.compile(r"^domctl resolve \S+( -n \S+)? --keep (?P<node>h\d+) to let it"), Operator._decide_doubt),
     (re.compile(r"^domctl resolve \S+( -n \S+)? --keep (?P<node>h\d+)"), Operator._keep),
     (re.compile(r"^domctl resolve \S+( -n \S+)? --keep NODE"), Operator._choose),
     (re.compile(r"^register node (?P<node>\S+) again"), Operator._register),

@@ -21,10 +21,11 @@ from tests.sim.checks import Checks, Violation
 from tests.sim.cluster import Cluster
 from tests.sim.converged import what_is_left
 from tests.sim.doors import Notes
-from tests.sim.drills import Drills
+from tests.sim.drills import DRILLS, Drills
 from tests.sim.duties import Duties
 from tests.sim.faults import FIRST_S, LAST_S, Faults
 from tests.sim.hands import MEDDLING, Guard, Hands
+from tests.sim.moving import DRILLS as MOVING_DRILLS
 from tests.sim.moving import Moving
 from tests.sim.operator import Operator
 from tests.sim.people import Api
@@ -33,6 +34,7 @@ from tests.sim.trace import Trace
 from tests.sim.workload import FIRST_HOSTS, LENGTH_S, SPARE_HOST, Workload
 
 REPLICAS = ("c1", "c2")
+ALL_DRILLS = (*DRILLS, *MOVING_DRILLS)
 SAMPLE_S = 10.0
 CONVERGE_S = 900.0
 LOOK_S = 5.0
@@ -116,7 +118,7 @@ class Run:
         self.faults = Faults(self.cluster, self.hands, self.guard, self.workload.something)
         self.moving = Moving(self.faults, self.workload)
         Duties(self.cluster, checks).listen()
-        self.drills = Drills(self.cluster, self.hands).draw(self.drill) if self.drill else []
+        self.drills = Drills(self.cluster, self.hands).draw(self.drill) if self.drill in DRILLS else []
         self.operator = Operator(self.cluster, self.api, self.hands, self.hands.busy)
         self.trace.say("run", f"seed {self.seed}, handMigrations {policy.hand_migrations}")
 
@@ -134,7 +136,10 @@ class Run:
     def _draw(self) -> None:
         self.workload.draw()
         self.faults.draw()
-        self.moving.draw()
+        if self.drill in MOVING_DRILLS:
+            self.moving.drill(self.drill)
+        else:
+            self.moving.draw()
         rng = Random(f"{self.seed}/meddling")
         self.meddling: list[tuple[float, Callable[[], Awaitable[object]]]] = []
         names = list(MEDDLING)

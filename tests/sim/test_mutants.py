@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.sim.drills import DRILLS
 from tests.sim.main import MUTANTS, outcome_of, tell
 from tests.sim.mutants import Catch, hunt, known, names, planted
+from tests.sim.seed import ALL_DRILLS
 
 BOUND = 150
 ALWAYS = 3
@@ -30,7 +30,7 @@ def hunted() -> list[str]:
 def test_there_is_a_catch_for_each_mutant_and_a_mutant_for_each_catch() -> None:
     assert sorted(known()) == names()
     assert len(names()) >= 15
-    assert {catch.drill for catch in known().values()} <= {"", *DRILLS}
+    assert {catch.drill for catch in known().values()} <= {"", *ALL_DRILLS}
 
 
 @pytest.mark.timeout(120)
@@ -74,7 +74,7 @@ def _expect_sound(catch: Catch) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("drill", [name for name in DRILLS if name != "set_back"])
+@pytest.mark.parametrize("drill", [name for name in ALL_DRILLS if name != "set_back"])
 def test_drills_are_stood(drill: str) -> None:
     """But for `set_back` where etcd loses everything, too: marks of the cluster of before stay (seed 3)."""
     failed = [outcome for seed in range(1, 26) if not (outcome := outcome_of(seed, drill)).ok]

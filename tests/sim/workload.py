@@ -23,7 +23,7 @@ SPARE_HOST = "h5"
 ZONES = {"h1": "a", "h2": "a", "h3": "b", "h4": "b", "h5": "b"}
 LENGTH_S = 600.0
 EDITS = 14
-MOVES = 8
+MOVES = 5
 
 Step = Callable[[], Awaitable[object]]
 
@@ -184,6 +184,9 @@ class Workload:
 
         return work
 
+    async def make_transient(self, domain: str) -> None:
+        await self._api.edit(DOMAINS, domain, _transient, "transient, and running")
+
     async def move(self, domain: str, node: str, *, cold: bool = False, ended_after_s: float = 0.0) -> None:
         self._asked += 1
         name = f"m{self._asked}"
@@ -312,6 +315,11 @@ def _ask(what: str, now: Callable[[], str], body: Body) -> None:
 
 def _running(body: Body) -> None:
     body["spec"]["state"] = "running"
+
+
+def _transient(body: Body) -> None:
+    body["spec"].update(state="running", persistence="transient")
+    body["spec"].pop("recovery", None)
 
 
 def _ended(body: Body) -> None:

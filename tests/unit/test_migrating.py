@@ -162,8 +162,13 @@ def test_a_silent_source_is_a_hold_unless_the_target_runs(target: tuple[str, str
 
 
 def test_a_target_that_runs_has_it_and_a_silent_source_still_owes_its_proof() -> None:
-    after = closed(with_ends(moving(), None, RUNNING).silent("a"))
-    assert (after.node, after.candidates) == ("b", ("a", "b"))
+    cluster = with_ends(moving(), None, RUNNING).silent("a")
+    action = cluster.verdict().action
+    assert action is not None and action.after is not None
+    assert (action.kind, action.after.node, action.after.candidates) == (ActionKind.RECORD, "b", ("a", "b"))
+    assert action.after.intent is not None, "what the source shows when it answers is judged by the table"
+    cluster.assignments[UUID] = Held(action.after, 6)
+    assert held_for(cluster) is Reason.NODE_UNREACHABLE
 
 
 # --- waiting
