@@ -318,6 +318,9 @@ class Checks:
     def _check_own_pause(self, change: Change) -> None:
         """A pause by hand is ended by request alone, or by a wish that it be paused, or off, first."""
         by_hand = (change.host, change.uuid) in self._paused_by_hand
+        moves = self.cluster.objects("migrations").values()
+        if any(m["spec"].get("mode") == "Cold" for m in moves):
+            return  # it is to stop for that, and must hear it
         wished = any(self._was_wanted(change.uuid, s) for s in ("paused", "saved", "shutoff", "absent"))
         if by_hand and not wished and (change.uuid, "resume") not in self._asked:
             self.complain("Whose", f"{change.by} resumed {change.uuid} on {change.host}, paused by hand")
