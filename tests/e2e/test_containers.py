@@ -96,9 +96,10 @@ class Containers:
         for host in self.hosts.values():
             with libvirt.open(lxc(host)) as connection:
                 for domain in connection.listAllDomains():
+                    is_persistent = domain.isPersistent()  # one that is not is gone with its run
                     if domain.isActive():
                         domain.destroy()
-                    if domain.isPersistent():
+                    if is_persistent:
                         domain.undefine()
         for place in self.made:
             shutil.rmtree(place)
