@@ -277,12 +277,25 @@ def pinned(case: Case, why: str) -> Deferred | None:
     )
 
 
+def _asked_away(case: Case) -> str:
+    """A transient domain that was stopped to be moved is gone from its home, and does not begin there anew
+    (seed 22413)."""
+    request = case.request
+    if request is None or not case.is_transient or case.wanted not in states.RUNS:
+        return ""
+    if pinned(case, "it is to be moved") is not None:
+        return ""
+    target = target_of(case, request)
+    name = request.migration.metadata.name
+    return f"to {target}, as Migration {name} asks" if isinstance(target, str) and target != case.node else ""
+
+
 def missing_at_home(case: Case) -> Answer:
     """Neither active nor defined where it should be."""
     asked = states.asked(case, None)
     if asked is not None:
         return asked
-    misplaced = _misplaced(case)
+    misplaced = _misplaced(case) or _asked_away(case)
     if misplaced:
         why = f"it vanished, and its place does not fit: {misplaced}"
         late = undefine_proves(case.snap, case.assignment, case.node) or quiet(case.snap, (case.node,))

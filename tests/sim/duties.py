@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from controller import keys
-from controller.model import Assignment, LeaderRecord, Rule
+from controller.model import Assignment, IntentKind, LeaderRecord, Rule
 from drivers.store import Compare, Put, TxnResult, Write
 from specs.domain import ACTIVE_STATES
 from specs.mark import Mark
@@ -65,6 +65,7 @@ class Duties:
         self._read_at: dict[tuple[str, str, str], float] = {}
         self._restored_at: float | None = None
         self._dead: dict[str, set[str]] = {}  # what was given up with each host
+        self._held_by: dict[str, tuple[str, ...]] = {}
         self._drops: set[str] = set()  # whose saved memory a user asked to throw away
         self._knows_autostart: dict[tuple[str, str], Term | None] = {}
 
@@ -273,7 +274,12 @@ class Duties:
                 self._dead.setdefault(proof.node, set()).add(uuid)
             if proof.rule is Rule.REVOKED and proof.epoch == after.epoch and after.intent is None:
                 self._check_revoked(client, uuid, proof.node)
-        self._check_clean(client, after)
+        intent = after.intent
+        if intent is not None and intent.kind is IntentKind.MIGRATE:
+            self._dead.get(intent.target, set()).discard(uuid)  # what is to come there is not left there
+        if after.node not in self._held_by.get(uuid, ()):  # what was there already is nothing new
+            self._check_clean(client, after)
+        self._held_by[uuid] = after.candidates
         knew_at = self._knows_mark.get((client, after.node, uuid))
         knew = knew_at is not None and self._cluster.clock() > knew_at + 0.5
         if after.intent is not None and knew and self._foreign_mark(after.node, uuid) is not None:
