@@ -1,0 +1,258 @@
+"""Every way in which a migration can have broken off (safety: table M), made on real hosts, and cleared up.
+
+A migration is asked for and under way; its controller is killed, and the job is aborted, so that an intent
+stands in etcd whose end nobody saw. Then both hosts are put into the state of one row of the table, and a new
+controller, which knows nothing but etcd and what the hosts show, has to do what the row says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from tests.e2e.client import MIGRATIONS, Object, is_ready, reason
+from tests.e2e.cluster import Cluster, with_tick_images
+from tests.e2e.serve import until
+from tests.labhost import CommandError, LabHost
+
+pytestmark = [pytest.mark.lab, pytest.mark.etcd, pytest.mark.long, pytest.mark.timeout(300)]
+
+NAME = "moved"
+SPEED = 10  # MiB/s: the migration is still under way when its controller dies
+SETTLE_S = 90.0
+ENDED = ("Succeeded", "Failed", "Aborted")
+Shape = Callable[[LabHost, str], None]
+
+
+# -- what a host can be made to show; the domain's definition is given ---------------------------------
+
+
+def active(_host: LabHost, _xml: str) -> None:
+    """It runs there already, without a definition."""
+
+
+def started(host: LabHost, xml: str) -> None:
+    _start(host, xml)
+    host.virsh("undefine", NAME)
+
+
+def started_persistent(host: LabHost, xml: str) -> None:
+    _start(host, xml)
+
+
+def absent(host: LabHost, _xml: str) -> None:
+    with contextlib.suppress(CommandError):
+        host.virsh("destroy", NAME)
+    with contextlib.suppress(CommandError):
+        host.virsh("undefine", NAME)
+
+
+def shut_off(host: LabHost, xml: str) -> None:
+    """Defined, for no known reason."""
+    absent(host, xml)
+    host.define(xml)
+
+
+def destroyed(host: LabHost, xml: str) -> None:
+    """It ended there before everybody's eyes, and its definition is there."""
+    host.define(xml)
+    host.virsh("destroy", NAME)
+
+
+def in_migration(host: LabHost, xml: str) -> None:
+    """Paused for a migration that nobody is at work on."""
+    _paused(host, xml, "migration")
+
+
+def post_copy(host: LabHost, xml: str) -> None:
+    _paused(host, xml, "post-copy")
+
+
+def unreachable(host: LabHost, xml: str) -> None:
+    """Nobody can know that nothing of it is there."""
+    absent(host, xml)
+    host.cut()
+
+
+def _start(host: LabHost, xml: str, *how: str) -> None:
+    host.define(xml)
+    host.virsh("start", NAME, *how)
+
+
+def _paused(host: LabHost, xml: str, why: str) -> None:
+    if NAME in host.virsh("list", "--name").split():
+        host.virsh("suspend", NAME)
+    else:
+        _start(host, xml, "--paused")
+        host.virsh("undefine", NAME)
+    host.pretend(NAME, why)
+
+
+# -- the table -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """`ends_on`: where the domain runs when all is cleared up (source, target, or either); `held`: the
+    reasons one of which domctl gives instead, doing nothing. `guest`: whose guest goes on, `source`'s or
+    `target`'s; empty: a new one is started."""
+
+    source: Shape
+    target: Shape
+    ends_on: str = ""
+    guest: str = ""
+    held: tuple[str, ...] = ()
+    on_doubt: str = "Reboot"
+
+
+TABLE = {
+    "post-copy anywhere": Row(post_copy, absent, held=("PostCopy",)),
+    "active without a job, and absent": Row(active, absent, "either", "source"),
+    "active without a job, and a definition": Row(active, shut_off, "either", "source"),
+    "active without a job, and one left in migration": Row(active, in_migration, "either", "source"),
+    "left in migration, and active": Row(in_migration, started, "target", "target"),
+    "left in migration, and active with a definition": Row(
+        in_migration, started_persistent, "target", "target"
+    ),
+    "left in migration, and absent, in doubt": Row(
+        in_migration, absent, held=("MigrationDoubt",), on_doubt="Hold"
+    ),
+    "left in migration, and absent, to be started again": Row(in_migration, absent, "either"),
+    "both left in migration": Row(in_migration, in_migration, "either"),
+    "absent, and active": Row(absent, started, "target", "target"),
+    "a definition, and active": Row(shut_off, started, "target", "target"),
+    "absent, and a definition": Row(absent, shut_off, "target"),
+    "left in migration, and a definition": Row(in_migration, shut_off, "target"),
+    "a definition, and a definition": Row(shut_off, shut_off, "target"),
+    "absent, and left in migration": Row(absent, in_migration, "either"),
+    "ended at the source, and absent": Row(destroyed, absent, "either"),
+    "a definition for no known reason, and absent": Row(shut_off, absent, "either"),
+    "absent everywhere": Row(absent, absent, "either"),
+    "active on both": Row(active, started, held=("Duplicate",)),
+    "unreachable, and active": Row(unreachable, started, "target", "target"),
+    "unreachable, and absent": Row(unreachable, absent, held=("NodeUnreachable",)),
+    "unreachable, and a definition": Row(unreachable, shut_off, held=("NodeUnreachable",)),
+    "unreachable, and left in migration": Row(unreachable, in_migration, held=("NodeUnreachable",)),
+    "active, and unreachable": Row(active, unreachable, held=("NodeUnreachable",)),
+    "absent, and unreachable": Row(absent, unreachable, held=("NodeUnreachable",)),
+}
+
+
+@pytest.mark.parametrize("what", TABLE)
+def test_a_migration_that_broke_off_is_cleared_up_as_the_table_says(cluster: Cluster, what: str) -> None:
+    row = TABLE[what]
+    source, target = broken_off(cluster, row.on_doubt)
+    xml = source.virsh("dumpxml", "--inactive", "--migratable", NAME)
+    row.target(target, xml)
+    row.source(source, xml)
+    here = {"source": source, "target": target}.get(row.guest)
+    run = _run(here) if here is not None else ""
+    cluster.controller.start()
+    if row.held:
+        held(cluster, row)
+        return
+    settled(cluster, row, source, target)
+    if here is not None:
+        found = cluster.the_copy(NAME)
+        if found.host == here:
+            assert found.run == run, "its guest was lost"
+        else:  # it was tried once more, and has moved on
+            assert phase(cluster) == "Succeeded"
+
+
+def test_a_job_that_runs_on_without_its_controller_is_followed_to_its_end(cluster: Cluster) -> None:
+    source, target = under_way(cluster, "Hold")
+    cluster.controller.kill()
+    assert "Unbounded" in source.virsh("domjobinfo", NAME)
+    cluster.controller.start()
+    until(lambda: phase(cluster) == "Succeeded", SETTLE_S, lambda: cluster.story(NAME))
+    cluster.wait_ready(NAME, timeout_s=SETTLE_S)
+    assert cluster.verify(NAME).host == target
+
+
+# -- how ---------------------------------------------------------------------------------------------
+
+
+def under_way(cluster: Cluster, on_doubt: str) -> tuple[LabHost, LabHost]:
+    """Source and target of a migration that is at work."""
+    with_tick_images(cluster.hosts)
+    cluster.run(NAME, ticking=True, image="full.img", memory="64Mi", migration={"onDoubt": on_doubt})
+    source = cluster.host_of(NAME)
+    until(lambda: "TICK" in _ticks(source), 20, "its guest is silent")
+    source.virsh("migrate-setspeed", NAME, str(SPEED))
+    node, target = next((name, host) for name, host in cluster.nodes.items() if host != source)
+    spec = {"domain": NAME, "node": node}
+    wanted = {"apiVersion": "domctl.io/v1", "kind": "Migration", "metadata": {"name": "m"}, "spec": spec}
+    cluster.controller.api().create(MIGRATIONS, wanted)
+    until(lambda: NAME in target.virsh("list", "--name").split(), 30, lambda: cluster.story(NAME))
+    return source, target
+
+
+def broken_off(cluster: Cluster, on_doubt: str) -> tuple[LabHost, LabHost]:
+    source, target = under_way(cluster, on_doubt)
+    cluster.controller.kill()
+    source.virsh("domjobabort", NAME)
+    until(lambda: NAME not in target.virsh("list", "--all", "--name").split(), 20, "its target stays")
+    until(lambda: _state(source) == "running", 20, "its source does not go on")
+    return source, target
+
+
+def held(cluster: Cluster, row: Row) -> None:
+    """domctl says why it does nothing, and does nothing."""
+    until(lambda: reason(shown(cluster)) in row.held, SETTLE_S, lambda: f"{shown(cluster).get('status')}")
+    calls = cluster.mutations()
+    time.sleep(5)
+    assert reason(shown(cluster)) in row.held, f"{shown(cluster).get('status')}"
+    assert cluster.mutations() == calls, "it was to wait"
+
+
+def settled(cluster: Cluster, row: Row, source: LabHost, target: LabHost) -> None:
+    ends = {"source": (source,), "target": (target,), "either": (source, target)}[row.ends_on]
+
+    names = {name for name, host in cluster.nodes.items() if host in ends}
+
+    def is_home() -> bool:
+        return shown(cluster).get("status", {}).get("node") in names
+
+    def well() -> bool:
+        return is_home() and is_ready(shown(cluster)) and phase(cluster) in ENDED
+
+    if row.source is unreachable:  # what it shows when it answers is still a matter of the migration
+        until(is_home, SETTLE_S, lambda: f"{shown(cluster).get('status')}")
+        assert phase(cluster) not in ENDED
+        source.heal()
+    until(well, SETTLE_S, lambda: f"{shown(cluster).get('status')}")
+    until(lambda: len(cluster.copies(NAME)) == 1, 30, lambda: cluster.story(NAME))
+    assert cluster.verify(NAME).host in ends, cluster.story(NAME)
+
+
+def shown(cluster: Cluster) -> Object:
+    return cluster.domain(NAME)
+
+
+def phase(cluster: Cluster) -> str:
+    migration = cluster.controller.api().get(f"{MIGRATIONS}/m")
+    return str(migration.get("status", {}).get("phase", "Pending"))
+
+
+def _state(host: LabHost) -> str:
+    return host.virsh("domstate", NAME).strip()
+
+
+def _run(host: LabHost) -> str:
+    """libvirt's id of the run there, or nothing."""
+    try:
+        found = re.search(r"^Id: +(\S+)", host.virsh("dominfo", NAME), re.MULTILINE)
+    except CommandError:
+        return ""
+    return found[1] if found else ""
+
+
+def _ticks(host: LabHost) -> str:
+    file = host.path(f"/var/lib/libvirt/images/ticks/{NAME}")
+    return file.read_text(errors="replace") if file.exists() else ""
