@@ -242,7 +242,7 @@ class Ending:
 
 def cases(mishap: str, *, everything: bool) -> Iterator[tuple[str, str, str]]:
     """(fault point, mishap, what users do), in all combinations; or at each point another way of users."""
-    fault_points = points({kind.value: steps for kind, steps in STEPS.items()})
+    fault_points = points({kind.value: steps for kind, steps in STEPS.items() if kind in STORIES})
     if everything:
         yield from itertools.product(fault_points, (mishap,), USERS)
         return
