@@ -176,7 +176,7 @@ def _keeps_a_domain(cache: Cache, name: str) -> str:
     """Why a deleted node must not be forgotten yet although nothing is assigned to it ("" if it may): what is
     there, or may be, would look as if it had vanished."""
     way_out = f"; to end this: domctl node confirm-dead {name}"
-    if name in cache.dead:
+    if name in cache.dead and not cache.view(name).denies:
         return ""
     left = _leftovers_of(cache, name)
     if left:
@@ -262,7 +262,7 @@ def _phase(cache: Cache, stored: StoredNode, view: NodeView) -> tuple[str, str, 
         return "Quarantined", "Quarantined", said
     if view.answers:
         return "Ready", "Ready", "answers"
-    if name in cache.dead:
+    if name in cache.dead and not view.denies:
         by = cache.dead[name].by
         return "ConfirmedDead", "ConfirmedDead", f"{by} confirmed that it is dead; ends when it answers"
     if view.link is Link.REFUSED:

@@ -39,6 +39,7 @@ class Cause(enum.StrEnum):
     NO_ANSWER = "NoAnswer"  # not even a refusal: off, cut off, or a firewall that drops
     PORT_REFUSED = "PortRefused"  # the machine is there, and nothing listens
     NO_ROUTE = "NoRoute"
+    DAEMON_DOWN = "DaemonDown"  # we are let in, and libvirt's daemon does not run
     NAME_UNKNOWN = "NameUnknown"
     HOST_KEY_UNKNOWN = "HostKeyUnknown"
     HOST_KEY_CHANGED = "HostKeyChanged"

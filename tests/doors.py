@@ -187,6 +187,12 @@ class Doors:
         self.authority.issue(etc, "server", self.host.name, names, days)
         self.host.restart_libvirtd()
 
+    def ask_for_passwords(self, *, over_tls: bool) -> None:
+        conf = self.host.path("/etc/libvirt/libvirtd.conf")
+        text = conf.read_text().replace('auth_tls = "none"', 'auth_tls = "sasl"')
+        conf.write_text(text if over_tls else text.replace('auth_tls = "sasl"', 'auth_tls = "none"'))
+        self.host.restart_libvirtd()
+
     def stop_sshd(self) -> None:
         self._signal_sshd(signal.SIGKILL)
 

@@ -95,6 +95,7 @@ _ROWS: Mapping[str, Mends] = MappingProxyType(
         Cause.NO_ANSWER: _open_firewall,
         Cause.PORT_REFUSED: _listen,
         Cause.NO_ROUTE: lambda seen: (seen.here(f"ip route get {_host(seen)}"),),
+        Cause.DAEMON_DOWN: lambda seen: (seen.on_host("systemctl start libvirtd"),),
         Cause.NAME_UNKNOWN: lambda seen: (seen.here(f"getent hosts {_host(seen)}"),),
         Cause.HOST_KEY_UNKNOWN: lambda seen: (seen.on_host("cat /etc/ssh/ssh_host_ed25519_key.pub"),),
         Cause.HOST_KEY_CHANGED: lambda seen: (

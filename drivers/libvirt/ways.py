@@ -173,6 +173,12 @@ SSH_SAYS: Final = (
         "{key_file}.pub, and the user must exist",
     ),
     (
+        re.compile(r"Failed to connect socket"),
+        Cause.DAEMON_DOWN,
+        "{host} lets {user} in, but its libvirt daemon does not run, or {user} may not use it: there, "
+        "systemctl start libvirtd; usermod -aG libvirt {user}",
+    ),
+    (
         re.compile(
             r": not found|command not found|account is currently not|packet \d+ bytes received from server"
         ),
@@ -197,7 +203,8 @@ def about_ssh(error: HypervisorError, uri: ParsedUri, known_hosts: str, key_file
         return error
     for pattern, cause, advice in SSH_SAYS:
         if pattern.search(error.message):
-            return _explained(error, AuthFailed, cause, advice.format(**known))
+            kind = Unreachable if cause is Cause.DAEMON_DOWN else AuthFailed
+            return _explained(error, kind, cause, advice.format(**known))
     return error
 
 

@@ -230,6 +230,34 @@ async def test_a_hosts_certificate_that_ran_out_is_said_so(
         doors.serve_certificate()
 
 
+async def test_a_password_can_be_asked_for_over_tls_too(doors: Doors, hypervisor: LibvirtHypervisor) -> None:
+    doors.ask_for_passwords(over_tls=True)
+    try:
+        session = await hypervisor.open(
+            target(doors, "tls", auth_file=str(doors.files / "auth.yaml")), nobody
+        )
+        assert (await session.facts()).encrypted
+        await session.close()
+        for path, cause in (("auth-wrong.yaml", Cause.PASSWORD_REFUSED), ("", Cause.PASSWORD_NEEDED)):
+            mistake = Wrong("tls", cause, (), (("auth_file", path),))
+            error = await refused(doors, hypervisor, mistake)
+            assert (type(error), error.cause) == (AuthFailed, cause), error.message
+    finally:
+        doors.ask_for_passwords(over_tls=False)
+
+
+async def test_a_host_without_its_daemon_is_told_from_one_that_is_off(
+    doors: Doors, hypervisor: LibvirtHypervisor
+) -> None:
+    doors.host.kill_libvirtd()
+    try:
+        for transport, cause in (("ssh", Cause.DAEMON_DOWN), ("tls", Cause.PORT_REFUSED)):
+            error = await refused(doors, hypervisor, Wrong(transport, cause, ()))
+            assert (type(error), error.cause) == (Unreachable, cause), error.message
+    finally:
+        doors.host.restart_libvirtd()
+
+
 async def test_files_and_programs_that_the_configuration_does_not_allow_are_not_touched(doors: Doors) -> None:
     hypervisor = LibvirtHypervisor(access=Access(private_dir=doors.files / "links"))
     for transport in ("tls", "ssh", "tcp", "ext"):

@@ -226,6 +226,16 @@ def test_sshs_words_become_a_cause_with_what_to_do(words: str) -> None:
         assert "/e/known_hosts" in error.message and "[h]:2222" in error.message
 
 
+def test_a_daemon_that_does_not_run_is_no_refusal() -> None:
+    words = (
+        "Cannot recv data: virt-ssh-helper: cannot connect to 'x': Failed to connect socket to 'x': refused"
+    )
+    error = about_ssh(
+        translate(SYSTEM_ERROR, FROM_RPC, words, "open"), parse_uri("qemu+ssh://h/system"), "", ""
+    )
+    assert (type(error), error.cause) == (Unreachable, Cause.DAEMON_DOWN)
+
+
 def test_every_row_of_sshs_words_can_be_filled_in() -> None:
     known = dict.fromkeys(("host", "entry", "user", "known_hosts", "key_file"), "x")
     assert all("{" not in advice.format(**known) for _, _, advice in SSH_SAYS)
