@@ -39,6 +39,7 @@ class Movers:
     end: Callable[[bool], None]
     _calls: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _followers: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _closed: bool = False
 
     async def run(self) -> None:
         """Follow every migration that stands in etcd, until cancelled."""
@@ -99,6 +100,7 @@ class Movers:
             asked_at=None,
             job=None,
             read=None,
+            answered_at=None,
         )
 
     def _note(self, uuid: str, **changed: object) -> None:
@@ -108,6 +110,8 @@ class Movers:
     # --- following
 
     def _follow(self, uuid: str) -> None:
+        if self._closed:
+            return
         task = asyncio.create_task(self._guarded(uuid), name=f"follow {uuid}")
         self._followers[uuid] = task
 
@@ -141,6 +145,8 @@ class Movers:
                 await self._ask(uuid, source)
             return
         sent_at = await self._read(uuid, intent.node)
+        if watch.unsure and watch.answered_at is None and sent_at is not None and sent_at > watch.over_at:
+            self._note(uuid, answered_at=self.now())
         if source is not None and sent_at is not None:
             await self._ask(uuid, source)
         then_at = await self._read(uuid, intent.target)
@@ -191,6 +197,7 @@ class Movers:
 
     async def _close(self) -> None:
         """The term is over: libvirt goes on with what it began, and the next leader follows it."""
+        self._closed = True
         tasks = [*self._calls.values(), *self._followers.values()]
         for task in tasks:
             task.cancel()

@@ -21,12 +21,14 @@ from controller.plan.evidence import PROVING_REASONS, absent_everywhere, is_dead
 from controller.plan.snapshot import Link, MoveWatch, Sighting
 from controller.plan.types import Action, Deferred, Reason, Verdict
 from specs.domain import effective_on_doubt
+from specs.uri import is_tunnel
 
 Answer = Action | Deferred | Verdict
 
 MAX_ATTEMPTS = 3
 LOOK_AGAIN_S = 0.5
 FIRST_PAUSE_S = 5.0
+NEVER = float("inf")
 SETTLES_S = 5.0  # libvirt itself shows source and target so for 0.2 s at every switch-over
 
 
@@ -121,7 +123,8 @@ def _end(case: Case, node: str) -> End:
 
 def _stranger(ends: Ends) -> Deferred | None:
     """It is on a third node: somebody else has a hand in it."""
-    others = sorted(n for n in ends.case.all_sightings if n not in (ends.source, ends.target))
+    seen = ends.case.all_sightings
+    others = sorted(n for n in seen if n not in (ends.source, ends.target) and seen[n].record.active)
     if not others:
         return None
     active = ends.case.active_on
@@ -150,8 +153,9 @@ def _under_way(ends: Ends) -> Answer:
     if case.deleting or _abort_is_wanted(ends):
         return _abort(ends, "it is to be ended")
     still_s = case.snap.now - watch.still_since if watch.job is not None else 0.0
-    if watch.job is not None and still_s > case.snap.timing.stuck_s:
-        return _abort(ends, f"nothing was copied for {still_s:.0f} s")
+    ours = watch.job is not None and watch.job.operation == "migration-out"
+    if ours and still_s > case.snap.timing.stuck_s:
+        return _abort(ends, f"nothing was copied for {still_s:.0f} s", is_stuck=True)
     done = ""
     if watch.job is not None and watch.job.total_bytes:
         done = f", {watch.job.remaining_bytes >> 20} of {watch.job.total_bytes >> 20} MiB left"
@@ -167,7 +171,7 @@ def _abort_is_wanted(ends: Ends) -> bool:
     )
 
 
-def _abort(ends: Ends, why: str) -> Answer:
+def _abort(ends: Ends, why: str, *, is_stuck: bool = False) -> Answer:
     """A definition that somebody put on the target goes first: after an abort it could be started."""
     case = ends.case
     planted = ends.sighting(ends.target)
@@ -176,7 +180,8 @@ def _abort(ends: Ends, why: str) -> Answer:
     if planted is not None and planted.in_migration and planted.detail.persistent:
         why = f"somebody defined it on {ends.target}, and the migration is to be ended"
         return quiet(case.snap, (ends.target,)) or actions.unplant(case, ends.target, why)
-    if ends.at_source is not End.ACTIVE:
+    stuck = ends.at_source is End.MIG and ends.at_target in (End.MIG, End.ABSENT) and is_stuck
+    if ends.at_source is not End.ACTIVE and not stuck:
         return Deferred(
             Reason.MIGRATING,
             f"it is just switching over from {ends.source} to {ends.target}",
@@ -189,8 +194,7 @@ def _unread(ends: Ends) -> Deferred | None:
     """Both ends, in this order, after the last thing that was heard, done or seen of it."""
     if End.SILENT in (ends.at_source, ends.at_target):
         return None  # those rows wait for nothing that could be read
-    dead = [n for n in (ends.source, ends.target) if is_dead(ends.case.snap, n)]
-    if dead:
+    if any(is_dead(ends.case.snap, n) and not _answers(ends, n) for n in (ends.source, ends.target)):
         return None
     watch, snap, uuid = ends.watch, ends.case.snap, ends.case.uuid
     newest = max(
@@ -201,13 +205,29 @@ def _unread(ends: Ends) -> Deferred | None:
     )
     if watch.read is None or watch.read[0] < newest:
         return _reading(ends, f"reading {ends.source} and {ends.target}, one after the other")
-    if watch.unsure and (left_s := watch.over_at + snap.timing.quiet_s - snap.now) > 0:
+    if watch.unsure and (left_s := _late_until(ends) - snap.now) > 0:
         return Deferred(
             Reason.MIGRATION_IN_PROGRESS,
             f"{ends.source} did not answer to the migration, and may still begin it for {left_s:.0f} s",
             retry_after_s=min(left_s, 5.0),
         )
     return None
+
+
+def _answers(ends: Ends, node: str) -> bool:
+    view = ends.case.snap.views.get(node)
+    return view is not None and view.answers
+
+
+def _late_until(ends: Ends) -> float:
+    """A frozen daemon keeps what it received for as long as it is frozen: what is late is counted from its
+    first answer after the call was given up (safety §4)."""
+    snap, answered_at = ends.case.snap, ends.watch.answered_at
+    if answered_at is None:
+        return NEVER
+    stored = snap.nodes.get(ends.source)
+    relayed = stored is not None and is_tunnel(stored.node.spec.uri)
+    return answered_at + (snap.timing.tunnel_quiet_s if relayed else snap.timing.quiet_s)
 
 
 def _reading(ends: Ends, message: str) -> Deferred:
@@ -296,6 +316,9 @@ def paused_source(ends: Ends) -> Answer:
     case = ends.case
     decision = case.snap.resolutions.get(case.uuid)
     vouched = decision is not None and decision.keep == ends.source
+    if case.deleting or (decision is not None and decision.keep == ends.target):
+        why = "it is deleted" if case.deleting else f"{ends.target} has what is to be kept"
+        return _may(ends, ends.source) or actions.clear_end(case, ends.source, why)
     if vouched or not _may_have_run(ends):
         why = "its target never ran it" if not vouched else "an operator said that it belongs here"
         resume = actions.go_on(case, ends.source, why)
@@ -333,7 +356,14 @@ def _copied_hold(ends: Ends) -> Deferred:
 
 
 def arrived(ends: Ends) -> Answer:
-    """The target has it. A definition left at the source is taken away, then the assignment moves."""
+    """The target has it. A definition left at the source is taken away, then the assignment moves. One that
+    stands shut off at the target is no arrival if it never ran there: somebody put it there."""
+    if ends.at_target is not End.ACTIVE and not _is_vouched(ends):
+        if not _may_have_run(ends):
+            why = f"it never ran on {ends.target}: nothing may start it there"
+            return _may(ends, ends.target) or actions.unplant(ends.case, ends.target, why)
+        if ends.intent.copies and not ends.case.deleting:
+            return _copied_hold(ends)
     left = ends.sighting(ends.source)
     if left is not None and ends.at_source is not End.ABSENT:
         why = f"it is on {ends.target} now"
@@ -360,6 +390,9 @@ def _moved(ends: Ends, gone: tuple[tuple[str, Rule], ...]) -> Answer:
 
 def ended_at_source(ends: Ends) -> Answer:
     """It ended where it was before it could leave; what follows is for the rules of a domain at home."""
+    doubtful = ends.intent.copies and _may_have_run(ends)
+    if doubtful and not ends.case.deleting and not _is_vouched(ends):
+        return _copied_hold(ends)
     late = quiet(ends.case.snap, (ends.source, ends.target))
     if late is not None:
         return late
@@ -395,13 +428,9 @@ def gone(ends: Ends) -> Answer:
 def both_active(ends: Ends) -> Answer:
     """A guest that its user paused shows so on both ends, and arrives paused: the source's is the old one.
     Anything else is a domain that runs twice."""
-    source, target = ends.sighting(ends.source), ends.sighting(ends.target)
-    assert source is not None and target is not None
-    if source.record.state == "paused" and target.record.state == "paused":
-        keeps_target = target.detail.persistent or target.record.reason == "user"
-        end = ends.source if keeps_target else ends.target
-        why = f"it is paused on both ends after its migration, and belongs on the other than {end}"
-        return _may(ends, end) or actions.clear_end(ends.case, end, why)
+    if _was_paused_all_along(ends):
+        why = f"it was paused before it moved, and is on {ends.target} now"
+        return _may(ends, ends.source) or actions.clear_end(ends.case, ends.source, why)
     return Deferred(
         Reason.DUPLICATE,
         f"active on {ends.source} and {ends.target} at once; nothing is destroyed automatically",
@@ -409,6 +438,25 @@ def both_active(ends: Ends) -> Answer:
         relist=(ends.source, ends.target),
         retry_after_s=5.0,
     )
+
+
+def _was_paused_all_along(ends: Ends) -> bool:
+    """By its user, on both ends; at the source since before it moved, as far back as this leader saw, and at
+    the target without ever having been heard to run."""
+    snap, source, target = ends.case.snap, ends.sighting(ends.source), ends.sighting(ends.target)
+    assert source is not None and target is not None
+    by_user = all((s.record.state, s.record.reason) == ("paused", "user") for s in (source, target))
+    view = snap.views[ends.source]
+    first_read_at = view.first_read_at if view.first_read_at is not None else -1.0
+    before = source.since <= (ends.watch.began_at or first_read_at)
+    resumed_at = snap.resumes.get((ends.case.uuid, ends.target), -1.0)
+    return by_user and before and not (resumed_at >= 0 and resumed_at >= ends.watch.began_at)
+
+
+def _is_vouched(ends: Ends) -> bool:
+    """An operator named the side whose disks are right."""
+    decision = ends.case.snap.resolutions.get(ends.case.uuid)
+    return decision is not None and decision.keep in (ends.source, ends.target)
 
 
 def source_silent(ends: Ends) -> Answer:

@@ -123,6 +123,10 @@ def active(case: Case, seen: Sighting) -> Answer:
     standing = states.bring_about(case, seen)
     if isinstance(standing, Action) and not case.is_asked_cold:
         return standing  # before it leaves: it may be on its way for long (seed 20283)
+    if case.request is not None and seen.detail.persistent:  # what it gives up, and the MACs in it, are known
+        before = _repair_definition(case, seen)
+        if before is not None:
+            return before
     leaving = depart(case, seen)
     if isinstance(leaving, Action):
         return leaving

@@ -125,7 +125,8 @@ class MoveWatch:
     `error`: what it said then, `rejected`: that it will say so again. `job` is what the source answered at
     `asked_at`; `still_since`: no byte was copied since. `read`: when source and target were last read in this
     order: the first request sent, and the second one sent after its reply. `began_at` and `target_session`:
-    when the call was sent, and over which connection its target was heard then (0: not by this leader)."""
+    when the call was sent, and over which connection its target was heard then (0: not by this leader).
+    `answered_at`: when the source answered first after an unsure call was over."""
 
     in_flight: bool = False
     over_at: float = 0.0
@@ -139,6 +140,7 @@ class MoveWatch:
     read: tuple[float, float] | None = None
     began_at: float = 0.0
     target_session: int = 0
+    answered_at: float | None = None
     result: Job | None = None
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 
 from controller.model import Intent, IntentKind, MoveOutcome, Rule
+from controller.movers import Movers
 from controller.plan.snapshot import Held, MoveWatch, StoredMigration
 from controller.plan.types import ActionKind, Reason, Verdict
 from drivers.hypervisor import Job
@@ -222,9 +225,10 @@ def test_ends_are_read_again_after_the_last_that_was_heard_of_it() -> None:
 
 
 def test_a_call_without_an_answer_may_still_begin_it_for_a_while() -> None:
-    watch = dataclasses.replace(READ, unsure=True)
-    assert held_for(with_ends(moving(watch), RUNNING, None)) is Reason.MIGRATION_IN_PROGRESS
-    old = dataclasses.replace(READ, unsure=True, over_at=NOW - 36)
+    for answered_at in (None, NOW - 34):  # a daemon that is frozen keeps it for as long as it is
+        watch = dataclasses.replace(READ, unsure=True, over_at=NOW - 300, answered_at=answered_at)
+        assert held_for(with_ends(moving(watch), RUNNING, None)) is Reason.MIGRATION_IN_PROGRESS
+    old = dataclasses.replace(READ, unsure=True, over_at=NOW - 300, answered_at=NOW - 36)
     assert closed(with_ends(moving(old), RUNNING, None)).node == "a"
 
 
@@ -345,3 +349,86 @@ def test_an_object_that_is_missing_takes_nothing_away() -> None:
     cluster.domains.clear()
     verdict = cluster.verdict()
     assert verdict.action is None
+
+
+# --- what looks alike and is not
+
+
+def test_a_target_that_was_let_go_on_and_stands_on_an_error_is_not_the_old_copy() -> None:
+    cluster = moving().seen("a", *USER, since=940.0, persistent=False)
+    cluster.seen("b", "paused", "ioerror", since=940.0, persistent=False)
+    assert held_for(cluster) is Reason.DUPLICATE
+
+
+def test_two_copies_that_an_operator_paused_are_a_duplicate_still() -> None:
+    cluster = moving(dataclasses.replace(READ, asked_at=999.5, read=(999.5, 999.6)))
+    cluster.seen("a", *USER, since=999.0, persistent=False).seen("b", *USER, since=999.0)
+    assert held_for(cluster) is Reason.DUPLICATE
+
+
+def test_a_source_that_was_suspended_while_it_copied_can_be_let_go_on() -> None:
+    watch = dataclasses.replace(READ, job=JOB, still_since=NOW - 600)
+    assert acted(with_ends(moving(watch), MIG, MIG).verdict()) == (ActionKind.ABORT, "a")
+    backup = dataclasses.replace(watch, job=dataclasses.replace(JOB, operation="backup"))
+    assert held_for(with_ends(moving(backup), RUNNING, None)) is Reason.MIGRATING
+
+
+def test_a_definition_that_never_ran_at_the_target_is_no_arrival() -> None:
+    cluster = with_ends(moving(heard(), copies=True), MIG, ("shutoff", "failed"))
+    assert acted(cluster.verdict()) == (ActionKind.UNPLANT, "b")
+
+
+def test_copied_disks_are_not_started_at_the_source_after_the_target_may_have_written() -> None:
+    cluster = with_ends(moving(copies=True), ENDED, None).silent("b").dead("b")
+    assert held_for(cluster) is Reason.MIGRATION_DOUBT
+    assert closed(cluster.resolved(keep="a")).node == "a"
+
+
+def test_the_target_may_be_named_as_the_one_whose_disks_are_right() -> None:
+    cluster = with_ends(moving(copies=True), MIG, None).resolved(keep="b")
+    assert acted(cluster.verdict()) == (ActionKind.DESTROY, "a")
+
+
+def test_a_definition_alone_on_a_third_node_holds_nothing_up() -> None:
+    cluster = with_ends(moving(), RUNNING, None).seen("c", "shutoff", "shutdown")
+    assert closed(cluster).node == "a"
+
+
+def test_what_a_host_that_is_reached_by_ssh_received_may_come_later_still() -> None:
+    late = dataclasses.replace(READ, unsure=True, over_at=NOW - 300, answered_at=NOW - 100)
+    cluster = with_ends(moving(late), RUNNING, None)
+    assert closed(cluster).node == "a"
+    cluster.nodes["a"] = Cluster().node("a", uri="qemu+ssh://a/system", insecure=False).nodes["a"]
+    assert held_for(cluster) is Reason.MIGRATION_IN_PROGRESS
+
+
+async def test_a_term_that_ends_leaves_no_follower_behind() -> None:
+    intent = SimpleNamespace(epoch=4, node="a", target="b", request="r")
+    cache = SimpleNamespace(
+        moving={UUID: intent},
+        watches={},
+        moved=asyncio.Event(),
+        view=lambda node: SimpleNamespace(session=1, answers=True),
+        watched=lambda uuid, watch: None,
+        await_observation=lambda uuid, node: None,
+    )
+    nowhere = SimpleNamespace(session=lambda node: None)
+    movers = Movers(cache, nowhere, lambda: 1.0, lambda: None, lambda known: None)  # type: ignore[arg-type]
+
+    class Slow:
+        async def migrate(self, *_: object) -> None:
+            await asyncio.sleep(3600)
+
+    term = asyncio.create_task(movers.run())
+    await asyncio.sleep(0)
+    action = SimpleNamespace(
+        uuid=UUID, node="a", target="b", move=object(), after=SimpleNamespace(intent=intent)
+    )
+    movers.send_off(action, Slow(), object())  # type: ignore[arg-type]
+    await asyncio.sleep(0.01)
+    before = asyncio.all_tasks()
+    term.cancel()
+    await asyncio.gather(term, return_exceptions=True)
+    await asyncio.sleep(0.01)
+    assert asyncio.all_tasks() <= before
+    assert len(asyncio.all_tasks()) == 1, "this test alone is left"
