@@ -495,6 +495,7 @@ class Checks:
 
     def restored(self) -> None:
         """What etcd says now is what was wanted and promised at another time."""
+        self._once.clear()  # and what was done since is forgotten
         self._restored_at = self.cluster.clock()
         self._last.clear()
         self._wanted.clear()
