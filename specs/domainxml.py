@@ -210,5 +210,5 @@ def _container(root: _Element, os: OperatingSystem) -> None:
         sub(element, "initarg", argument)
     for name, value in sorted(given(os.init_env, {}).items()):
         sub(element, "initenv", value, {"name": name})
-    if not isinstance(os.init_dir, UnsetType):
+    if not isinstance(os.init_dir, UnsetType) and os.init_dir != "/":  # it starts there; no schema has it
         sub(element, "initdir", os.init_dir)
