@@ -400,7 +400,7 @@ def test_a_stale_write_conflicts_and_a_bad_one_names_every_cause(cluster: Cluste
         api.request("PUT", f"{DOMAINS}/a", old)
     assert stale.value.code == 409
     with pytest.raises(ApiError) as bad:
-        api.create(DOMAINS, domain("bad", vcpus=0, memory="1Ki", state="paused"))
+        api.create(DOMAINS, domain("bad", vcpus=0, memory="1Ki", state="asleep"))
     assert bad.value.code == 422
     causes = {cause["field"] for cause in bad.value.status["details"]["causes"]}
     assert causes >= {"spec.vcpus", "spec.memory", "spec.state"}
