@@ -8,6 +8,7 @@
     plan/                           pure: snapshot → verdicts (actions, or reasons for doing nothing)
     workqueue, reconciler           keys in, one pass out
     executor, faults                one action, step by step, with a fault point at each
+    hands, recording, calls, departures   what steps act with; those of etcd, of nodes, of migrations
     status, writer, events, metrics what users and Prometheus see
     nodes, trust                    what is due for Nodes, and while the store is in doubt
     leader, app, config, logs, pki  one term put together; the process; its configuration and certificates

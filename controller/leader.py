@@ -17,8 +17,9 @@ from controller import keys
 from controller.cache import NODE_KEY, Cache, Setting
 from controller.election import Leadership
 from controller.events import Recorder
-from controller.executor import Executor, Hands
+from controller.executor import Executor
 from controller.faults import Faults
+from controller.hands import Hands
 from controller.informer import Informer
 from controller.ledger import Ledger
 from controller.limits import Bounds, Timing

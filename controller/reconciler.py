@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from controller.cache import DOMAIN_KEY, MIGRATION_KEY, NODE_KEY, Cache
-from controller.executor import Ending, Executor, Report
+from controller.executor import Executor
+from controller.hands import Ending, Report
 from controller.ledger import Fenced
 from controller.metrics import Metrics
 from controller.migrationkeeper import MigrationKeeper

@@ -1,0 +1,74 @@
+"""The steps by which a migration begins (safety §5): the source gives up its capability, the target is read.
+
+From there on it is watched by `movers`, and judged by table M in `plan.migrating`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from controller import keys
+from controller.calls import Calls
+from controller.hands import Ending, Halt, Hands, Progress, Report
+from controller.ledger import CommitOutcome
+from controller.plan.evidence import Absent, observe
+from controller.recording import check
+from drivers.store import Compare
+from specs.domain import Domain
+
+
+@dataclass(frozen=True, slots=True)
+class Departures:
+    hands: Hands
+    calls: Calls
+
+    async def give_up(self, progress: Progress) -> None:
+        """The source gives its capability up before anything moves. A domain with a TPM keeps it until the
+        end, when libvirt takes it away; one that is transient has none."""
+        action = progress.action
+        sighting = self.hands.cache.seen.find(action.uuid, action.node)
+        assert action.move is not None
+        if action.move.undefine_source or (sighting is not None and not sighting.detail.persistent):
+            return
+        await self.calls.undefine(progress)
+
+    async def look(self, progress: Progress) -> None:
+        """By reads sent after the intent stands in etcd: it is still wanted, and the target has nothing."""
+        action, hands = progress.action, self.hands
+        assert action.after is not None
+        key = keys.object_key("domains", action.after.namespace, action.after.name)
+        own = keys.assignment(action.uuid)
+        compares = [Compare(own, progress.revision), Compare(key, action.object_revision)]
+        commit = await hands.ledger.commit(compares, [])
+        if commit.outcome is CommitOutcome.UNKNOWN:
+            check(commit)
+        if commit.outcome is CommitOutcome.REFUSED:
+            held, kv = commit.current.get(own), commit.current.get(key)
+            domain = None if kv is None else msgspec.json.decode(kv.value, type=Domain)
+            if held is None or held.mod_revision != progress.revision:
+                check(commit)
+            if domain is None or domain.metadata.uid != action.uuid or _is_deleted(domain):
+                raise Halt(Report(Ending.STALE, "the object changed while it was about to move"))
+        if not await hands.observer.fresh(action.target):
+            raise Halt(
+                Report(Ending.FAILED, f"node {action.target} did not answer the list before the migration")
+            )
+        seen = observe(hands.cache.snapshot(), action.uuid, action.target)
+        if not isinstance(seen, Absent):
+            raise Halt(Report(Ending.STALE, f"node {action.target} is not known to have nothing of it"))
+
+    async def migrate(self, progress: Progress) -> None:
+        """Sent, and left to itself: what becomes of it is watched, and read from both ends."""
+        action, hands = progress.action, self.hands
+        session, permit = hands.observer.session(action.node), hands.permit()
+        if permit is None:
+            raise Halt(Report(Ending.FAILED, "the lease is too close to its end to act"))
+        if session is None:
+            raise Halt(Report(Ending.FAILED, f"the connection to node {action.node} is lost"))
+        hands.send_off(action, session, permit)
+
+
+def _is_deleted(domain: Domain) -> bool:
+    return not isinstance(domain.metadata.deletion_timestamp, msgspec.UnsetType)
