@@ -9,7 +9,8 @@
     reach, tls    is anybody there, and who      tunnel, dial  children that carry connections (ssh, ext)
     access        which files and programs of this machine may be used
     events        callbacks in batches to asyncio
-    session       the port's Session: two connections, every call
+    session       the port's Session: every call      deadlines   how long each may take
+    circuit       its two connections, how a call runs on one, and their end
     moving        its further connections, for migrations and jobs      migration   libvirt's words for them
     reads, facts  what is asked of a host     inspection  what is asked before it is trusted
     capabilities  what each driver can do      errors   libvirt's errors in the port's types
@@ -33,12 +34,14 @@ from drivers.errors import Cause, HostFailed, HypervisorError, SpecRejected, Unr
 from drivers.hypervisor import EventSink, Target
 from drivers.libvirt.access import Access
 from drivers.libvirt.capabilities import DRIVERS
+from drivers.libvirt.circuit import CallMeter, Surroundings
+from drivers.libvirt.deadlines import Deadlines
 from drivers.libvirt.events import Feed
 from drivers.libvirt.lane import start_thread
 from drivers.libvirt.link import Link
 from drivers.libvirt.loop import SWITCH_INTERVAL_S, native_loop
 from drivers.libvirt.opening import Opened, Opening
-from drivers.libvirt.session import CallMeter, Deadlines, LibvirtSession, Surroundings
+from drivers.libvirt.session import LibvirtSession
 from drivers.libvirt.sockets import Sockets
 from drivers.libvirt.ways import Journey
 from specs.uri import DEFAULT_PORTS, ParsedUri, UriNotAllowed, parse_uri
@@ -108,9 +111,8 @@ class LibvirtHypervisor:
             opening = Opening(journey, feed, (opened, role))
             return (await self._connect(target, uri, opening)).observe
 
-        session = LibvirtSession(
-            opened, Surroundings(target, uri, sink, feed, self._clock, self._deadlines, self._meter, another)
-        )
+        given = Surroundings(target, uri, feed, self._clock, self._deadlines, self._meter, another)
+        session = LibvirtSession(opened, given, sink)
         self._sessions.add(session)
         return session
 

@@ -411,7 +411,7 @@ async def test_a_create_sent_into_a_cut_link_dies_with_its_session(
     heard = Heard()
     session = await impatient.open(Target("n", host.uri), heard.sink)
     assert (await session.define(xml(), permit())).outcome is Outcome.DONE
-    link = session._change
+    link = session._circuit.change
     link.raw = Looked(link.raw)
     host.cut(blackhole=True)
     result = await session.create(UUID, permit())
@@ -445,7 +445,7 @@ SENDER = textwrap.dedent(
 
     async def main():
         session = await LibvirtHypervisor().open(Target("n", uri), lambda *_: None)
-        session._change.raw = Looked(session._change.raw)
+        session._circuit.change.raw = Looked(session._circuit.change.raw)
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
         sending = asyncio.create_task(session.create(uuid, Permit(time.monotonic() + 60)))

@@ -420,7 +420,7 @@ SENDER = textwrap.dedent(
         session = await LibvirtHypervisor(access=access).open(
             Target("n", uri, credentials=credentials), lambda *_: None
         )
-        session._change.raw = Looked(session._change.raw)
+        session._circuit.change.raw = Looked(session._circuit.change.raw)
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
         sending = asyncio.create_task(session.create(uuid, Permit(time.monotonic() + 60)))

@@ -45,10 +45,11 @@ from drivers.hypervisor import (
     Target,
 )
 from drivers.libvirt.capabilities import DRIVERS, public
+from drivers.libvirt.deadlines import Deadlines
 from drivers.libvirt.errors import FROM_RPC, SYSTEM_ERROR, outcome, told_by_daemon
 from drivers.libvirt.lane import SLOTS
 from drivers.libvirt.moving import MAX_MOVING, too_many_migrations
-from drivers.libvirt.session import MAX_MESSAGE_BYTES, Deadlines
+from drivers.libvirt.session import MAX_MESSAGE_BYTES
 from specs.uri import UriNotAllowed, parse_uri
 from tests.sim import definition
 from tests.sim.call import Call
