@@ -54,8 +54,10 @@ class LabHost:
 
     @property
     def local_uri(self) -> str:
-        """By its socket, which asks no questions and is there also when its link is cut."""
-        return f"qemu+unix:///system?socket={self.path('/run/libvirt/libvirt-sock')}"
+        """By its socket, which asks no questions and is there also when its link is cut. As the host's init
+        sees it: a socket's path must be short, whatever directory the lab is in. Until it is next booted."""
+        init = (self.directory / "init.pid").read_text().split()[0]
+        return f"qemu+unix:///system?socket=/proc/{init}/root/run/libvirt/libvirt-sock"
 
     def kill_libvirtd(self) -> None:
         """SIGKILL; guests live on."""

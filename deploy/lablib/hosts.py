@@ -76,13 +76,19 @@ def _open_network(host: Host) -> None:
 
 
 def _virsh(host: Host, commands: str) -> subprocess.CompletedProcess[str]:
-    # By its socket: whatever its ports may ask of others, here root asks.
-    local = f"qemu+unix:///system?socket={host.dir}/run/libvirt/libvirt-sock" if host.address else host.uri
     return subprocess.run(
-        ["virsh", "-q", "-k", "5", "-K", "3", "-c", local, commands],
+        ["virsh", "-q", "-k", "5", "-K", "3", "-c", _local_uri(host), commands],
         capture_output=True, text=True, check=False, timeout=ANSWER_TIMEOUT_S, stdin=subprocess.DEVNULL,
         env={**os.environ, "LC_ALL": "C"},
     )  # fmt: skip
+
+
+def _local_uri(host: Host) -> str:
+    """By its socket: whatever its ports may ask of others, here root asks. As its init sees it, since a
+    socket's path may have 107 bytes, and a lab may lie in a directory as deep as it likes."""
+    if not host.address:
+        return host.uri
+    return f"qemu+unix:///system?socket=/proc/{powered(host).pid}/root/run/libvirt/libvirt-sock"
 
 
 def _accepts(host: Host) -> bool:

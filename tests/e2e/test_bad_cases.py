@@ -271,9 +271,7 @@ def test_one_host_registered_as_two_nodes_is_refused_the_second_time(cluster: Cl
     host = cluster.hosts[0]
     same = cluster.controller.run("apply", "-f", "-", stdin=yaml.safe_dump(node("same", host.uri)))
     assert same.returncode == 1 and "n1" in same.stderr, "the same URI is refused at once"
-    cluster.controller.apply(
-        node("twin", f"qemu+unix:///system?socket={host.path('/run/libvirt/libvirt-sock')}")
-    )
+    cluster.controller.apply(node("twin", host.local_uri))
     until(lambda: condition(cluster.node("twin"), "Stalled").get("status") == "True", 20, "it is not refused")
     twin = cluster.node("twin")
     assert condition(twin, "Ready")["status"] == "False"

@@ -56,10 +56,27 @@ def answers(host: LabHost) -> bool:
 
 @pytest.fixture
 def own_base(lab: Lab, tmp_path: Path) -> Iterator[Path]:
-    """For tests that start and end labs of their own, named `own`, beside the session's. Asks for `lab`
-    only to be skipped with it."""
-    yield tmp_path
-    _lab_command("down", tmp_path)
+    """For tests that start and end labs of their own, named `own`, beside the session's: in a directory
+    deeper than the path of a socket may be long. Asks for `lab` only to be skipped with it."""
+    base = (
+        tmp_path
+        / "a-directory-deeper-than-the-path-of-a-socket-may-be-long"
+        / "as-checkouts-in-a-home-may-lie"
+    )
+    base.mkdir(parents=True)
+    assert len(str(base)) > 120
+    yield base
+    _lab_command("down", base)
+
+
+@contextlib.contextmanager
+def _started(*command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that does not outlive the block, whatever happens in it."""
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def _lab_command(verb: str, base: Path, *args: str) -> subprocess.CompletedProcess[str]:
@@ -275,24 +292,20 @@ def test_down_leaves_nothing_behind(own_base: Path) -> None:
 
 
 def test_an_interrupted_up_cleans_up_after_itself(own_base: Path) -> None:
-    process = subprocess.Popen(_lab_args("up", own_base), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    wait_until(lambda: len(list(own_base.glob("own/hosts/*/init.pid"))) > 0)
-    link = _link(own_base)
-    assert link in _links()
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    with _started(*_lab_args("up", own_base)) as process:
+        wait_until(lambda: len(list(own_base.glob("own/hosts/*/init.pid"))) > 0)
+        link = _link(own_base)
+        assert link in _links()
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (130, b"lab: interrupted\n")
     assert list(own_base.iterdir()) == []
     assert link not in _links()
 
 
 def test_up_clears_away_what_a_killed_up_has_left(own_base: Path) -> None:
-    process = subprocess.Popen(
-        _lab_args("up", own_base), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    wait_until(lambda: len(list(own_base.glob("own/hosts/*/init.pid"))) > 0)
-    process.kill()
-    process.wait()
+    with _started(*_lab_args("up", own_base)):
+        wait_until(lambda: len(list(own_base.glob("own/hosts/*/init.pid"))) > 0)
     left = [int(path.read_text().split()[0]) for path in own_base.glob("own/hosts/*/init.pid")]
     own = lab_up(own_base, "own", hosts=1)
     assert not any(_runs(pid) for pid in left)
@@ -313,12 +326,11 @@ def test_up_on_a_lab_that_is_up_starts_what_is_down(own_base: Path) -> None:
 
 
 def test_a_lab_goes_down_with_its_owner(own_base: Path) -> None:
-    with subprocess.Popen(["sleep", "600"]) as owner:
+    with _started("sleep", "600") as owner:
         assert _lab_command("up", own_base, "--hosts", "1", "--owner", str(owner.pid)).returncode == 0
         inits = [int(path.read_text().split()[0]) for path in own_base.glob("own/hosts/*/init.pid")]
         time.sleep(0.3)
         assert [_runs(pid) for pid in inits] == [True]
-        owner.kill()
     wait_until(lambda: list(own_base.iterdir()) == [])
     assert not any(_runs(pid) for pid in inits)
 
