@@ -25,6 +25,7 @@ from controller.migrations import Migrations
 from controller.model import Assignment, Decision, Identity, Intent, IntentKind, Quarantine
 from controller.plan.place import capacity_group
 from controller.plan.snapshot import (
+    UNSEEN,
     Held,
     MoveWatch,
     NodeView,
@@ -149,7 +150,7 @@ class Cache:
         )
 
     def view(self, node: str) -> NodeView:
-        return self.views.get(node, NodeView())
+        return self.views.get(node, UNSEEN)
 
     def revision_of(self, key: str) -> int:
         """The newest revision seen of a key, 0 if none was."""

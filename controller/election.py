@@ -33,7 +33,7 @@ from drivers.store import ChangeSet, Compare, Delete, KeyValue, Put, Store
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY_S: Final = 0.5  # a follower reads the leader key this often beside its watch: one cheap get
+LOOK_EVERY_S: Final = 1.0  # a follower reads the leader key this often beside its watch: one cheap get
 PAUSE_S: Final = 0.5  # between attempts while the store does not answer
 RESIGN_TIMEOUT_S: Final = 3.0
 

@@ -65,7 +65,7 @@ class Reconciler:
         nodes = [k for k in ready if k.startswith(NODE_KEY)]
         uuids = [k.removeprefix(DOMAIN_KEY) for k in ready if k.startswith(DOMAIN_KEY)]
         began = parts.world.now()
-        verdicts = plan(parts.cache.snapshot(), uuids)
+        verdicts = plan(parts.cache.snapshot(), uuids) if uuids else {}
         parts.metrics.planned(len(uuids), parts.world.now() - began)
         actions = 0
         for uuid, verdict in verdicts.items():

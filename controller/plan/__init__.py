@@ -15,7 +15,7 @@ from controller.model import Intent
 from controller.plan.case import Case
 from controller.plan.place import capacity_group
 from controller.plan.rules import judge
-from controller.plan.snapshot import NodeView, Snapshot, Usage
+from controller.plan.snapshot import UNSEEN, Snapshot, Usage
 from controller.plan.types import ActionKind, Deferred, Reason, Situation, Verdict
 
 
@@ -62,5 +62,5 @@ def _admit(
     elif held is not None and held.assignment.candidates:
         return
     to = action.target or action.node
-    group = capacity_group(snap.views.get(to, NodeView()), to)
+    group = capacity_group(snap.views.get(to, UNSEEN), to)
     usage[group] = usage.get(group, Usage()).plus(action.after.vcpus, action.after.memory_bytes)

@@ -16,7 +16,7 @@ from controller.plan import actions
 from controller.plan.case import Case
 from controller.plan.evidence import Absent, Unknown, observe, quiet
 from controller.plan.place import Demand, capacity_group, excluded, least_loaded
-from controller.plan.snapshot import NodeView, Sighting, Snapshot, StoredMigration, StoredNode
+from controller.plan.snapshot import UNSEEN, Sighting, Snapshot, StoredMigration, StoredNode
 from controller.plan.types import Action, Deferred, Reason
 from drivers.hypervisor import Move
 from specs.devicexml import disk_targets
@@ -97,7 +97,7 @@ def _none(why: str) -> Deferred:
 
 
 def _same_host(snap: Snapshot, source: str, target: str) -> str:
-    one, other = (capacity_group(snap.views.get(n, NodeView()), n) for n in (source, target))
+    one, other = (capacity_group(snap.views.get(n, UNSEEN), n) for n in (source, target))
     return f"is the same host as {source}" if one == other else ""
 
 

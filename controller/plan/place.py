@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from msgspec import UNSET, UnsetType
 
-from controller.plan.snapshot import Link, NodeView, Snapshot, StoredNode, Usage
+from controller.plan.snapshot import UNSEEN, Link, NodeView, Snapshot, StoredNode, Usage
 from controller.plan.types import Deferred, Reason
 from specs.domain import DomainSpec, Placement, effective_type, effective_vcpus, libvirt_name
 from specs.hypervisors import DRIVER_OF_TYPE
@@ -71,7 +71,7 @@ def allows(placement: Placement | UnsetType, stored: StoredNode) -> str:
 
 def excluded(snap: Snapshot, demand: Demand, name: str) -> str:
     """Why this node cannot take the domain now ("" if it can). Filters in order; the first one speaks."""
-    stored, view = snap.nodes[name], snap.views.get(name, NodeView())
+    stored, view = snap.nodes[name], snap.views.get(name, UNSEEN)
     return allows(demand.spec.placement, stored) or _unfit(snap, demand, stored, view)
 
 
@@ -133,7 +133,7 @@ def least_loaded(snap: Snapshot, demand: Demand, fitting: list[str]) -> str:
 
 def _not_tried(snap: Snapshot, demand: Demand, name: str) -> bool:
     """A node that may fit and was not reached or missed yet: the first to answer must not get everything."""
-    view = snap.views.get(name, NodeView())
+    view = snap.views.get(name, UNSEEN)
     stored = snap.nodes[name]
     closed = stored.node.spec.observe_only is True or stored.node.spec.unschedulable is True
     return view.link is Link.CONNECTING and not closed and not allows(demand.spec.placement, stored)

@@ -60,6 +60,9 @@ class NodeView:
         return self.link is Link.REFUSED and self.cause in SAID_BY_HOST
 
 
+UNSEEN = NodeView()  # of a node that nobody has looked at
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What is promised or taken on one host: domains of ours by their spec, foreign ones as they are."""

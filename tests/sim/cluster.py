@@ -236,6 +236,7 @@ class Cluster:
     etcd_away_at: float | None = None  # stopped or frozen since then
     pasts: int = 0  # how often etcd was set back
     graves: list[tuple[Process, asyncio.Task[None]]] = field(default_factory=list)
+    _decoded: dict[str, tuple[bytes, Any]] = field(default_factory=dict)
     network: Network = field(init=False)
     etcd: SimEtcd = field(init=False)
 
@@ -285,9 +286,14 @@ class Cluster:
         return replica if replica is not None and replica.identity == identity else None
 
     def stored(self, prefix: str) -> Iterator[tuple[str, Any]]:
-        """(key, value as plain data) of all that stands under a prefix."""
+        """(key, value as plain data) of all that stands under a prefix. Who looks often sees mostly what
+        stood there before: each value is decoded once, and nobody may change what is handed out."""
+        decoded = self._decoded
         for kv in self.etcd.peek_all(prefix):
-            yield kv.key, msgspec.json.decode(kv.value)
+            known = decoded.get(kv.key)
+            if known is None or known[0] is not kv.value:
+                known = decoded[kv.key] = (kv.value, msgspec.json.decode(kv.value))
+            yield kv.key, known[1]
 
     def objects(self, plural: str) -> dict[str, Body]:
         """By name; domains are all in one namespace."""
