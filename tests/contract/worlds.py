@@ -25,8 +25,10 @@ from tests.sim.network import Network, Pace
 UUID = "11111111-1111-4111-8111-111111111111"
 MEMORY_BYTES = 32 * 1024 * 1024
 _DOMAIN_OS = "<os><type>hvm</type></os>"
+# It ends at a SIGTERM: to one that does not, libvirt sends SIGKILL after 1.6 s.
 _CONTAINER_OS = (
-    "<os><type>exe</type><init>/bin/sleep</init><initarg>1000</initarg></os>"
+    "<os><type>exe</type><init>/bin/sh</init>"
+    "<initarg>-c</initarg><initarg>trap 'exit 0' TERM; sleep 1000 &amp; wait</initarg></os>"
     "<devices><console type='pty'/></devices>"
 )
 
