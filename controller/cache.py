@@ -146,6 +146,7 @@ class Cache:
             watches=self.watches,
             resumes=self.seen.resumes,
             move_backoffs=self.attempts.moves,
+            acknowledged_at=self.revision_of(keys.STORE_ACK),
             memo=self.memo,
         )
 
@@ -267,7 +268,8 @@ class Cache:
             self.on_dirty(DOMAIN_KEY + before)
         old = self.domains.get(uid)
         self._by_key[key] = uid
-        self.domains[uid] = StoredDomain(domain, kv.mod_revision)
+        created = kv.create_revision or (0 if old is None else old.created)  # our own writes do not tell
+        self.domains[uid] = StoredDomain(domain, kv.mod_revision, created)
         if old is not None and old.domain.spec == domain.spec and old.domain.metadata == domain.metadata:
             return  # only the status moved, and that is ours
         self.attempts.spec_changed(uid)

@@ -24,7 +24,7 @@ import msgspec
 from controller import keys
 from controller.limits import Timing
 from controller.model import LeaderRecord
-from controller.storewatch import StoreTrust, StoreWatch
+from controller.storewatch import Horizon, StoreTrust, StoreWatch
 from controller.watching import watching
 from controller.world import World
 from drivers.errors import LeaseLost, StoreError, StoreUnavailable
@@ -75,6 +75,13 @@ class Leadership:
         if self.is_valid and not self.resigning and self.storewatch.may_mutate:
             return Permit(not_after_s=self.deadline_s)
         return None
+
+    def horizon(self) -> Horizon:
+        return self.storewatch.horizon()
+
+    def answered(self, revision: int, before: Horizon, *, wrote: bool) -> None:
+        """Every answer tells of a restored store, and the next heartbeat may be many calls to hosts later."""
+        self.storewatch.answered(revision, before, wrote=wrote)
 
     def begin_mutation(self) -> None:
         self.outstanding += 1
@@ -295,7 +302,7 @@ class Election:
             pulse.revision = found.mod_revision if found is not None else 0
             pulse.past = self.storewatch.past
         while True:
-            since, past = self.storewatch.high_revision, self.storewatch.past
+            before = self.storewatch.horizon()
             value = self.world.new_id()
             pulse.tried.add(value.encode())
             result = await self.store.txn(
@@ -308,7 +315,7 @@ class Election:
             if result.ok:
                 pulse.revision, pulse.past = result.revision, self.storewatch.past
                 pulse.tried.clear()
-                self.storewatch.renewed(result.revision, value, since=since, past=past)
+                self.storewatch.renewed(result.revision, value, before)
                 return
             leader = result.current.get(keys.LEADER)
             if leader is None or leader.create_revision != leadership.token:

@@ -24,6 +24,7 @@ import msgspec
 
 from controller import keys
 from controller.model import Record
+from controller.storewatch import Horizon
 from drivers.errors import Advice, StoreError, StoreUnavailable
 from drivers.store import (
     MAX_TXN_OPS,
@@ -50,6 +51,8 @@ class Fence(Protocol):
     @property
     def lost(self) -> asyncio.Event: ...
     def lose(self, why: str) -> None: ...
+    def horizon(self) -> Horizon: ...
+    def answered(self, revision: int, before: Horizon, *, wrote: bool) -> None: ...
 
 
 class Fenced(Exception):
@@ -181,11 +184,16 @@ class Ledger:
         remaining = batch
         while remaining:
             compares = [fence, *(compare for entry in remaining for compare in entry.compares)]
+            writes = [write for entry in remaining for write in entry.writes]
+            before = self._leadership.horizon()
             try:
-                result = await self._store.txn(compares, [w for entry in remaining for w in entry.writes])
+                result = await self._store.txn(compares, writes)
             except StoreUnavailable as error:
                 await self._settle_unanswered(remaining, error)
                 return
+            # A deletion of what is not there is no write.
+            wrote = result.ok and any(isinstance(write, Put) for write in writes)
+            self._leadership.answered(result.revision, before, wrote=wrote)
             if result.ok:
                 for entry in remaining:
                     _settle(entry, Commit(CommitOutcome.DONE, result.revision))

@@ -19,7 +19,7 @@ import enum
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -61,6 +61,13 @@ class Seen:
     value: str
     occupied: bool = False
     past: Past = Past.GONE
+
+
+class Horizon(NamedTuple):
+    """What a transaction sent now cannot be answered below: the highest revision seen, of one past."""
+
+    revision: int
+    past: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +146,9 @@ class StoreWatch:
         """The highest revision seen. Read it before a request, for its answer may not be lower."""
         return self._memory.high_revision if self._memory is not None else 0
 
+    def horizon(self) -> Horizon:
+        return Horizon(self.high_revision, self.past)
+
     @property
     def saw_a_leader(self) -> bool:
         """Whether a leader's heartbeat was ever seen in the store that is remembered."""
@@ -162,11 +172,17 @@ class StoreWatch:
                 log.debug("the store cannot be examined", extra={"error": error.message})
             await asyncio.sleep(LOOK_EVERY_S)
 
-    def renewed(self, revision: int, value: str, *, since: int, past: int) -> None:
-        """This leader's heartbeat was written at `revision`, in a transaction that compared the one before
-        it; `since` and `past` are `high_revision` and `past` as they were before the transaction was sent."""
-        if revision <= since and past == self.past:
-            self.note_restored(f"the store wrote at revision {revision}, it was at {since} before")
+    def answered(self, revision: int, before: Horizon, *, wrote: bool) -> None:
+        """The store answered a transaction of ours at `revision`, and put something there or did not;
+        `before` is of before it was sent."""
+        if revision < before.revision + wrote and before.past == self.past:
+            did = "wrote" if wrote else "answered"
+            self.note_restored(f"the store {did} at revision {revision}, it was at {before.revision} before")
+        self.saw_revision(revision)
+
+    def renewed(self, revision: int, value: str, before: Horizon) -> None:
+        """This leader's heartbeat was written, in a transaction that compared the one before it."""
+        self.answered(revision, before, wrote=True)
         self._remember(self._memory.cluster if self._memory else "", revision, revision, value)
 
     def saw_revision(self, revision: int) -> None:

@@ -19,8 +19,7 @@ from controller.cache import Cache
 from controller.events import Recorder
 from controller.ledger import CommitOutcome, Ledger
 from controller.metrics import Metrics
-from controller.plan.case import namespace_of
-from controller.plan.snapshot import StoredDomain
+from controller.plan.snapshot import StoredDomain, namespace_of
 from controller.plan.types import STALLING, ActionKind, Reason, Verdict
 from controller.status import domain_status, said, with_times
 from controller.world import World

@@ -27,10 +27,10 @@ from controller.model import (
     Proof,
     Rule,
 )
-from controller.plan.case import Case, Desired, namespace_of
+from controller.plan.case import Case, Desired
 from controller.plan.evidence import PROVING_REASONS
 from controller.plan.place import Demand
-from controller.plan.snapshot import MoveWatch, Sighting
+from controller.plan.snapshot import MoveWatch, Sighting, namespace_of
 from controller.plan.types import Action, ActionKind
 from drivers.hypervisor import Move, StopMethod
 from specs.mark import Mark

@@ -15,7 +15,7 @@ from msgspec import UNSET, UnsetType
 
 from controller.model import Assignment, MoveOutcome, Rule
 from controller.plan.evidence import Known, Observation, observe
-from controller.plan.snapshot import Held, Sighting, Snapshot, StoredDomain, StoredMigration
+from controller.plan.snapshot import Held, Sighting, Snapshot, StoredDomain, StoredMigration, namespace_of
 from drivers.hypervisor import Capabilities
 from specs.domain import Interface, effective_state, is_transient, wants_autostart
 from specs.domainxml import Rendered, RenderRefused, render
@@ -275,8 +275,3 @@ class Case:
 
     def _compared(self, which: str, desired: str, actual: str) -> tuple[Difference, ...]:
         return self._once(which, (desired, actual), lambda: missing(desired, actual))
-
-
-def namespace_of(stored: StoredDomain) -> str:
-    namespace = stored.domain.metadata.namespace
-    return "default" if isinstance(namespace, UnsetType) else namespace

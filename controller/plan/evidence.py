@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from msgspec import UnsetType
+
 from controller.model import Assignment, IntentKind
-from controller.plan.snapshot import Held, Link, Sighting, Snapshot
+from controller.plan.snapshot import Held, Link, Sighting, Snapshot, StoredDomain, namespace_of
 from controller.plan.types import Deferred, Reason
-from specs.domain import effective_type
+from specs.domain import effective_type, libvirt_name
 from specs.hypervisors import DRIVER_OF_TYPE
 from specs.uri import is_tunnel
 
@@ -141,7 +143,27 @@ class AbsentEverywhere:
     unread: tuple[str, ...]
 
 
-def absent_everywhere(snap: Snapshot, held: Held, home: str) -> AbsentEverywhere | Deferred:
+def forgotten_nowhere(snap: Snapshot, stored: StoredDomain) -> Deferred | None:
+    """A domain without a promise was never placed, or the store forgot that it was: only a restored one does,
+    and only of what was there before it was acknowledged. Then any node may have it, whichever of them the
+    leader of that day has read: None once this leader, too, read of all of them that it is nowhere."""
+    if snap.acknowledged_at <= stored.created:
+        return None
+    meta = stored.domain.metadata
+    assert not isinstance(meta.uid, UnsetType)
+    anywhere = Assignment(
+        cluster=snap.cluster, uuid=meta.uid, namespace=namespace_of(stored), name=meta.name,
+        libvirt_name=libvirt_name(meta), node="", epoch=0, candidates=tuple(sorted(snap.nodes)),
+    )  # fmt: skip
+    absent = absent_everywhere(
+        snap, Held(anywhere, 0), "", why="the store was set back since it was created, and it"
+    )
+    return absent if isinstance(absent, Deferred) else None
+
+
+def absent_everywhere(
+    snap: Snapshot, held: Held, home: str, *, why: str = "the domain vanished and"
+) -> AbsentEverywhere | Deferred:
     """Whether the domain is nowhere (on `home`: not active). Every candidate must have been read; other
     nodes of its driver as far as they answer, or all where hand-made migrations are declared or one of this
     domain was seen."""
@@ -157,7 +179,7 @@ def absent_everywhere(snap: Snapshot, held: Held, home: str) -> AbsentEverywhere
         silent = [n for n in must if n not in snap.views or snap.views[n].link is not Link.REFUSED]
         return Deferred(
             Reason.NODE_NOT_READ,
-            f"the domain vanished and may be on {', '.join(must)}, which could not be read",
+            f"{why} may be on {', '.join(must)}, which could not be read",
             command=f"domctl node confirm-dead {silent[0]}, or {resolve}" if silent else resolve,
         )
     for node in answering:

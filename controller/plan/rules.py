@@ -19,6 +19,7 @@ from controller.plan.evidence import (
     Known,
     Unknown,
     absent_everywhere,
+    forgotten_nowhere,
     observe,
     quiet,
     undefine_proves,
@@ -263,10 +264,9 @@ def unplaced(case: Case) -> Answer:
         return actions.reclaim(case, case.node, f"it is on {case.node} again")
     if case.others:
         return None
-    if case.held is not None and case.assignment.started and any(p.vanished for p in case.assignment.proofs):
-        absent = absent_everywhere(case.snap, case.held, case.node)
-        if isinstance(absent, Deferred):
-            return absent
+    anywhere = _may_be_anywhere(case)
+    if anywhere is not None:
+        return anywhere
     pinned = _storage_pin(case)
     if pinned is not None:
         return pinned
@@ -287,6 +287,17 @@ def unplaced(case: Case) -> Answer:
     if case.wanted in states.RUNS:
         return actions.start(case, chosen, f"placed on {chosen}")
     return actions.define(case, chosen, f"placed on {chosen}")
+
+
+def _may_be_anywhere(case: Case) -> Deferred | None:
+    """Nothing holds it, by a promise that was never made or by proofs: None if that is enough."""
+    assert case.stored is not None
+    if case.held is None:
+        return forgotten_nowhere(case.snap, case.stored)
+    if case.assignment.started and any(p.vanished for p in case.assignment.proofs):
+        absent = absent_everywhere(case.snap, case.held, case.node)
+        return absent if isinstance(absent, Deferred) else None
+    return None
 
 
 def _chosen(case: Case) -> str | Deferred:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import UnsetType
+
 from controller.limits import Timing
 from controller.model import Assignment, Decision, Intent, Quarantine
 from drivers.errors import SAID_BY_HOST
@@ -111,8 +113,16 @@ class StoredNode:
 
 @dataclass(frozen=True, slots=True)
 class StoredDomain:
+    """`created`: the store's revision when it was created; 0: not known, so it may be as old as can be."""
+
     domain: Domain
     revision: int
+    created: int = 0
+
+
+def namespace_of(stored: StoredDomain) -> str:
+    namespace = stored.domain.metadata.namespace
+    return "default" if isinstance(namespace, UnsetType) else namespace
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +223,9 @@ class Snapshot:
     it was not expected, of a UUID. `migrated`: UUIDs for which a migration was seen since they were last
     active at home. `names`: libvirt names on each node. `requests`: by namespace/name of the domain, those
     that have not ended, oldest first. `moving`: open intents to migrate. `resumes`: when a domain was last
-    heard to resume on a node. `memo`: by UUID and question, what rendering and comparing definitions came to,
-    with what it was asked of; plans ask the same again and again."""
+    heard to resume on a node. `acknowledged_at`: the store's revision when an operator last acknowledged that
+    it had lost its past, 0 if nobody ever did. `memo`: by UUID and question, what rendering and comparing
+    definitions came to, with what it was asked of; plans ask the same again and again."""
 
     now: float
     cluster: str
@@ -249,4 +260,5 @@ class Snapshot:
     watches: Mapping[str, MoveWatch] = field(default_factory=dict)
     resumes: Mapping[tuple[str, str], float] = field(default_factory=dict)
     move_backoffs: Mapping[str, Backoff] = field(default_factory=dict)
+    acknowledged_at: int = 0
     memo: dict[str, dict[str, tuple[Any, Any]]] = field(default_factory=dict, compare=False)

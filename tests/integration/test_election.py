@@ -28,6 +28,7 @@ from drivers.etcd import EtcdConfig, EtcdStore
 from drivers.store import Compare, Put
 from tests.etcdserver import EtcdServer
 from tests.faultystore import FaultyStore
+from tests.term import Term
 
 pytestmark = pytest.mark.etcd
 
@@ -270,18 +271,7 @@ async def test_sixty_commits_at_once_are_each_written_or_refused_for_themselves(
         assert (await s.store.status()).revision - before <= 3  # one of ours, and a heartbeat or two
         await a.stop()
         with pytest.raises(Fenced):
-            await Ledger(s.store, Stale(a.terms[0].token)).commit([], [Put(keys.assignment("1"), b"late")])
+            await Ledger(s.store, Term(a.terms[0].token)).commit([], [Put(keys.assignment("1"), b"late")])
         kv = await s.store.get(keys.assignment("1"))
         assert kv is not None
         assert kv.value != b"late"
-
-
-@dataclass
-class Stale:
-    """A leader that slept through the end of its term."""
-
-    token: int
-    lost: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def lose(self, why: str) -> None:
-        self.lost.set()

@@ -548,9 +548,9 @@ class Checks:
             + (f" ({intent.why})" if intent is not None else ""),
         )
         self._last[uuid] = after
-        known = {p.node for p in before.proofs} if before is not None else set()
+        known = before.proofs if before is not None else ()
         for proof in after.proofs:
-            if proof.node not in known:
+            if proof not in known:
                 self._proved_at[(uuid, proof.node)] = self.cluster.clock()
         if intent is not None:
             mine = self._intents.get((client, uuid), ())

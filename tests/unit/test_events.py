@@ -20,15 +20,7 @@ from drivers.memory import MemoryStore
 from drivers.store import Delete, Put
 from tests import virtualtime
 from tests.faultystore import FaultyStore
-
-
-@dataclass
-class Term:
-    token: int
-    lost: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def lose(self, why: str) -> None:
-        self.lost.set()
+from tests.term import Term
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given, settings
@@ -19,15 +19,7 @@ from drivers.memory import MemoryStore
 from drivers.store import MAX_TXN_OPS, Compare, Delete, KeyValue, Put
 from tests import virtualtime
 from tests.faultystore import FaultyStore
-
-
-@dataclass
-class Term:
-    token: int
-    lost: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def lose(self, why: str) -> None:
-        self.lost.set()
+from tests.term import Term
 
 
 @dataclass
@@ -79,6 +71,20 @@ def test_a_record_is_put_over_the_one_that_was_read_only() -> None:
             assert (await d.ledger.put_record("k", record, 0)).outcome is CommitOutcome.REFUSED
             assert (await d.ledger.put_record("k", record, first.revision)).ok
             assert await d.value("k") == b'{"id":"c","created_at":"t"}'
+
+    virtualtime.run(main())
+
+
+def test_each_answer_is_told_with_what_was_known_before_it() -> None:
+    async def main() -> None:
+        async with desk() as d:
+            at = await d.revision()
+            await d.ledger.commit([], [Put("a", b"1")])
+            await d.ledger.commit([], [Delete("was never there")])
+            await d.ledger.commit([Compare("a", 99)], [Put("a", b"2")])
+            assert [(revision, before.revision, wrote) for revision, before, wrote in d.term.answers] == [
+                (at + 1, 0, True), (at + 1, at + 1, False), (at + 1, at + 1, False),
+            ]  # fmt: skip
 
     virtualtime.run(main())
 

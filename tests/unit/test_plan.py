@@ -116,6 +116,26 @@ def test_a_uuid_that_is_in_use_already_is_not_taken_over_and_the_hold_says_what_
     assert verdict.deferred is not None and "virsh undefine on a" in verdict.deferred.command
 
 
+def test_what_a_restored_store_may_have_forgotten_is_placed_only_where_every_node_was_read() -> None:
+    """Created at 7, acknowledged at 8: a leader that never saw the lost time must not take it for new."""
+    cluster = two_nodes().domain().given(signs={UUID: 994.0}, acknowledged_at=8)
+    expect_hold(cluster, Reason.READING_ALL_NODES)
+    cluster.silent("b")
+    expect_hold(cluster, Reason.NODE_NOT_READ)
+    deferred = cluster.verdict().deferred
+    assert deferred is not None and "domctl resolve web -n default --not-on b" in deferred.command
+
+
+@pytest.mark.parametrize("acknowledged_at", [0, 6, 7])
+def test_what_came_into_being_after_the_store_was_acknowledged_is_placed_at_once(
+    acknowledged_at: int,
+) -> None:
+    cluster = two_nodes().domain()
+    cluster.domains[UUID] = dataclasses.replace(cluster.domains[UUID], created=7)
+    cluster.given(signs={UUID: 994.0}, acknowledged_at=acknowledged_at)
+    expect_action(cluster, ActionKind.START, "b")
+
+
 # --- converged, and small repairs
 
 

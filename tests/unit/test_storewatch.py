@@ -10,7 +10,7 @@ import pytest
 
 from controller import keys
 from controller.model import ClusterRecord, Decision, StoreMemory
-from controller.storewatch import Past, Seen, StoreTrust, StoreWatch, judge
+from controller.storewatch import Horizon, Past, Seen, StoreTrust, StoreWatch, judge
 from drivers.memory import MemoryStore
 from drivers.store import Put
 from tests import virtualtime
@@ -333,8 +333,26 @@ def test_a_leaders_own_heartbeat_at_a_lower_revision_than_known_is_evidence() ->
     async def main(site: Site) -> None:
         watch = await lived(site)
         since = watch.high_revision
-        watch.renewed(since, "mine", since=since, past=watch.past)
+        watch.renewed(since, "mine", Horizon(since, watch.past))
         assert watch.trust is StoreTrust.RESTORED
+
+    in_a_site(main)
+
+
+@pytest.mark.parametrize(("wrote", "lag", "trust"), [
+    (True, 0, StoreTrust.RESTORED),
+    (True, -1, StoreTrust.TRUSTED),
+    (False, 0, StoreTrust.TRUSTED),
+    (False, 1, StoreTrust.RESTORED),
+])  # fmt: skip
+def test_every_answer_of_the_store_tells_whether_it_was_set_back(
+    wrote: bool, lag: int, trust: StoreTrust
+) -> None:
+    async def main(site: Site) -> None:
+        watch = await lived(site)
+        before = watch.horizon()
+        watch.answered(before.revision - lag, before, wrote=wrote)
+        assert watch.trust is trust
 
     in_a_site(main)
 
@@ -349,7 +367,7 @@ def test_a_heartbeat_that_was_under_way_when_the_store_was_acknowledged_is_no_ne
         assert watch.acknowledge(Decision(by="op", at="t"), acknowledged)
         written = await site.beat("mine")
         assert written < since
-        watch.renewed(written, "mine", since=since, past=past)
+        watch.renewed(written, "mine", Horizon(since, past))
         assert watch.trust is StoreTrust.UNKNOWN_STORE
 
     in_a_site(main)
@@ -359,7 +377,7 @@ def test_a_leaders_heartbeats_are_remembered_on_disk() -> None:
     async def main(site: Site) -> None:
         watch = await lived(site)
         since = watch.high_revision
-        watch.renewed(await site.beat("mine"), "mine", since=since, past=watch.past)
+        watch.renewed(await site.beat("mine"), "mine", Horizon(since, watch.past))
         assert (site.disk.memory.value, watch.trust) == ("mine", StoreTrust.TRUSTED)
         assert await watch.examine(site.store) is StoreTrust.TRUSTED
 
@@ -372,7 +390,7 @@ def test_a_look_that_began_before_the_leaders_renewal_is_no_evidence() -> None:
 
         async def renew() -> None:
             since = watch.high_revision
-            watch.renewed(await site.beat("mine"), "mine", since=since, past=watch.past)
+            watch.renewed(await site.beat("mine"), "mine", Horizon(since, watch.past))
 
         await site.beat("four")
         network = FaultyStore(site.store)

@@ -1,0 +1,28 @@
+"""A term of leadership for tests of what writes in one: it lasts until it is told that it does not."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from controller.storewatch import Horizon
+
+
+@dataclass
+class Term:
+    """`answers`: revision, what was known before it was asked, and whether something was put."""
+
+    token: int
+    lost: asyncio.Event = field(default_factory=asyncio.Event)
+    revision: int = 0
+    answers: list[tuple[int, Horizon, bool]] = field(default_factory=list)
+
+    def lose(self, why: str) -> None:
+        self.lost.set()
+
+    def horizon(self) -> Horizon:
+        return Horizon(self.revision, 0)
+
+    def answered(self, revision: int, before: Horizon, *, wrote: bool) -> None:
+        self.answers.append((revision, before, wrote))
+        self.revision = max(self.revision, revision)
