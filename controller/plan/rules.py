@@ -397,6 +397,10 @@ def finish_intent(case: Case) -> Answer:
     begun = intent.kind in (IntentKind.START, IntentKind.DEFINE)
     if begun and seen.record.active and case.wanted in states.RUNS:
         return actions.close_intent(case, "it runs", stopped=False)
+    mark = seen.detail.config_mark
+    defined = mark is not None and (mark.epoch, mark.digest) == (intent.epoch, case.assignment.digest)
+    if intent.kind is IntentKind.DEFINE and defined:
+        return actions.close_intent(case, "it is defined")
     if intent.kind is IntentKind.STOP and not seen.record.active:
         return actions.close_intent(case, "it stopped", stopped=case.wanted == "shutoff")
     return states.finish(case, seen)

@@ -87,16 +87,31 @@ def what_is_left(cluster: Cluster) -> list[str]:
 
 def _moves_left(cluster: Cluster) -> list[str]:
     """A request ends, or says what is in its way."""
-    said = {
+    held_up = _held_up(cluster)
+    return [
+        f"migration {name} has not ended ({status.get('phase')}: {status.get('reason')})"
+        for name, (domain, status) in _said_of_moves(cluster).items()
+        if status.get("phase") not in FINISHED and domain not in held_up
+    ]
+
+
+def moves_wait(cluster: Cluster) -> bool:
+    """Whether what is in the way of a migration may end by itself: room that another domain leaves is seen
+    at the next resync."""
+    return bool(_held_up(cluster))
+
+
+def _held_up(cluster: Cluster) -> set[str]:
+    said = _said_of_moves(cluster).values()
+    return {domain for domain, status in said if status.get("reason") in IN_THE_WAY}
+
+
+def _said_of_moves(cluster: Cluster) -> dict[str, tuple[str, dict[str, Any]]]:
+    """By name: the domain, and the status."""
+    return {
         name: (body["spec"]["domain"], (body.get("status") or {}))
         for name, body in cluster.objects("migrations").items()
     }
-    held_up = {domain for domain, status in said.values() if status.get("reason") in IN_THE_WAY}
-    return [
-        f"migration {name} has not ended ({status.get('phase')}: {status.get('reason')})"
-        for name, (domain, status) in said.items()
-        if status.get("phase") not in FINISHED and domain not in held_up
-    ]
 
 
 def _misplaced(cluster: Cluster, name: str, body: dict[str, Any], held: Assignment) -> list[str]:

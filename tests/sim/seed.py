@@ -19,7 +19,7 @@ from random import Random
 from controller.plan.snapshot import Policy
 from tests.sim.checks import Checks, Violation
 from tests.sim.cluster import Cluster
-from tests.sim.converged import what_is_left
+from tests.sim.converged import moves_wait, what_is_left
 from tests.sim.doors import Notes
 from tests.sim.drills import DRILLS, Drills
 from tests.sim.duties import Duties
@@ -40,6 +40,7 @@ CONVERGE_S = 900.0
 LOOK_S = 5.0
 STILL_S = 70.0  # a resync, and more, in which nothing may be sent
 SETTLED_LOOKS = 3
+WAITING_LOOKS = 15  # more than a resync
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ class Run:
     async def _converge(self) -> None:
         began = self.loop.time()
         good = 0
-        while good < SETTLED_LOOKS:
+        while good < (WAITING_LOOKS if moves_wait(self.cluster) else SETTLED_LOOKS):
             await asyncio.sleep(LOOK_S)
             if self._crashed:
                 raise self._crashed[0]

@@ -276,6 +276,19 @@ def test_a_definition_that_carries_the_open_start_intent_may_be_started() -> Non
     expect_action(cluster.silent("b").given(signs={UUID: 999.0}), ActionKind.START)
 
 
+@pytest.mark.parametrize(("digest", "kind"), [("", ActionKind.RECORD), ("of before", ActionKind.DEFINE)])
+def test_a_definition_that_came_although_nobody_heard_so_ends_its_intent(
+    digest: str, kind: ActionKind
+) -> None:
+    cluster = Cluster().node("a").domain(state="shutoff").assigned("a").intends(IntentKind.DEFINE, "a")
+    wanted = digest or cluster.rendered("a")[1]
+    cluster.seen("a", "shutoff", "unknown", config_mark=Mark(CLUSTER, UUID, 3, wanted))
+    held = cluster.assignments[UUID]
+    record = msgspec.structs.replace(held.assignment, digest=cluster.rendered("a")[1])
+    cluster.assignments[UUID] = dataclasses.replace(held, assignment=record)
+    expect_action(cluster, kind)
+
+
 def test_an_open_intent_is_no_evidence_for_a_domain_that_migrated_away() -> None:
     cluster = two_nodes().domain().assigned("a").intends(IntentKind.START, "a")
     cluster.seen("a", "shutoff", "migrated")
