@@ -155,7 +155,7 @@ class Checks:
             self.complain("I1", f"{uuid} is active on {' and '.join(active)}")
         if change.by in cluster.replicas:
             self._changed_by_replica(change)
-        elif change.what in ("defined", "started", "migrated-in") and not self._is_own_move(change):
+        elif change.what in ("defined", "arriving", "started") and not self._is_own_move(change):
             self._by_hand.add((change.host, uuid))
         if change.what == "started":
             self._unmet_since.pop(uuid, None)  # however short it ran, between two looks
@@ -163,7 +163,7 @@ class Checks:
             self._paused_by_hand.discard((change.host, uuid))
         if change.what == "arriving":
             self._check_departure(change)
-        if change.what == "undefined":
+        if change.what in ("undefined", "vanished"):
             self._by_hand.discard((change.host, uuid))
         if change.what == "stopped":
             moved = change.by == "migration" and change.reason in ("migrated", "unknown")

@@ -284,14 +284,10 @@ class SimSession:
         if self._closed_because:
             raise self.closed()
         limit_s = self._limits.read_s
+        connection = await self._aside_connection()
         if uuid in self._asking:
             raise CallTimedOut(f"job: the domain {uuid} has not answered to an earlier call")
         self._asking.add(uuid)
-        try:
-            connection = await self._aside_connection()
-        except HypervisorError:
-            self._asking.discard(uuid)
-            raise
         asked = Call(self, connection, "job", (uuid, completed), limit_s)
         asked.at_last = partial(self._asking.discard, uuid)
         answer = await self._answer(asked)
@@ -405,14 +401,13 @@ class SimSession:
         if self._closed_because:
             return Result(Outcome.FAILED, self.closed())
         what = f"the end of {uuid}'s job"
-        if what in self._asking:
-            return Result(Outcome.FAILED, DomainBusy("abort_job: an earlier call has not come back yet"))
-        self._asking.add(what)
         try:
             connection = await self._aside_connection()
         except HypervisorError as error:
-            self._asking.discard(what)
             return Result(Outcome.FAILED, error)
+        if what in self._asking:
+            return Result(Outcome.FAILED, DomainBusy("abort_job: an earlier call has not come back yet"))
+        self._asking.add(what)
         at_last = partial(self._asking.discard, what)
         limit_s = self._limits.suspend_s
         return await self._mutate("abort_job", uuid, (uuid,), limit_s, permit, (connection, at_last))
