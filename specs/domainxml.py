@@ -33,22 +33,24 @@ from specs.domain import (
     libvirt_name,
 )
 from specs.hypervisors import HYPERVISORS
-from specs.mark import MARK_KEY, MARK_NAMESPACE, Mark
+from specs.mark import MARK_KEY, MARK_NAMESPACE, Mark, UntrustedXml, parse_xml
 from specs.problems import Keys, Problem
 from specs.typerules import XEN_OS_TYPES, is_variable
 
-__all__ = ["RenderRefused", "Rendered", "alias", "render"]
+__all__ = ["RenderRefused", "Rendered", "alias", "machine_of", "render"]
 
 DEFAULT_INIT: Final = "/sbin/init"  # libvirt's own choice, written out
 _X86: Final = ("x86_64", "i686")
 _MIB: Final = 1 << 20
 _UNESCAPED: Final = re.compile("[<>&]")
+_MACHINE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _Element = ElementTree.Element
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """`digest` covers all of the XML but the mark's epoch and the digest itself."""
+    """`digest` covers all of the XML but the mark's epoch, the digest itself, and a machine type that the
+    spec leaves open."""
 
     xml: str
     digest: str
@@ -70,9 +72,11 @@ def render(  # noqa: PLR0913 - one spec and everything that it does not say
     macs: Mapping[str, str],
     allowed_paths: Sequence[str],
     xml_overlay_allowed: bool,
+    machine: str = "",
 ) -> Rendered:
     """The definition for one node. `mark.digest` is ignored and filled in; `macs` has an address for every
-    interface without one in the spec. Raises RenderRefused with all problems."""
+    interface without one in the spec; `machine` is taken where the spec leaves that open, and "" leaves it to
+    libvirt. Raises RenderRefused with all problems."""
     assert mark.uuid == uuid, "a mark that is not the domain's would make it a clone"
     problems = [*_path_problems(domain.spec, allowed_paths), *_other_problems(domain.spec, macs)]
     root = None if problems else _domain(domain, uuid, macs)
@@ -89,10 +93,20 @@ def render(  # noqa: PLR0913 - one spec and everything that it does not say
         if problems:
             raise RenderRefused(problems)
         drop_second_agent(next(root.iter("devices")))
-    return _marked(root, mark)
+    return _marked(root, mark, machine)
 
 
-def _marked(root: _Element, mark: Mark) -> Rendered:
+def machine_of(xml: str) -> str:
+    """The machine type in a domain's XML as its host shows it, "" where it has none that could be given."""
+    try:
+        kind = parse_xml(xml).find("os/type")
+    except UntrustedXml:
+        return ""
+    machine = "" if kind is None else kind.get("machine", "")
+    return machine if _MACHINE.fullmatch(machine) else ""
+
+
+def _marked(root: _Element, mark: Mark, machine: str) -> Rendered:
     """The mark last: its own epoch and digest are what the digest does not cover."""
     metadata = root.find("metadata")
     if metadata is None:
@@ -100,6 +114,9 @@ def _marked(root: _Element, mark: Mark) -> Rendered:
     whose = {f"xmlns:{MARK_KEY}": MARK_NAMESPACE, "cluster": mark.cluster, "uuid": mark.uuid}
     element = ElementTree.SubElement(metadata, f"{MARK_KEY}:domain", whose)
     found = digest(ElementTree.tostring(root, encoding="unicode"))
+    kind = root.find("os/type")
+    if machine and kind is not None and kind.get("machine") is None:
+        kind.set("machine", machine)
     mark = replace(mark, digest=found)
     element.set("epoch", str(mark.epoch))
     element.set("digest", mark.digest)

@@ -197,16 +197,19 @@ class Case:
                 return mac
             attempt += 1
 
-    def desired(self, node: str, epoch: int) -> Desired:
-        """Render the spec for `node`. `allowedPaths` are that node's."""
+    def desired(self, node: str, epoch: int, machine: str = "") -> Desired:
+        """Render the spec for `node`, with its `allowedPaths`; `machine` is for a spec that names none."""
         assert self.stored is not None
         domain, macs = self.stored.domain, self.macs()
         paths = self.snap.nodes[node].node.spec.allowed_paths
         allowed = () if isinstance(paths, UnsetType) else tuple(paths)
-        asked = (domain.spec, domain.metadata, macs, allowed, epoch, self.snap.policy, self.snap.cluster)
-        return self._once("desired", asked, lambda: self._rendered(macs, allowed, epoch))
+        policy, cluster = self.snap.policy, self.snap.cluster
+        asked = (domain.spec, domain.metadata, macs, allowed, epoch, machine, policy, cluster)
+        return self._once("desired", asked, lambda: self._rendered(macs, allowed, epoch, machine))
 
-    def _rendered(self, macs: Mapping[str, str], allowed: tuple[str, ...], epoch: int) -> Desired:
+    def _rendered(
+        self, macs: Mapping[str, str], allowed: tuple[str, ...], epoch: int, machine: str
+    ) -> Desired:
         assert self.stored is not None
         try:
             rendered = render(
@@ -216,6 +219,7 @@ class Case:
                 macs=macs,
                 allowed_paths=allowed,
                 xml_overlay_allowed=self.snap.policy.xml_overlay,
+                machine=machine,
             )
         except RenderRefused as refused:
             return Desired(None, macs, "; ".join(f"{p.path}: {p.message}" for p in refused.problems))

@@ -21,6 +21,7 @@ from controller.plan.types import Action, Deferred, Reason
 from drivers.hypervisor import Move
 from specs.devicexml import disk_targets
 from specs.domain import pinning_disks
+from specs.domainxml import machine_of
 from specs.migration import MigrationSpec
 from specs.uri import parse_migration_uri, parse_uri
 
@@ -197,7 +198,10 @@ def _occupied(case: Case, target: str) -> Deferred | None:
 
 def _action(case: Case, request: StoredMigration, target: str, seen: Sighting) -> Action | Deferred:
     assert case.stored is not None
-    wanted = case.desired(target, case.assignment.epoch + 1)
+    # A libvirtd that was restarted under a running domain has forgotten what machines its QEMU has, and
+    # refuses a definition without one (libvirt 9.0: "could not get preferred machine").
+    machine = "" if seen.detail.live_xml is None else machine_of(seen.detail.live_xml)
+    wanted = case.desired(target, case.assignment.epoch + 1, machine)
     if wanted.rendered is None:
         return Deferred(Reason.SPEC_REFUSED, f"on {target}: {wanted.problem}")
     disks = pinning_disks(case.stored.domain.spec)

@@ -17,7 +17,8 @@ class Run:
     `moment`: when. `phase`: what the Migration ended as. `place`: where the domain runs at the end, `source`,
     `target` or `elsewhere`. `guest`: `kept`, or `restarted` if it began to count anew. `settled_s`: from the
     moment on that all was whole again until the domain was Ready, its Migration ended and every host read
-    clean. `wrong`: what broke a promise, or nothing."""
+    clean. `wrong`: what broke a promise, or nothing. `said`: what the Migration says of its end, and of how
+    many attempts, unless it just succeeded."""
 
     number: int
     seed: str
@@ -29,6 +30,7 @@ class Run:
     guest: str
     settled_s: float
     wrong: str = ""
+    said: str = ""
 
     @property
     def end(self) -> str:

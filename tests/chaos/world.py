@@ -221,6 +221,14 @@ class World:
     def phase(self) -> str:
         return str(self.shown().get("status", {}).get("phase", "Pending"))
 
+    def said(self) -> str:
+        """Of its end by the Migration itself, if there is more to say than that it succeeded."""
+        status = self.shown().get("status", {})
+        if (status.get("phase"), status.get("attempts")) == ("Succeeded", 1):
+            return ""
+        told = [c["message"] for c in status.get("conditions", ()) if c["type"] == "Ready"]
+        return f"{status.get('reason')} after {status.get('attempts', 0)}: {'; '.join(told)}"
+
     def place(self) -> str:
         node = self.cluster().domain(NAME)["status"]["node"]
         return {self.source: "source", self.target: "target"}.get(node, "elsewhere")

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from specs.domainxml import machine_of
 from tests.e2e.client import Object
 from tests.e2e.cluster import Cluster
 from tests.e2e.serve import until
@@ -62,15 +63,21 @@ def test_a_running_domain_moves_and_its_guest_is_the_same_one(cluster: Cluster) 
 
 
 def test_it_moves_to_the_node_that_was_named_and_back(cluster: Cluster) -> None:
+    """Back also though libvirtd was killed and restarted there, and knows less of the domain since."""
     cluster.run("a")
     first = home(cluster, "a")
     other = next(n for n in cluster.nodes if n != first)
     assert ended(cluster, asked(cluster, "a", node=other))["target"] == other
+    cluster.wait_ready("a")
+    machine = machine_of(cluster.nodes[other].virsh("dumpxml", "--inactive", "a"))
+    cluster.nodes[other].restart_libvirtd()
+    cluster.wait_node(other)
     assert ended(cluster, asked(cluster, "a", node=first))["target"] == first
     assert ended(cluster, asked(cluster, "a", node=first))["reason"] == "AlreadyThere"
     cluster.wait_ready("a")
     (copy,) = cluster.copies("a")
     assert copy.host is cluster.nodes[first]
+    assert machine_of(copy.host.virsh("dumpxml", "--inactive", "a")) == machine != ""
 
 
 def test_a_domain_that_is_shut_off_moves_as_it_is(cluster: Cluster) -> None:

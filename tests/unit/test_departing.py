@@ -13,6 +13,7 @@ from controller.model import Intent, IntentKind, MoveOutcome, MoveRecord
 from controller.plan.snapshot import Backoff, Held, MoveWatch, Policy, StoredMigration
 from controller.plan.types import ActionKind, Reason
 from drivers.hypervisor import Job
+from specs.domainxml import machine_of
 from specs.migration import Migration, MigrationStatus
 from tests.unit.plancase import NOW, UUID, Cluster, capabilities
 
@@ -91,6 +92,20 @@ def test_a_domain_with_a_tpm_keeps_its_definition_until_libvirt_takes_it() -> No
     action = cluster.seen("a", live_xml=live).verdict().action
     assert action is not None and action.move is not None
     assert action.move.undefine_source
+
+
+@pytest.mark.parametrize(("os", "planted"), [({}, "pc-i440fx-7.2"), ({"machine": "q35"}, "q35")])
+def test_the_machine_it_runs_on_goes_with_it_unless_its_spec_names_one(
+    os: dict[str, str], planted: str
+) -> None:
+    """A libvirtd that was restarted meanwhile refuses a definition without one."""
+    live = "<domain><os><type arch='x86_64' machine='pc-i440fx-7.2'>hvm</type></os></domain>"
+    cluster = asked(os=os)
+    action = cluster.seen("a", live_xml=live).verdict().action
+    assert action is not None and action.move is not None and action.after is not None
+    assert action.move.persistent_xml is not None
+    assert machine_of(action.move.persistent_xml) == planted
+    assert action.after.digest == cluster.rendered("a")[1], "what the spec says is the same"
 
 
 def test_the_oldest_request_goes_first_and_those_to_be_ended_are_passed_over() -> None:

@@ -13,7 +13,7 @@ from lxml import etree
 
 from specs.digest import digest
 from specs.domain import Domain, OperatingSystem, effective_type
-from specs.domainxml import Rendered, RenderRefused, render
+from specs.domainxml import Rendered, RenderRefused, machine_of, render
 from specs.hypervisors import HYPERVISORS
 from specs.macs import choose_mac
 from specs.mark import Mark, find
@@ -51,6 +51,21 @@ def refused(value: Domain, allowed: list[str], overlay: bool = True, **macs: str
 @pytest.mark.parametrize("name", CASES)
 def test_a_definition_is_what_the_golden_file_says(name: str) -> None:
     assert rendered(CASES[name]).xml + "\n" == (GOLDEN / f"{name}.desired.xml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("xml", "machine"),
+    [
+        ("<domain><os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type></os></domain>", "pc-q35-7.2"),
+        ("<domain><os><type>exe</type></os></domain>", ""),
+        ("<domain><os><type machine='a b'>hvm</type></os></domain>", ""),
+        ("<domain/>", ""),
+        ("<domain>", ""),
+        ("<!DOCTYPE x><domain><os><type machine='pc'/></os></domain>", ""),
+    ],
+)
+def test_the_machine_of_a_hosts_document_is_read_if_there_is_one(xml: str, machine: str) -> None:
+    assert machine_of(xml) == machine
 
 
 @pytest.fixture(scope="module")
