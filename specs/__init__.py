@@ -6,6 +6,6 @@ validate, *rules, later, paths  what fits the types and still cannot be
 schema                          JSON Schema and OpenAPI, generated from the types
 domainxml, overlay*, macs, mark, digest     the libvirt definition that a Domain becomes
 xmldiff                         what a definition lacks of what is wanted
-quantity, uri                   small languages: 512Mi, qemu+tcp://host/system
+quantity, uri, ages             small languages: 512Mi, qemu+tcp://host/system, 3m12s
 examples/                       what the demo applies; below it what needs hosts that the demo has not
 """

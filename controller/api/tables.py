@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from controller.api.resources import Resource
+from specs.ages import age
 
 Object = Mapping[str, Any]
 NONE: Final = "<none>"
-UNKNOWN: Final = "<unknown>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,46 +102,6 @@ def _object(body: Object, now: datetime.datetime) -> str:
 def _candidates(body: Object, now: datetime.datetime) -> str:
     found = _at(body, "status", "candidates")
     return ",".join(map(str, found)) if isinstance(found, Sequence) and found else NONE
-
-
-def age(timestamp: object, now: datetime.datetime) -> str:
-    """Since an RFC 3339 instant, as kubectl shows durations."""
-    if not isinstance(timestamp, str):
-        return UNKNOWN
-    try:
-        then = datetime.datetime.fromisoformat(timestamp)
-    except ValueError:
-        return UNKNOWN
-    if then.tzinfo is None:
-        return UNKNOWN
-    return duration(int((now - then).total_seconds()))
-
-
-def duration(seconds: int) -> str:
-    """apimachinery's HumanDuration: two units while they matter."""
-    seconds = max(seconds, 0)
-    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
-    if seconds < 120:
-        return f"{seconds}s"
-    if minutes < 10:
-        return _two(minutes, "m", seconds % 60, "s")
-    if minutes < 180:
-        return f"{minutes}m"
-    if hours < 8:
-        return _two(hours, "h", minutes % 60, "m")
-    if hours < 48:
-        return f"{hours}h"
-    if hours < 192:
-        return _two(days, "d", hours % 24, "h")
-    if days < 730:
-        return f"{days}d"
-    if days < 2920:
-        return _two(days // 365, "y", days % 365, "d")
-    return f"{days // 365}y"
-
-
-def _two(major: int, major_unit: str, minor: int, minor_unit: str) -> str:
-    return f"{major}{major_unit}{minor}{minor_unit}" if minor else f"{major}{major_unit}"
 
 
 NAME_COLUMN = Column("Name", _name, "Name within the namespace", format="name")

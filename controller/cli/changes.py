@@ -9,7 +9,7 @@ import sys
 
 from controller.cli import until
 from controller.cli.errors import UsageError, printable
-from controller.cli.table import span
+from specs.ages import span
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from controller.cli import lists
 from controller.cli.client import Client, connect
 from controller.cli.errors import CliError, Reported, StatusError, UsageError, printable, rendered
 from controller.cli.resources import EVENTS, named
-from controller.cli.table import NONE, Grid, age
+from controller.cli.table import NONE, Grid
+from specs.ages import age
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ ones. Cells are one line without control characters, whatever the server was giv
 from __future__ import annotations
 
 from controller.cli.errors import printable
+from specs.ages import age
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -119,44 +120,3 @@ def of_objects(objects: Sequence[dict[str, Any]]) -> dict[str, Any]:
         meta = one.get("metadata") or {}
         rows.append({"cells": [meta.get("name"), age(meta.get("creationTimestamp"))], "object": one})
     return {"kind": "Table", "columnDefinitions": columns, "rows": rows}
-
-
-def age(timestamp: object) -> str:
-    """How long ago, as kubectl abbreviates it: 45s, 3m12s, 26h, 4d2h."""
-    from datetime import UTC, datetime  # noqa: PLC0415
-
-    try:
-        then = datetime.fromisoformat(str(timestamp))
-    except ValueError:
-        return "<unknown>"
-    if then.tzinfo is None:
-        return "<unknown>"
-    return span((datetime.now(UTC) - then).total_seconds())
-
-
-def span(seconds: float) -> str:
-    """Kubernetes' HumanDuration: two units while the number is small."""
-    total = int(seconds)
-    if total < -1:
-        return "<invalid>"
-    if total < 120:
-        return f"{max(total, 0)}s"
-    minutes, hours, days = total // 60, total // 3600, total // 86400
-    if minutes < 10:
-        return _two(minutes, "m", total % 60, "s")
-    if minutes < 180:
-        return f"{minutes}m"
-    if hours < 8:
-        return _two(hours, "h", minutes % 60, "m")
-    if hours < 48:
-        return f"{hours}h"
-    if days < 8:
-        return _two(days, "d", hours % 24, "h")
-    if days < 730:
-        return f"{days}d"
-    years = days // 365
-    return _two(years, "y", days % 365, "d") if years < 8 else f"{years}y"
-
-
-def _two(first: int, unit: str, second: int, small: str) -> str:
-    return f"{first}{unit}{second}{small}" if second else f"{first}{unit}"

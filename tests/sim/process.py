@@ -60,12 +60,12 @@ def _settle(waiting: asyncio.Future[None]) -> None:
 PROCESS: ContextVar[Process | None] = ContextVar("process", default=None)
 
 
-class _Handle(asyncio.Handle):
-    """A callback as asyncio has them, made and run in fewer steps: a run makes some twenty thousand."""
+class _Light:
+    """A callback as asyncio has them, made and run in fewer steps: a run makes some thirty thousand."""
 
     __slots__ = ()
 
-    def __init__(  # pyright: ignore[reportMissingSuperCall]
+    def __init__(
         self, callback: Callable[..., object], args: Any, loop: ProcessLoop, context: Context | None
     ) -> None:
         self._context = copy_context() if context is None else context
@@ -87,12 +87,14 @@ class _Handle(asyncio.Handle):
     _source_traceback: Any
 
 
-class _Timer(asyncio.TimerHandle):
-    """A timer, likewise."""
-
+class _Handle(_Light, asyncio.Handle):
     __slots__ = ()
 
-    def __init__(  # pyright: ignore[reportMissingSuperCall]
+
+class _Timer(_Light, asyncio.TimerHandle):
+    __slots__ = ()
+
+    def __init__(
         self,
         when: float,
         callback: Callable[..., object],
@@ -100,25 +102,10 @@ class _Timer(asyncio.TimerHandle):
         loop: ProcessLoop,
         context: Context | None,
     ) -> None:
-        self._context = copy_context() if context is None else context
-        self._loop = loop
-        self._callback = callback
-        self._args = args
-        self._cancelled = False
-        self._repr = None
-        self._source_traceback = None
+        super().__init__(callback, args, loop, context)
         self._when = when
         self._scheduled = True
 
-    def cancel(self) -> None:
-        self._cancelled = True
-
-    _context: Context
-    _loop: Any
-    _callback: Any
-    _args: Any
-    _repr: Any
-    _source_traceback: Any
     _when: float
     _scheduled: bool
 

@@ -103,38 +103,6 @@ def test_a_merge_patch_of_the_difference_makes_the_new_object(old: Any, new: Any
     assert merge(old, difference(old, new)) == new
 
 
-@pytest.mark.parametrize(
-    ("seconds", "shown"),
-    [
-        (-5, "0s"),
-        (0, "0s"),
-        (119, "119s"),
-        (120, "2m"),
-        (125, "2m5s"),
-        (599, "9m59s"),
-        (600, "10m"),
-        (10_799, "179m"),
-        (10_800, "3h"),
-        (11_100, "3h5m"),
-        (28_800, "8h"),
-        (172_799, "47h"),
-        (172_800, "2d"),
-        (176_400, "2d1h"),
-        (691_200, "8d"),
-        (63_072_000, "2y"),
-        (63_158_400, "2y1d"),
-        (315_360_000, "10y"),
-    ],
-)
-def test_ages_are_shown_as_kubectl_shows_them(seconds: int, shown: str) -> None:
-    assert tables.duration(seconds) == shown
-
-
-@pytest.mark.parametrize("odd", [None, 7, "yesterday", "2026-01-01", {}])
-def test_an_odd_timestamp_has_an_unknown_age(odd: object) -> None:
-    assert tables.age(odd, datetime.datetime.now(datetime.UTC)) == "<unknown>"
-
-
 @given(JSON, st.sampled_from(sorted(tables.COLUMNS)))
 def test_no_object_makes_a_cell_fail(value: Any, kind: str) -> None:
     body = {"metadata": {"name": "x"}, "spec": value, "status": value, "involvedObject": value}

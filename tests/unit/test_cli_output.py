@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from controller.cli import output, table, yamlout
 from controller.cli.describe import described, title
 from controller.cli.errors import CliError, StatusError, Unreached, printable, rendered
-from controller.cli.table import Grid, Options, Printer, span
+from controller.cli.table import Grid, Options, Printer
 from specs.yamldoc import load
 
 COLUMNS = [
@@ -78,19 +78,6 @@ def test_nothing_shown_can_steer_a_terminal(text: str) -> None:
 
 def test_cells_of_several_lines_are_cut_at_the_first() -> None:
     assert table.cell_text("one\ntwo") == "one..."
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (-1, "0s"), (-5, "<invalid>"), (0, "0s"), (119, "119s"), (120, "2m"), (125, "2m5s"), (600, "10m"),
-        (3 * 3600 - 1, "179m"), (3 * 3600, "3h"), (5 * 3600 + 60, "5h1m"), (26 * 3600, "26h"),
-        (48 * 3600, "2d"), (50 * 3600, "2d2h"), (9 * 86400, "9d"), (800 * 86400, "2y70d"),
-        (9 * 365 * 86400, "9y"),
-    ],
-)  # fmt: skip
-def test_ages_are_abbreviated_as_kubectl_does(seconds: float, text: str) -> None:
-    assert span(seconds) == text
 
 
 def test_grid_does_not_pad_the_last_column() -> None:
