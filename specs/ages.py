@@ -5,8 +5,7 @@ apimachinery's HumanDuration, for tables of the server and of the client alike, 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # the client starts without typing
 if TYPE_CHECKING:
     from datetime import datetime as Datetime
 
