@@ -26,6 +26,7 @@ from tests.sim.seed import ALL_DRILLS, run_seed
 ROOT = Path(__file__).parents[2]
 MUTANTS = Path(__file__).parent / "mutants"
 STORIES_TOLD = 3
+PROGRESS_S = 60.0
 
 
 class Outcome(NamedTuple):
@@ -121,6 +122,7 @@ def main() -> int:
     found: list[Outcome] = []
     seeds = range(asked.first, asked.first + asked.seeds)
     told = 0
+    next_word = began + PROGRESS_S
     all_of_them = (
         (outcome_of(s, asked.drill, always=True) for s in seeds)
         if asked.story
@@ -133,6 +135,10 @@ def main() -> int:
             told += 1
         elif asked.story:
             print(outcome.story)
+        if time.monotonic() > next_word:
+            far = summary(found, time.monotonic() - began)
+            print(f"{far}, of {asked.seeds} seeds", file=sys.stderr)
+            next_word += PROGRESS_S
     print(summary(found, time.monotonic() - began))
     return 0 if all(outcome.ok for outcome in found) else 1
 
