@@ -266,9 +266,7 @@ class Checks:
             return  # or etcd says who led at another time
         elected_at = self._elected_at.get(leader.name, now)
         first_read_at = self._first_listed.get((leader.name, change.host), now)
-        timing = self.cluster.timing
-        over_at = max(elected_at + timing.lease_ttl_s, first_read_at) + timing.quiet_s
-        if now > over_at + 1.0:
+        if now > self.cluster.quiet_over_at(change.host, elected_at, first_read_at) + 1.0:
             self.complain(
                 "I4",
                 f"{change.by} {change.what} {change.uuid} on {change.host}, {now - elected_at:.0f} s after"

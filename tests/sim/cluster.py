@@ -269,6 +269,12 @@ class Cluster:
         self.hosts[name] = host
         return host
 
+    def quiet_over_at(self, host: str, elected_at: float, read_at: float) -> float:
+        """When nothing that former leaders sent to a host can arrive any more (safety 4)."""
+        timing, lease_over_at = self.timing, elected_at + self.timing.lease_ttl_s
+        over_at = max(lease_over_at, read_at) + timing.quiet_s
+        return max(over_at, lease_over_at + timing.tunnel_quiet_s) if self.hosts[host].relayed else over_at
+
     def add_replica(self, name: str) -> Replica:
         self.replicas[name] = Replica(self, name)
         return self.replicas[name]

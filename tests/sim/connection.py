@@ -2,8 +2,9 @@
 
 Its client's end has slots, a keep-alive that ends it after 20 s of silence (a cut link, a frozen daemon),
 and the socket options that production code sets on libvirt's sockets: they are read from a real socket that
-was tuned by that very code, so what they are good for is tried here. Without them the kernel goes on sending
-for a dead client, for some 100 s. The host's end takes five calls at once and leaves the sixth unread.
+was tuned by that very code, so what they are good for is tried here. Without them, as on the way through
+a relay, the kernel goes on sending for a dead client, for some 100 s. The host's end takes five calls at once
+and leaves the sixth unread.
 """
 
 from __future__ import annotations
@@ -59,6 +60,10 @@ def socket_options() -> SocketOptions:
     return SocketOptions(bool(lingers) and seconds == 0, user_timeout_ms / 1000)
 
 
+RELAYED = SocketOptions(resets=False, user_timeout_s=0.0)
+"""Of the sockets of a relay (ssh, or somebody's program): nobody tunes them."""
+
+
 def lost(why: str) -> Unreachable:
     code = INTERNAL_ERROR if why == "keepalive" else SYSTEM_ERROR
     words = {
@@ -89,7 +94,7 @@ class Connection:
         self.held: list[Callable[[], None]] | None = None  # what came while the client was stopped
         self._network = network
         self.on_lost = on_lost
-        self._options = socket_options()
+        self._options = RELAYED if host.relayed else socket_options()
         self._up = network.pipe(client, host.name)
         self._down = network.pipe(host.name, client)
         self._up.on_stuck = self._stuck

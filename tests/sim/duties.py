@@ -41,12 +41,6 @@ class Term:
     past: int  # of etcd: what a backup says of predecessors is said of others
     first_read_at: dict[str, float]
 
-    def quiet_until(self, host: str, ttl_s: float, quiet_s: float) -> float:
-        if self.trusts:
-            return self.elected_at
-        read_at = self.first_read_at.get(host, float("inf"))
-        return max(self.elected_at + ttl_s, read_at) + quiet_s
-
 
 class Duties:
     """Hears what everybody else hears, too; complaints are those of `checks`."""
@@ -173,8 +167,10 @@ class Duties:
         ]
 
     def _quiet_until(self, term: Term, host: str) -> float:
-        timing = self._cluster.timing
-        return term.quiet_until(host, timing.lease_ttl_s, timing.quiet_s)
+        if term.trusts:
+            return term.elected_at
+        read_at = term.first_read_at.get(host, float("inf"))
+        return self._cluster.quiet_over_at(host, term.elected_at, read_at)
 
     def called(self, call: Call) -> None:
         term = self._term

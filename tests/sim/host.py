@@ -83,6 +83,7 @@ class SimHost:
         number = "".join(f"{byte:02x}" for byte in name.encode()).rjust(12, "0")[-12:]
         self.uuid = uuid or f"aaaaaaaa-0000-4000-8000-{number}"
         self.powered = True
+        self.relayed = False  # whether it is reached through ssh, by sockets that are not libvirt's
         self.daemon: Daemon = "up"
         self.incarnation = 1  # of libvirtd
         self.domains: dict[str, SimDomain] = {}

@@ -50,7 +50,7 @@ from drivers.libvirt.errors import FROM_RPC, SYSTEM_ERROR, outcome, told_by_daem
 from drivers.libvirt.lane import SLOTS
 from drivers.libvirt.moving import MAX_MOVING, too_many_migrations
 from drivers.libvirt.session import MAX_MESSAGE_BYTES
-from specs.uri import UriNotAllowed, parse_uri
+from specs.uri import ParsedUri, UriNotAllowed, parse_uri
 from tests.sim import definition
 from tests.sim.call import Call
 from tests.sim.connection import Connection
@@ -98,7 +98,7 @@ class SimHypervisor:
         self._closed = False
 
     async def open(self, target: Target, sink: EventSink) -> SimSession:
-        host = self._hosts.get(_host_of(target.uri))
+        host = self._host_of(target.uri)
         if host is None:
             raise Unreachable(f"{target.uri}: Name or service not known", code=SYSTEM_ERROR, origin=FROM_RPC)
         if self._closed:
@@ -112,9 +112,18 @@ class SimHypervisor:
     def host_at(self, uri: str) -> SimHost | None:
         """The host that another one reaches by this URI."""
         try:
-            return self._hosts.get(_host_of(uri))
+            return self._host_of(uri)
         except HypervisorError:
             return None
+
+    def _host_of(self, text: str) -> SimHost | None:
+        """The host that a URI names, if there is one. Raises as libvirt and ssh would."""
+        uri = _parsed(text)
+        host = self._hosts.get(uri.host)
+        has_keys = uri.transport == "ssh" and host is not None and host.relayed
+        if uri.transport in {"ssh", "tls"} and not has_keys:
+            raise AuthFailed(f"{uri.host} has no keys for {uri.transport}", cause=Cause.CREDENTIALS_MISSING)
+        return host
 
     async def another(self, session: SimSession, host: SimHost) -> Connection:
         """One more connection of a session. Raises Unreachable."""
@@ -184,7 +193,7 @@ class SimHypervisor:
             connection.thaw()
 
 
-def _host_of(text: str) -> str:
+def _parsed(text: str) -> ParsedUri:
     try:
         uri = parse_uri(text)
     except UriNotAllowed as refused:
@@ -193,9 +202,7 @@ def _host_of(text: str) -> str:
         raise SpecRejected(str(malformed)) from None
     if uri.driver != "qemu" or uri.transport == "ext":
         raise Unsupported(f"driver {uri.driver} over {uri.transport} is not simulated")
-    if uri.transport in {"ssh", "tls"}:
-        raise AuthFailed(f"no simulated host has keys for {uri.transport}", cause=Cause.CREDENTIALS_MISSING)
-    return uri.host
+    return uri
 
 
 def _not_yet(_connection: Connection, _why: str) -> None:

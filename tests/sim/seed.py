@@ -40,6 +40,7 @@ CONVERGE_S = 900.0
 LOOK_S = 5.0
 STILL_S = 70.0  # a resync, and more, in which nothing may be sent
 SETTLED_LOOKS = 3
+RELAYED_RUNS = 0.3  # how many have a host that is reached through ssh
 WAITING_LOOKS = 15  # more than a resync
 
 
@@ -110,6 +111,8 @@ class Run:
         for name in (*FIRST_HOSTS, SPARE_HOST):
             self.cluster.add_host(name).listeners.append(self.checks.changed)
         self.cluster.etcd.listeners.append(self.checks.transacted)
+        if Random(f"{self.seed}/ways").random() < RELAYED_RUNS:
+            self.cluster.hosts[FIRST_HOSTS[self.seed % len(FIRST_HOSTS)]].relayed = True
         for name in REPLICAS if rng.random() < 0.9 else (*REPLICAS, "c3"):
             self.cluster.add_replica(name)
         self.guard = Guard()

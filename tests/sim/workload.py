@@ -41,7 +41,12 @@ class Workload:
     # --- the beginning
 
     def node_spec(self, name: str) -> Body:
-        return {"uri": f"qemu+tcp://{name}/system", "insecure": True, "allowedPaths": ["/srv"]}
+        own: Body = {"uri": f"qemu+tcp://{name}/system", "insecure": True}
+        if self._cluster.hosts[name].relayed:
+            ways = {"knownHosts": "/etc/domctl/known_hosts", "keyFile": "/etc/domctl/id"}
+            own = {"uri": f"qemu+ssh://root@{name}/system", "connection": ways}
+            own["migrationURI"] = f"qemu+tcp://{name}/system"
+        return {**own, "allowedPaths": ["/srv"]}
 
     def domain_spec(self) -> Body:
         rng = self._rng
