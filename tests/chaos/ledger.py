@@ -15,7 +15,8 @@ class Run:
     """One live migration and what was brought over it.
 
     `moment`: when. `phase`: what the Migration ended as. `place`: where the domain runs at the end, `source`,
-    `target` or `elsewhere`. `guest`: `kept`, or `restarted` if it began to count anew. `settled_s`: from the
+    `target` or `elsewhere`. `guest`: `kept`, or `restarted` if it began to count anew, or that libvirt ran it
+    on both hosts. `settled_s`: from the
     moment on that all was whole again until the domain was Ready, its Migration ended and every host read
     clean. `wrong`: what broke a promise, or nothing. `said`: what the Migration says of its end, and of how
     many attempts, unless it just succeeded."""
