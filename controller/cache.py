@@ -38,7 +38,7 @@ from controller.plan.snapshot import (
     Usage,
 )
 from controller.sightings import Belongings, Sightings
-from drivers.hypervisor import Detail, Listing
+from drivers.hypervisor import Detail, HostEvent, Listing
 from drivers.store import Change, ChangeSet, KeyValue
 from specs.domain import Domain, effective_state
 from specs.mark import Mark
@@ -66,7 +66,8 @@ class Setting:
 @dataclass(slots=True)
 class Cache:
     """`on_dirty` is called with workqueue keys: `domain/<uuid>`, `node/<name>` and `migration/<uid>`.
-    `departing`: migrations that were decided on and are not recorded yet."""
+    `departing`: migrations that were decided on and are not recorded yet; `leaving`: those whose steps this
+    leader is carrying out just now, up to the sending of the call."""
 
     setting: Setting
     on_dirty: Callable[[str], None]
@@ -82,8 +83,9 @@ class Cache:
     migrations: Migrations = field(default_factory=Migrations)
     moving: dict[str, Intent] = field(default_factory=dict)
     departing: dict[str, Intent] = field(default_factory=dict)
+    leaving: set[str] = field(default_factory=set)
     watches: dict[str, MoveWatch] = field(default_factory=dict)
-    moved: asyncio.Event = field(default_factory=asyncio.Event)  # `moving` has changed
+    moved: asyncio.Event = field(default_factory=asyncio.Event)  # there is news of what moves
     macs: dict[str, str] = field(default_factory=dict)
     dead: dict[str, Decision] = field(default_factory=dict)
     dead_since: dict[str, float] = field(default_factory=dict)
@@ -134,6 +136,7 @@ class Cache:
             awaiting=self.seen.expectations.pending,
             ends=self.seen.ends,
             signs=self.seen.signs,
+            heard=self.seen.heard_at,
             migrated=self.seen.migrated,
             ladders=self.attempts.ladders,
             backoffs=self.attempts.backoffs,
@@ -275,6 +278,7 @@ class Cache:
         self.attempts.spec_changed(uid)
         if old is not None and _aim(old) != _aim(self.domains[uid]):
             self.attempts.inactive(uid)  # another shutdown begins at its first rung
+            self.moved.set()  # what is deleted is not to arrive first
         self.on_dirty(DOMAIN_KEY + uid)
 
     def _on_migration(self, key: str, kv: KeyValue | None) -> None:
@@ -285,6 +289,18 @@ class Cache:
             uuid = self._by_key.get(keys.object_prefix("domains") + domain_key)
             if uuid is not None:
                 self.on_dirty(DOMAIN_KEY + uuid)
+        self.moved.set()  # it may be asked to end
+
+    def is_followed(self, uuid: str, node: str) -> bool:
+        """Whether it is between this node and another, so that the movers read it, in their own order."""
+        intent = self.moving.get(uuid) or self.departing.get(uuid)
+        return intent is not None and node in (intent.node, intent.target)
+
+    def heard(self, node: str, session: int, event: HostEvent) -> bool:
+        """An event from a node; whether it is about a domain of ours."""
+        if event.uuid in self.moving:
+            self.moved.set()
+        return self.seen.heard(node, session, event)
 
     def requests_of(self, uuid: str) -> tuple[str, ...]:
         """The uids of the Migrations that wait for this domain."""

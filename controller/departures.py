@@ -5,6 +5,7 @@ From there on it is watched by `movers`, and judged by table M in `plan.migratin
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 import msgspec
@@ -51,10 +52,12 @@ class Departures:
                 check(commit)
             if domain is None or domain.metadata.uid != action.uuid or _is_deleted(domain):
                 raise Halt(Report(Ending.STALE, "the object changed while it was about to move"))
-        if not await hands.observer.fresh(action.target):
-            raise Halt(
-                Report(Ending.FAILED, f"node {action.target} did not answer the list before the migration")
-            )
+        # Not by lists: those would wait for every domain which is arriving there just now.
+        ends = (action.node, action.target)
+        read = await asyncio.gather(*(hands.observer.glance(node, action.uuid) for node in ends))
+        silent = [node for node, answered in zip(ends, read, strict=True) if not answered]
+        if silent:
+            raise Halt(Report(Ending.FAILED, f"node {silent[0]} did not answer before the migration"))
         seen = observe(hands.cache.snapshot(), action.uuid, action.target)
         if not isinstance(seen, Absent):
             raise Halt(Report(Ending.STALE, f"node {action.target} is not known to have nothing of it"))

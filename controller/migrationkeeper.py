@@ -148,8 +148,9 @@ def _running(snap: Snapshot, stored: StoredMigration, case: Case) -> MigrationSt
     assert intent is not None
     watch = snap.watches.get(case.uuid)
     job = watch.job if watch is not None else None
+    status = stored.migration.status
     progress = (
-        UNSET
+        (UNSET if isinstance(status, UnsetType) else status.progress)  # as it was said last
         if job is None
         else MigrationProgress(
             processed_bytes=job.processed_bytes,

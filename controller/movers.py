@@ -1,10 +1,12 @@
 """Migrations under way: the calls that this leader has out, and what the hosts say of each.
 
 For every assignment whose intent is to migrate there is one watcher, whoever sent the migration: while its
-own call is out it asks the source how far the job has come; afterwards it reads source and target again and
-again, the target's request sent after the source's reply, until the plan has closed the intent. What was read
-goes to the cache like any other observation, and `MoveWatch` says in which order it was read. Nothing is
-decided here, and nothing is concluded from what the call returned, but that it is over.
+own call is out it asks the source now and then how far the job has come, and leaves both ends alone unless it
+is to be ended, for every read holds up the hosts that are at work on it; afterwards it reads source and
+target again, the target's request sent after the source's reply, at once and whenever something was heard of
+it, until the plan has closed the intent. What was read goes to the cache like any other observation, and
+`MoveWatch` says in which order it was read. Nothing is decided here, and nothing is concluded from what the
+call returned, but that it is over.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+
+from msgspec import UnsetType
 
 from controller.cache import Cache
 from controller.model import Intent
@@ -26,6 +30,18 @@ from drivers.hypervisor import Job, Outcome, Permit, Result, Session
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.5
+PROGRESS_EVERY_S = 1.0
+FIRST_PROGRESS_S = 2.0  # most are over by then, and nobody had to be asked
+DOUBT_S = 10.0  # without progress for so long it may have to be ended
+
+
+@dataclass(slots=True)
+class _Follower:
+    """`looked_at`: when its last look began."""
+
+    task: asyncio.Task[None] | None = None
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    looked_at: float = float("-inf")
 
 
 @dataclass(slots=True)
@@ -38,16 +54,21 @@ class Movers:
     begin: Callable[[], None]
     end: Callable[[bool], None]
     _calls: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    _followers: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _followers: dict[str, _Follower] = field(default_factory=dict)
     _closed: bool = False
 
     async def run(self) -> None:
         """Follow every migration that stands in etcd, until cancelled."""
         try:
             while True:
-                for uuid in self.cache.moving:
-                    if uuid not in self._followers:
+                for uuid, intent in self.cache.moving.items():
+                    if uuid in self.cache.leaving:
+                        continue  # its steps are this leader's own, and under way
+                    follower = self._followers.get(uuid)
+                    if follower is None:
                         self._follow(uuid)
+                    elif self._is_due(uuid, intent, follower.looked_at):
+                        follower.wake.set()
                 self.cache.moved.clear()
                 await self.cache.moved.wait()
         finally:
@@ -63,7 +84,7 @@ class Movers:
         task = asyncio.create_task(self._call(action, session, permit), name=f"migrate {uuid}")
         self._calls[uuid] = task
         if uuid not in self._followers:
-            self._follow(uuid)
+            self._follow(uuid, after_s=FIRST_PROGRESS_S)
 
     async def _call(self, action: Action, session: Session, permit: Permit) -> None:
         """The call, from its sending to its end."""
@@ -109,30 +130,49 @@ class Movers:
 
     # --- following
 
-    def _follow(self, uuid: str) -> None:
+    def _follow(self, uuid: str, after_s: float = 0.0) -> None:
         if self._closed:
             return
-        task = asyncio.create_task(self._guarded(uuid), name=f"follow {uuid}")
-        self._followers[uuid] = task
+        follower = self._followers[uuid] = _Follower()
+        follower.task = asyncio.create_task(self._guarded(uuid, follower, after_s), name=f"follow {uuid}")
 
     def _nudge(self, uuid: str) -> None:
-        """Look now: begin anew rather than wait for the next round."""
+        """Look now: begin anew rather than wait for an answer that tells nothing any more."""
         follower = self._followers.pop(uuid, None)
-        if follower is not None:
-            follower.cancel()
+        if follower is not None and follower.task is not None:
+            follower.task.cancel()
         self._follow(uuid)
 
-    async def _guarded(self, uuid: str) -> None:
-        me = asyncio.current_task()
+    def _is_due(self, uuid: str, intent: Intent, looked_at: float) -> bool:
+        """Whether something was heard of it, or done to it, since it was looked at; or it is to be ended."""
+        watch, seen = self.cache.watches.get(uuid, MoveWatch()), self.cache.seen
+        if watch.in_flight:
+            return self._is_to_end(uuid, intent, watch) and self.now() - looked_at > LOOK_EVERY_S
+        done_at = (seen.expectations.pending.get((uuid, n), 0.0) for n in (intent.node, intent.target))
+        return max(seen.heard_at.get(uuid, 0.0), *done_at) > looked_at
+
+    def _is_to_end(self, uuid: str, intent: Intent, watch: MoveWatch) -> bool:
+        """What is to be ended is judged by both ends as they are now."""
+        request, stored = self.cache.migrations.by_uid.get(intent.request), self.cache.domains.get(uuid)
+        aborted = request is not None and request.migration.spec.abort is True
+        deleted = stored is not None and not isinstance(stored.domain.metadata.deletion_timestamp, UnsetType)
+        return aborted or deleted or self.now() - watch.still_since > DOUBT_S
+
+    async def _guarded(self, uuid: str, me: _Follower, after_s: float) -> None:
         try:
+            await _pause(me.wake, after_s)
             while (intent := self.cache.moving.get(uuid)) is not None:
+                me.wake.clear()
+                me.looked_at = self.now()
                 try:
                     await self._round(uuid, intent)
                 except HypervisorError as error:
                     log.debug("migration cannot be looked at", extra={"uuid": uuid, "why": error.message})
                 except Exception:
                     log.exception("following a migration failed", extra={"uuid": uuid})  # and is tried again
-                await asyncio.sleep(LOOK_EVERY_S)
+                watch = self.cache.watches.get(uuid)
+                in_flight = watch is not None and watch.in_flight
+                await _pause(me.wake, PROGRESS_EVERY_S if in_flight else LOOK_EVERY_S)
         finally:
             if self._followers.get(uuid) is me:
                 del self._followers[uuid]
@@ -142,17 +182,24 @@ class Movers:
         source = self.observer.session(intent.node)
         if watch.in_flight:
             if source is not None:
-                await self._ask(uuid, source)
-            return
-        sent_at = await self._read(uuid, intent.node)
-        if watch.unsure and watch.answered_at is None and sent_at is not None and sent_at > watch.over_at:
-            self._note(uuid, answered_at=self.now())
-        if source is not None and sent_at is not None:
-            await self._ask(uuid, source)
-        then_at = await self._read(uuid, intent.target)
-        await self._ask_result(uuid, intent)
-        if sent_at is not None and then_at is not None:
-            self._note(uuid, read=(sent_at, then_at))
+                self._note(uuid, **await self._job(uuid, source))
+            if not self._is_to_end(uuid, intent, self.cache.watches.get(uuid, watch)):
+                return
+        news: dict[str, object] = {}
+        try:
+            sent_at = await self._read(uuid, intent.node)
+            if watch.unsure and watch.answered_at is None and sent_at is not None and sent_at > watch.over_at:
+                news["answered_at"] = self.now()
+            if source is not None and sent_at is not None and not watch.in_flight:
+                news |= await self._job(uuid, source)
+            then_at = await self._read(uuid, intent.target)
+            if not watch.in_flight:
+                news |= await self._result(uuid, intent, watch)
+            if sent_at is not None and then_at is not None:
+                news["read"] = (sent_at, then_at)
+        finally:
+            if news:
+                self._note(uuid, **news)
 
     async def _read(self, uuid: str, node: str) -> float | None:
         """One domain on one node, handed to the cache; when the request was sent. None: the node did not
@@ -170,38 +217,44 @@ class Movers:
         self.cache.glanced(node, uuid, detail, sent_at)
         return sent_at
 
-    async def _ask(self, uuid: str, source: Session) -> None:
-        """What the source is doing with it. A domain that is not there has no job."""
+    async def _job(self, uuid: str, source: Session) -> dict[str, object]:
+        """What the source is doing with it. A domain that is not there has no job, and is not asked for."""
         asked_at = self.now()
-        job: Job | None
-        try:
-            job = await source.job(uuid)
-        except NoDomain:
-            job = None
+        job: Job | None = None
+        if self.cache.seen.find(uuid, source.target.node) is not None:
+            with suppress(NoDomain):
+                job = await source.job(uuid)
         before = self.cache.watches.get(uuid, MoveWatch())
         if job is not None and job.operation != "migration-out":
             job = None if before.in_flight else job
         still = job is not None and before.job is not None and not _has_moved(before.job, job)
         still_since = before.still_since if still or (job is None and before.in_flight) else asked_at
-        self._note(uuid, asked_at=asked_at, job=job, still_since=still_since)
+        return {"asked_at": asked_at, "job": job, "still_since": still_since}
 
-    async def _ask_result(self, uuid: str, intent: Intent) -> None:
+    async def _result(self, uuid: str, intent: Intent, watch: MoveWatch) -> dict[str, object]:
         """libvirt leaves the figures of a migration at its target."""
         session = self.observer.session(intent.target)
         sighting = self.cache.seen.find(uuid, intent.target)
-        watch = self.cache.watches.get(uuid, MoveWatch())
         if session is None or sighting is None or not sighting.active or watch.result is not None:
-            return
+            return {}
         with suppress(HypervisorError):
-            self._note(uuid, result=await session.job(uuid, completed=True))
+            return {"result": await session.job(uuid, completed=True)}
+        return {}
 
     async def _close(self) -> None:
         """The term is over: libvirt goes on with what it began, and the next leader follows it."""
         self._closed = True
-        tasks = [*self._calls.values(), *self._followers.values()]
+        tasks = [*self._calls.values(), *(f.task for f in self._followers.values() if f.task is not None)]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _pause(wake: asyncio.Event, seconds: float) -> None:
+    """Until it is woken, or so long at most."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await wake.wait()
 
 
 def _has_moved(before: Job, after: Job) -> bool:

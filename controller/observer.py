@@ -214,7 +214,10 @@ class NodeWatcher:
         return bool(self._glances)
 
     def _glance(self, uuid: str) -> None:
-        """Read one domain by itself; once more if it is being read just now, for that may be too early."""
+        """Read one domain by itself; once more if it is being read just now, for that may be too early. One
+        that migrates is read by the movers: both hosts are at work on it, and would have to stop for us."""
+        if self.eyes.cache.is_followed(uuid, self.node):
+            return
         if uuid in self._glances:
             self._glances[uuid] = True
             return
@@ -234,7 +237,7 @@ class NodeWatcher:
             again = True
             while again:
                 self._glances[uuid] = False
-                known = await self._glanced(uuid)
+                known = await self.glanced(uuid)
                 # What was done to it in the very instant of the request is not answered yet.
                 awaited = (uuid, self.node) in self.eyes.cache.seen.expectations.pending
                 again = known and (self._glances[uuid] or awaited) and not self._is_held(uuid)
@@ -244,7 +247,7 @@ class NodeWatcher:
             self._stale.add(uuid)
             self._list_within(0.0)
 
-    async def _glanced(self, uuid: str) -> bool:
+    async def glanced(self, uuid: str) -> bool:
         """Whether the cache knows the domain now as it stands on this node."""
         session, serial, cache = self.session, self._serial, self.eyes.cache
         if session is None or not self._was_ready():
@@ -352,7 +355,9 @@ class NodeWatcher:
             if isinstance(event, SessionClosed):
                 self._closed = True
                 continue
-            if self.eyes.cache.seen.heard(self.node, self._serial, event):
+            if self.eyes.cache.heard(self.node, self._serial, event):
+                if self.eyes.cache.is_followed(event.uuid, self.node):
+                    continue
                 if event.kind is not EventKind.SHUTDOWN and not self._is_held(event.uuid):
                     self._glance(event.uuid)
                 self._list_within(LIST_AFTER_GLANCE_S)
@@ -448,6 +453,11 @@ class Observer:
         """Read one node now; True once a listing sent after this call was taken over."""
         watcher = self.watchers.get(node)
         return False if watcher is None else await watcher.fresh(self.eyes.now())
+
+    async def glance(self, node: str, uuid: str) -> bool:
+        """Read one domain on one node now; True once what the node said was taken over."""
+        watcher = self.watchers.get(node)
+        return watcher is not None and await watcher.glanced(uuid)
 
     async def cycle(self, *, deep: bool) -> int:
         """One complete listing of all nodes that answer; answers how many domains had changed."""

@@ -107,6 +107,7 @@ class Reconciler:
             cost = Usage(action.after.vcpus, action.after.memory_bytes)
             self.parts.cache.capacity.reserve(action.uuid, action.target, cost)
             self.parts.cache.departing[action.uuid] = action.after.intent
+            self.parts.cache.leaving.add(action.uuid)
             return
         if action.after is not None and (held is None or not held.assignment.candidates):
             cost = Usage(action.after.vcpus, action.after.memory_bytes)
@@ -119,9 +120,17 @@ class Reconciler:
             async with self.slots:
                 report = await parts.executor.run(action)
         finally:
-            parts.cache.departing.pop(action.uuid, None)
+            self._left(action)
         parts.metrics.acted(action.kind.value, report.ending.value, parts.world.now() - began)
         ENDINGS[report.ending](self, action, report)
+
+    def _left(self, action: Action) -> None:
+        """However far it came: what stands in etcd now is followed, what does not is forgotten."""
+        cache = self.parts.cache
+        cache.departing.pop(action.uuid, None)
+        cache.leaving.discard(action.uuid)
+        if action.uuid in cache.moving:
+            cache.moved.set()
 
     def _done(self, action: Action, _report: Report) -> None:
         attempts, now = self.parts.cache.attempts, self.parts.world.now()

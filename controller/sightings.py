@@ -38,6 +38,7 @@ class Sightings:
     names: dict[str, dict[str, str]] = field(default_factory=dict)
     ends: dict[tuple[str, str], WitnessedEnd] = field(default_factory=dict)
     signs: dict[str, float] = field(default_factory=dict)
+    heard_at: dict[str, float] = field(default_factory=dict)
     migrated: set[str] = field(default_factory=set)
     resumes: dict[tuple[str, str], float] = field(default_factory=dict)
     expectations: Expectations = field(default_factory=Expectations)
@@ -112,6 +113,7 @@ class Sightings:
         if not self.belongings.is_known(uuid):
             return False
         self._sign(uuid, event.at)
+        self.heard_at[uuid] = max(self.heard_at.get(uuid, 0.0), event.at)
         if event.kind is EventKind.STOPPED:
             self.ends[(uuid, node)] = WitnessedEnd(session, event.detail, event.at)
         elif event.kind in (EventKind.STARTED, EventKind.RESUMED):
@@ -136,6 +138,7 @@ class Sightings:
     def forget(self, uuid: str) -> None:
         """Nobody asks for its witnesses any more."""
         self.signs.pop(uuid, None)
+        self.heard_at.pop(uuid, None)
         self.migrated.discard(uuid)
         for table in (self.ends, self.resumes):
             for key in [key for key in table if key[0] == uuid]:

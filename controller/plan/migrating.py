@@ -29,6 +29,7 @@ MAX_ATTEMPTS = 3
 LOOK_AGAIN_S = 0.5
 FIRST_PAUSE_S = 5.0
 NEVER = float("inf")
+BRIEFLY_S = 1.0  # after its call: nobody needs to be told what is over so soon
 SETTLES_S = 5.0  # libvirt itself shows source and target so for 0.2 s at every switch-over
 
 
@@ -177,6 +178,8 @@ def _abort(ends: Ends, why: str, *, is_stuck: bool = False) -> Answer:
     planted = ends.sighting(ends.target)
     if ends.at_source is End.SILENT:
         return _hold_for(ends, ends.source)
+    if ends.at_target is not End.SILENT and _is_stale(ends):
+        return _reading(ends, f"to be ended; reading {ends.source} and {ends.target} first")
     if planted is not None and planted.in_migration and planted.detail.persistent:
         why = f"somebody defined it on {ends.target}, and the migration is to be ended"
         return quiet(case.snap, (ends.target,)) or actions.unplant(case, ends.target, why)
@@ -196,14 +199,8 @@ def _unread(ends: Ends) -> Deferred | None:
         return None  # those rows wait for nothing that could be read
     if any(is_dead(ends.case.snap, n) and not _answers(ends, n) for n in (ends.source, ends.target)):
         return None
-    watch, snap, uuid = ends.watch, ends.case.snap, ends.case.uuid
-    newest = max(
-        watch.over_at,
-        snap.signs.get(uuid, snap.term.elected_at),
-        ends.since(ends.source),
-        ends.since(ends.target),
-    )
-    if watch.read is None or watch.read[0] < newest:
+    watch, snap = ends.watch, ends.case.snap
+    if _is_stale(ends):
         return _reading(ends, f"reading {ends.source} and {ends.target}, one after the other")
     if watch.unsure and (left_s := _late_until(ends) - snap.now) > 0:
         return Deferred(
@@ -212,6 +209,16 @@ def _unread(ends: Ends) -> Deferred | None:
             retry_after_s=min(left_s, 5.0),
         )
     return None
+
+
+def _is_stale(ends: Ends) -> bool:
+    """Whether both ends were not read since the last that was heard, done or seen of it. What the reading of
+    the target itself showed is no news."""
+    watch, snap, uuid = ends.watch, ends.case.snap, ends.case.uuid
+    if watch.read is None:
+        return True
+    newest = max(watch.over_at, snap.heard.get(uuid, snap.term.elected_at), ends.since(ends.source))
+    return watch.read[0] < newest or watch.read[1] < ends.since(ends.target)
 
 
 def _answers(ends: Ends, node: str) -> bool:
@@ -231,7 +238,9 @@ def _late_until(ends: Ends) -> float:
 
 
 def _reading(ends: Ends, message: str) -> Deferred:
-    return Deferred(Reason.MIGRATING, message, retry_after_s=LOOK_AGAIN_S)
+    briefly = ends.case.snap.now - ends.watch.over_at < BRIEFLY_S  # what its status says still holds
+    reason = Reason.AWAITING_OBSERVATION if briefly else Reason.MIGRATING
+    return Deferred(reason, message, retry_after_s=LOOK_AGAIN_S)
 
 
 # --- the table

@@ -220,12 +220,11 @@ class Term:
 class Snapshot:
     """Maps are by node name or by domain UUID. `hold`: why nothing at all may be changed now ("" if it
     may). `unreadable`: UUIDs whose assignment in etcd cannot be read. `signs`: last event, or sighting where
-    it was not expected, of a UUID. `migrated`: UUIDs for which a migration was seen since they were last
-    active at home. `names`: libvirt names on each node. `requests`: by namespace/name of the domain, those
-    that have not ended, oldest first. `moving`: open intents to migrate. `resumes`: when a domain was last
-    heard to resume on a node. `acknowledged_at`: the store's revision when an operator last acknowledged that
-    it had lost its past, 0 if nobody ever did. `memo`: by UUID and question, what rendering and comparing
-    definitions came to, with what it was asked of; plans ask the same again and again."""
+    it was not expected, of a UUID; `heard`: the last event alone. `migrated`: UUIDs for which a migration was
+    seen since they were last active at home. `names`: libvirt names on each node. `requests`: by
+    namespace/name of the domain, those that have not ended, oldest first. `moving`: open intents to migrate.
+    `resumes`: when a domain was last heard to resume on a node. `memo`: by UUID and question, what rendering
+    and comparing definitions came to, with what it was asked of; plans ask the same again and again."""
 
     now: float
     cluster: str
@@ -248,6 +247,7 @@ class Snapshot:
     awaiting: Mapping[tuple[str, str], float] = field(default_factory=dict)
     ends: Mapping[tuple[str, str], WitnessedEnd] = field(default_factory=dict)
     signs: Mapping[str, float] = field(default_factory=dict)
+    heard: Mapping[str, float] = field(default_factory=dict)
     migrated: frozenset[str] | set[str] = frozenset()
     ladders: Mapping[str, Ladder] = field(default_factory=dict)
     backoffs: Mapping[str, Backoff] = field(default_factory=dict)

@@ -220,8 +220,39 @@ def test_ends_that_were_not_read_since_the_call_ended_are_read_first(
 
 
 def test_ends_are_read_again_after_the_last_that_was_heard_of_it() -> None:
-    cluster = with_ends(moving(), None, RUNNING).given(signs={UUID: 994.0})
+    cluster = with_ends(moving(), None, RUNNING).given(heard={UUID: 994.0})
     assert held_for(cluster) is Reason.MIGRATING
+
+
+def test_what_the_reading_of_the_target_itself_showed_is_no_news() -> None:
+    assert closed(with_ends(moving(), None, RUNNING, since=994.5)).node == "b"
+    assert held_for(with_ends(moving(), None, RUNNING, since=996.0)) is Reason.MIGRATING
+
+
+def test_a_source_that_changed_between_the_two_readings_is_read_again() -> None:
+    cluster = with_ends(moving(), None, RUNNING).seen("a", *LEFT, since=994.0)
+    assert held_for(cluster) is Reason.MIGRATING
+
+
+def test_what_was_changed_at_one_end_is_read_before_anything_else_is_done_about_it() -> None:
+    cluster = with_ends(moving(), RUNNING, UNKNOWN).given(awaiting={(UUID, "b"): 999.0})
+    assert held_for(cluster) is Reason.AWAITING_OBSERVATION
+
+
+@pytest.mark.parametrize("read", [None, (993.5, 994.5)])
+def test_a_job_is_ended_only_by_what_both_ends_show_now(read: tuple[float, float] | None) -> None:
+    watch = MoveWatch(in_flight=True, began_at=900.0, still_since=NOW, read=read)
+    ending = {"default/web": (migration(abort=True),)}
+    verdict = with_ends(moving(watch), RUNNING, MIG).given(requests=ending, heard={UUID: 950.0}).verdict()
+    if read is None:
+        assert verdict.deferred is not None and "first" in verdict.deferred.message
+    else:
+        assert acted(verdict) == (ActionKind.ABORT, "a")
+
+
+def test_what_is_read_right_after_the_call_leaves_its_status_as_it_is() -> None:
+    watch = dataclasses.replace(READ, over_at=NOW - 0.5)
+    assert held_for(with_ends(moving(watch), None, RUNNING)) is Reason.AWAITING_OBSERVATION
 
 
 def test_a_call_without_an_answer_may_still_begin_it_for_a_while() -> None:
@@ -406,6 +437,7 @@ async def test_a_term_that_ends_leaves_no_follower_behind() -> None:
     intent = SimpleNamespace(epoch=4, node="a", target="b", request="r")
     cache = SimpleNamespace(
         moving={UUID: intent},
+        leaving=set(),
         watches={},
         moved=asyncio.Event(),
         view=lambda node: SimpleNamespace(session=1, answers=True),

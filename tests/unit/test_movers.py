@@ -1,0 +1,248 @@
+"""When a migration is looked at, and what a look leaves in the cache: reads cost hosts that are at work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+
+from controller import movers as module
+from controller.cache import Cache, Setting
+from controller.limits import Timing
+from controller.model import Assignment, Intent, IntentKind
+from controller.movers import Movers
+from controller.plan.snapshot import Held, Link, MoveWatch, NodeView, Policy, StoredMigration, Term
+from controller.plan.types import Action, ActionKind
+from drivers.errors import NoDomain
+from drivers.hypervisor import Detail, EventKind, HostEvent, Job, Move, Outcome, Permit, Record, Result
+from specs.migration import Migration
+from tests.unit.plancase import UUID
+
+REQUEST = "eeeeeeee-0000-4000-8000-000000000001"
+RUNNING = Record(UUID, "web", "running", "booted", True)
+LONG_S = 3600.0
+
+
+def detail(at: float) -> Detail:
+    return Detail(
+        record=RUNNING,
+        sent_at=at,
+        persistent=True,
+        autostart=False,
+        managed_save=False,
+        config_xml=None,
+        live_xml=None,
+        config_mark=None,
+        live_mark=None,
+        vcpus=1,
+        memory_bytes=1,
+    )
+
+
+@dataclass
+class Host:
+    """A session to one host: whether the domain is there, and what was asked."""
+
+    name: str
+    there: bool
+    asked: list[str]
+    call: asyncio.Future[Result] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    is_open: bool = True
+
+    @property
+    def target(self) -> Any:
+        return SimpleNamespace(node=self.name)
+
+    async def detail(self, _uuid: str) -> Detail:
+        self.asked.append(f"read {self.name}")
+        if not self.there:
+            raise NoDomain("it is not there")
+        return detail(0.0)
+
+    async def job(self, _uuid: str, *, completed: bool = False) -> Job | None:
+        self.asked.append(f"{'result' if completed else 'job'} {self.name}")
+        return Job("migration-out", 1.0, 1, 1, 2) if self.there and not completed else None
+
+    async def migrate(self, *_: object) -> Result:
+        return await self.call
+
+
+class World:
+    """A cache in which a domain moves from `a` to `b`, two hosts, and the movers between them."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.clock = 100.0
+        setting = Setting("c", Term(0.0, True), Timing(), Policy(), self.now)
+        self.cache = Cache(setting, lambda _key: None)
+        self.a, self.b = Host("a", True, self.asked), Host("b", False, self.asked)
+        for name in ("a", "b"):
+            self.cache.views[name] = NodeView(
+                link=Link.READY, session=1, identity_pinned=True, reads=((1.0, 1.0),)
+            )
+        self.intent = Intent(
+            kind=IntentKind.MIGRATE, node="a", epoch=4, op="o", why="", at="", target="b", request=REQUEST
+        )
+        after = Assignment(
+            cluster="c",
+            uuid=UUID,
+            namespace="default",
+            name="web",
+            libvirt_name="web",
+            node="a",
+            epoch=4,
+            candidates=("a", "b"),
+            intent=self.intent,
+        )
+        self.cache.assignments[UUID] = Held(after, 1)
+        move = Move(target_uri="qemu+tcp://b/system", persistent_xml=None, limit_s=LONG_S)
+        self.action = Action(
+            kind=ActionKind.MIGRATE,
+            uuid=UUID,
+            key="default/web",
+            node="a",
+            why="",
+            before_revision=1,
+            object_revision=1,
+            generation=1,
+            after=after,
+            target="b",
+            move=move,
+        )
+        hosts = {"a": self.a, "b": self.b}
+        observer = SimpleNamespace(session=hosts.get)
+        self.movers = Movers(self.cache, observer, self.now, lambda: None, lambda _known: None)  # type: ignore[arg-type]
+
+    def now(self) -> float:
+        self.clock += 0.001
+        return self.clock
+
+    def recorded(self) -> None:
+        self.cache.moving[UUID] = self.intent
+        self.cache.moved.set()
+
+    def send(self) -> None:
+        self.recorded()
+        self.movers.send_off(self.action, self.a, Permit(LONG_S))  # type: ignore[arg-type]
+
+    def arrive(self) -> None:
+        """The call returns, and the domain is on the other host."""
+        self.a.there, self.b.there = False, True
+        self.a.call.set_result(Result(Outcome.DONE))
+
+    def hear(self, kind: EventKind) -> None:
+        self.cache.heard("b", 1, HostEvent(UUID, "web", kind, "migrated", self.now()))
+
+    @property
+    def watch(self) -> MoveWatch:
+        return self.cache.watches[UUID]
+
+
+async def until(met: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not met():  # noqa: ASYNC110 - what is waited for is state, of many kinds
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    """Nothing is looked at because time has passed, unless a test says so."""
+    for name in ("LOOK_EVERY_S", "PROGRESS_EVERY_S", "FIRST_PROGRESS_S"):
+        monkeypatch.setattr(module, name, LONG_S)
+    made = World()
+    term = asyncio.create_task(made.movers.run())
+    yield made
+    term.cancel()
+    await asyncio.gather(term, return_exceptions=True)
+
+
+async def test_neither_end_is_read_while_the_call_is_out(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST_PROGRESS_S", 0.01)
+    monkeypatch.setattr(module, "PROGRESS_EVERY_S", 0.01)
+    world.cache.glanced("a", UUID, detail(1.0), 1.0)
+    world.send()
+    for kind in (EventKind.STARTED, EventKind.SUSPENDED, EventKind.DEFINED, EventKind.RESUMED):
+        world.hear(kind)
+    await until(lambda: world.asked.count("job a") > 2)
+    assert world.watch.job is not None, "its progress is known"
+    assert not [asked for asked in world.asked if asked.startswith("read")]
+
+
+async def test_what_is_over_soon_is_never_asked_how_far_it_has_come(world: World) -> None:
+    world.send()
+    await asyncio.sleep(0.02)
+    assert world.asked == []
+
+
+async def test_both_ends_are_read_once_when_the_call_is_over_and_the_source_first(world: World) -> None:
+    world.send()
+    await asyncio.sleep(0.01)
+    world.arrive()
+    await until(lambda: world.watch.read is not None)
+    await asyncio.sleep(0.02)
+    assert world.asked == ["read a", "read b", "result b"]
+    assert world.watch.read is not None and world.watch.read[0] > world.watch.over_at
+
+
+async def test_both_ends_are_read_again_as_soon_as_something_is_heard(world: World) -> None:
+    world.send()
+    await asyncio.sleep(0.01)
+    world.arrive()
+    await until(lambda: world.watch.read is not None)
+    world.hear(EventKind.RESUMED)
+    heard_at = world.clock
+    await until(lambda: world.watch.read is not None and world.watch.read[0] > heard_at)
+
+
+async def test_a_change_of_ours_at_one_end_is_read_at_once(world: World) -> None:
+    world.recorded()
+    await until(lambda: UUID in world.cache.watches and world.watch.read is not None)
+    world.cache.await_observation(UUID, "b")
+    changed_at = world.clock
+    world.cache.moved.set()
+    await until(lambda: world.watch.read is not None and world.watch.read[0] > changed_at)
+    assert (UUID, "b") not in world.cache.seen.expectations.pending
+
+
+async def test_both_ends_are_read_when_a_migration_under_way_is_to_be_ended(world: World) -> None:
+    world.send()
+    await asyncio.sleep(0.01)
+    body = {
+        "metadata": {"name": "m", "namespace": "default", "uid": REQUEST, "generation": 1},
+        "spec": {"domain": "web", "abort": True},
+    }
+    stored = StoredMigration(msgspec.convert(body, Migration), 3)
+    world.cache.migrations.by_uid[REQUEST] = stored
+    world.clock += LONG_S  # since it was last looked at
+    world.cache.moved.set()
+    await until(lambda: world.watch.read is not None)
+    assert world.watch.in_flight
+
+
+async def test_a_migration_that_stands_still_is_read_so_that_it_can_be_ended(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST_PROGRESS_S", 0.01)
+    monkeypatch.setattr(module, "PROGRESS_EVERY_S", 0.01)
+    world.cache.glanced("a", UUID, detail(1.0), 1.0)
+    world.send()
+    await until(lambda: world.asked.count("job a") > 1)
+    world.clock += 2 * module.DOUBT_S
+    await until(lambda: world.watch.read is not None)
+
+
+async def test_steps_that_this_leader_is_carrying_out_are_not_watched(world: World) -> None:
+    world.cache.leaving.add(UUID)
+    world.recorded()
+    await asyncio.sleep(0.02)
+    assert world.asked == []
+    world.cache.leaving.discard(UUID)  # they ended before anything was sent
+    world.cache.moved.set()
+    await until(lambda: UUID in world.cache.watches and world.watch.read is not None)
