@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from controller import keys
-from controller.model import Assignment, IntentKind, LeaderRecord, Rule
+from controller.model import Assignment, IntentKind, LeaderRecord, Proof, Rule
 from drivers.store import Compare, Put, TxnResult, Write
 from specs.domain import ACTIVE_STATES
 from specs.mark import Mark
@@ -60,6 +60,7 @@ class Duties:
         self._restored_at: float | None = None
         self._dead: dict[str, set[str]] = {}  # what was given up with each host
         self._held_by: dict[str, tuple[str, ...]] = {}
+        self._proofs: dict[str, tuple[Proof, ...]] = {}
         self._drops: set[str] = set()  # whose saved memory a user asked to throw away
         self._knows_autostart: dict[tuple[str, str], Term | None] = {}
 
@@ -92,6 +93,7 @@ class Duties:
         self._wanted.clear()
         self._dead.clear()
         self._restored_at = self._cluster.clock()
+        self._proofs = {uuid: held.proofs for uuid, held in self._cluster.assignments().items()}
 
     # --- hosts
 
@@ -264,11 +266,13 @@ class Duties:
         uuid = after.uuid
         if after.tombstone and uuid not in self._deleted:
             self._complain("I11", f"{client} removes {uuid}, which nobody deleted")
-        for proof in after.proofs:
-            if proof.rule is Rule.CONFIRMED_DEAD and proof.epoch == after.epoch:
+        known = self._proofs.get(uuid, ())
+        self._proofs[uuid] = after.proofs
+        for proof in (p for p in after.proofs if p not in known):
+            if proof.rule is Rule.CONFIRMED_DEAD:
                 self._check_autostart(client, uuid, proof.node)
                 self._dead.setdefault(proof.node, set()).add(uuid)
-            if proof.rule is Rule.REVOKED and proof.epoch == after.epoch and after.intent is None:
+            if proof.rule is Rule.REVOKED:
                 self._check_revoked(client, uuid, proof.node)
         intent = after.intent
         if intent is not None and intent.kind is IntentKind.MIGRATE:
@@ -282,6 +286,7 @@ class Duties:
             self._complain("I10", f"{client} intends to {after.intent.kind} {uuid}, which is another's")
 
     def _check_revoked(self, client: str, uuid: str, node: str) -> None:
+        """At the time of the proof: somebody may bring it back there by hand (seed 212270)."""
         host = self._cluster.hosts.get(node)
         if host is not None and node not in self._assigned_to(uuid) and host.active(uuid):
             self._complain("R1", f"{client} says that {uuid} is not on {node}, where it runs")
