@@ -164,8 +164,11 @@ def _lasting(proofs: tuple[Proof, ...]) -> tuple[Proof, ...]:
 
 
 def start(case: Case, node: str, why: str) -> Action:
-    """Assign, define with a new epoch, check again, create."""
-    return _give(case, IntentKind.START, node, why, raise_epoch=True)
+    """Assign, define with a new epoch, check again, create. With that the incident is over of which somebody
+    said where the domain is not."""
+    action = _give(case, IntentKind.START, node, why, raise_epoch=True)
+    decision = case.snap.resolutions.get(case.uuid)
+    return action if decision is None or decision.keep else consuming(action, None)
 
 
 def define(case: Case, node: str, why: str) -> Action:

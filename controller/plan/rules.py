@@ -475,6 +475,16 @@ def _paused(case: Case) -> Deferred | None:
     )
 
 
+def _word_used_up(case: Case, answer: Verdict) -> Verdict | None:
+    """`--not-on` counts as a read of nodes that did not answer, in one incident. Where that ended otherwise,
+    the word must not count in the next, of which nobody has said anything (seed of moved_behind_a_cut)."""
+    decision = case.snap.resolutions.get(case.uuid)
+    if answer.situation is not Situation.CONVERGED or case.held is None or decision is None or decision.keep:
+        return None
+    action = actions.used_up(case, "it is as wanted: nobody need say any more where it is not")
+    return Verdict(Situation.DRIFTED, action=action)
+
+
 def judge(case: Case) -> Verdict:
     """Apply the table. The last rules cover everything that is left, so every case ends in a verdict (L4)."""
     if case.held is None and case.stored is None and case.uuid not in case.snap.unreadable:
@@ -484,7 +494,7 @@ def judge(case: Case) -> Verdict:
             continue
         answer = rule.apply(case)
         if isinstance(answer, Verdict):
-            return answer
+            return _word_used_up(case, answer) or answer
         if isinstance(answer, Action):
             answer = _paused(case) or answer
         if isinstance(answer, Action):

@@ -705,6 +705,19 @@ def test_a_word_that_a_domain_is_not_on_a_node_is_used_once() -> None:
     assert action is not None and action.kind is ActionKind.RELEASE and action.consumes
 
 
+def test_a_word_that_was_not_needed_ends_with_its_incident() -> None:
+    expect_action(running_on_a().resolved(not_on=("b",)), ActionKind.RECORD)
+    action = running_on_a().resolved(not_on=("b",)).verdict().action
+    assert action is not None and action.consumes and action.left is None
+
+
+@pytest.mark.parametrize("why", ["shutdown", "destroyed"])
+def test_a_start_uses_up_a_word_that_it_did_not_rest_on(why: str) -> None:
+    cluster = two_nodes().domain().assigned("a").seen("a", "shutoff", why)
+    action = cluster.resolved(not_on=("b",)).verdict().action
+    assert action is not None and action.kind is ActionKind.START and action.consumes and action.left is None
+
+
 def test_after_a_failure_nothing_at_all_is_tried_before_its_pause_is_over() -> None:
     cluster = two_nodes().domain(meta=DELETED).assigned("a").seen("a", "shutoff", "saved")
     expect_hold(cluster.given(backoffs={UUID: Backoff(2, NOW + 2, "managed save")}), Reason.BACKING_OFF)
