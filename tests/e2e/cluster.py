@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.client import DOMAINS, EVENTS, NODES, ApiError, Object, condition, is_ready, reason
+from tests.e2e.client import DOMAINS, EVENTS, MIGRATIONS, NODES, ApiError, Object, condition, is_ready, reason
 from tests.e2e.serve import Controller, until
 from tests.labhost import LAB, LabHost
 
@@ -60,6 +60,18 @@ class Cluster:
     def delete(self, name: str) -> None:
         self.controller.api().delete(f"{DOMAINS}/{name}")
 
+    def clear(self) -> None:
+        """No domain of anybody's on the hosts, and none that is wanted."""
+        api = self.controller.api()
+        for item in api.get(MIGRATIONS)["items"]:
+            api.delete(f"{MIGRATIONS}/{item['metadata']['name']}")
+        names = [item["metadata"]["name"] for item in api.get(DOMAINS)["items"]]
+        for name in names:
+            self.delete(name)
+        self.wait_gone(*names)
+        for host in self.hosts:
+            host.clear()
+
     # --- what domctl says -------------------------------------------------------------------------------
 
     def node(self, name: str) -> Object:
@@ -92,7 +104,11 @@ class Cluster:
         until(lambda: reason(self.domain(name)) == wanted, timeout_s, lambda: self.story(name))
         return self.domain(name)
 
-    def wait_gone(self, name: str, timeout_s: float = CONVERGE_S) -> None:
+    def wait_gone(self, *names: str, timeout_s: float = CONVERGE_S) -> None:
+        for name in names:
+            self._wait_one_gone(name, timeout_s)
+
+    def _wait_one_gone(self, name: str, timeout_s: float) -> None:
         until(lambda: not self.exists(name), timeout_s, lambda: self.story(name))
 
     def message(self, name: str) -> str:

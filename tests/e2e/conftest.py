@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.cluster import Cluster
 from tests.e2e.serve import CHECKOUT, Controller
 from tests.etcdserver import EtcdServer, require_etcd
-from tests.labhost import LabHost
+from tests.labhost import Lab, LabHost
 
 # As in production but for the waits, which would make each test minutes long.
 # A dead leader is followed after the lease; what it may still have sent is waited for from then on.
@@ -60,6 +60,32 @@ def cluster(dark_cluster: Cluster) -> Cluster:
     dark_cluster.controller.start()
     dark_cluster.join()
     return dark_cluster
+
+
+@pytest.fixture(scope="module")
+def lasting_cluster(lab: Lab) -> Iterator[Cluster]:
+    require_etcd()
+    lab.reset()
+    directory = Path(tempfile.mkdtemp(prefix="domctl-e2e-"))
+    made = Cluster(Controller(directory, QUICK), lab.hosts)
+    try:
+        made.controller.start()
+        made.join()
+        yield made
+    finally:
+        made.controller.stop()
+        lab.reset()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def calm_cluster(lasting_cluster: Cluster) -> Iterator[Cluster]:
+    """As `cluster`, but made once for all tests of a module that leave its controller and Nodes as they are;
+    their domains go when each has ended. While others use the same hosts it stands by, and wants nothing."""
+    for name in lasting_cluster.nodes:
+        lasting_cluster.wait_node(name)  # another test may have used the hosts in between
+    yield lasting_cluster
+    lasting_cluster.clear()
 
 
 @pytest.fixture

@@ -61,9 +61,19 @@ def test_the_demo_verifies_what_it_shows_and_leaves_nothing() -> None:
     assert not left_behind(stage)
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("moment", ["libvirt hosts", "starting domctl", "Starting", "its QEMU is killed"])
-def test_an_interrupted_demo_leaves_nothing(how: signal.Signals, moment: str) -> None:
+MOMENTS = ("libvirt hosts", "starting domctl", "Starting", "its QEMU is killed")
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("moment", "how"),
+    [  # both signals are one to the demo: each moment by one of them, and by the other where there is time
+        pytest.param(moment, how, marks=[pytest.mark.long] if (i + j) % 2 else [])
+        for i, moment in enumerate(MOMENTS)
+        for j, how in enumerate(SIGNALS)
+    ],
+)
+def test_an_interrupted_demo_leaves_nothing(moment: str, how: signal.Signals) -> None:
     with start() as demo:
         assert demo.stdout is not None
         said = []

@@ -45,7 +45,8 @@ def home(cluster: Cluster, domain: str) -> str:
     return str(cluster.domain(domain)["status"]["node"])
 
 
-def test_a_running_domain_moves_and_its_guest_is_the_same_one(cluster: Cluster) -> None:
+def test_a_running_domain_moves_and_its_guest_is_the_same_one(calm_cluster: Cluster) -> None:
+    cluster = calm_cluster
     cluster.run("a")
     source = home(cluster, "a")
     found = ended(cluster, asked(cluster, "a"))
@@ -62,8 +63,9 @@ def test_a_running_domain_moves_and_its_guest_is_the_same_one(cluster: Cluster) 
     assert copy.is_persistent
 
 
-def test_it_moves_to_the_node_that_was_named_and_back(cluster: Cluster) -> None:
+def test_it_moves_to_the_node_that_was_named_and_back(calm_cluster: Cluster) -> None:
     """Back also though libvirtd was killed and restarted there, and knows less of the domain since."""
+    cluster = calm_cluster
     cluster.run("a")
     first = home(cluster, "a")
     other = next(n for n in cluster.nodes if n != first)
@@ -80,7 +82,8 @@ def test_it_moves_to_the_node_that_was_named_and_back(cluster: Cluster) -> None:
     assert machine_of(copy.host.virsh("dumpxml", "--inactive", "a")) == machine != ""
 
 
-def test_a_domain_that_is_shut_off_moves_as_it_is(cluster: Cluster) -> None:
+def test_a_domain_that_is_shut_off_moves_as_it_is(calm_cluster: Cluster) -> None:
+    cluster = calm_cluster
     cluster.run("a", state="shutoff")
     source = home(cluster, "a")
     found = ended(cluster, asked(cluster, "a", node=next(n for n in cluster.nodes if n != source)))
@@ -91,7 +94,8 @@ def test_a_domain_that_is_shut_off_moves_as_it_is(cluster: Cluster) -> None:
     assert copy.state == "shut off"
 
 
-def test_a_cold_migration_stops_the_domain_and_starts_it_elsewhere(cluster: Cluster) -> None:
+def test_a_cold_migration_stops_the_domain_and_starts_it_elsewhere(calm_cluster: Cluster) -> None:
+    cluster = calm_cluster
     cluster.run("a", shutdown=[{"method": "destroy"}])
     source = home(cluster, "a")
     found = ended(cluster, asked(cluster, "a", mode="Cold"))
