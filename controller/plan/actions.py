@@ -409,12 +409,27 @@ def reclaim(case: Case, node: str, why: str) -> Action:
 
 
 def reassign(case: Case, node: str, why: str) -> Action:
-    """The domain's node is the one where it runs, by an operator's word."""
+    """The domain's node is the one where it runs, by an operator's word. That ends a migration between two
+    others, and with it what asked for it."""
+    move, last = case.open_move, case.assignment.last_move
+    if move is not None and move.request:
+        last = MoveRecord(
+            request=move.request,
+            source=move.node,
+            target=move.target,
+            outcome=MoveOutcome.FAILED,
+            reason="Resolved",
+            message=why,
+            attempts=0 if last is None or last.request != move.request else last.attempts,
+            at=_LATER,
+            began_at=move.at,
+        )
     after = msgspec.structs.replace(
         case.assignment,
         node=node,
         epoch=case.assignment.epoch + 1,
         intent=None,
+        last_move=last,
         candidates=tuple(sorted({*case.assignment.candidates, node})),
     )
     return _action(case, ActionKind.RECORD, node, why, after)

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from msgspec import UNSET, UnsetType
 
-from controller.model import Assignment, MoveOutcome, Rule
+from controller.model import Assignment, Intent, IntentKind, MoveOutcome, Rule
 from controller.plan.evidence import Known, Observation, observe
 from controller.plan.snapshot import Held, Sighting, Snapshot, StoredDomain, StoredMigration, namespace_of
 from drivers.hypervisor import Capabilities
@@ -125,6 +125,12 @@ class Case:
         if any(r.migration.metadata.uid in busy for r in requests):
             return None
         return next((r for r in requests if r.migration.spec.abort is not True), None)
+
+    @property
+    def open_move(self) -> Intent | None:
+        """Its migration whose end is not known yet."""
+        intent = self.held.assignment.intent if self.held is not None else None
+        return intent if intent is not None and intent.kind is IntentKind.MIGRATE else None
 
     @property
     def is_asked_cold(self) -> bool:

@@ -187,7 +187,7 @@ def absent_everywhere(
         if isinstance(seen, Unknown):
             return seen.deferred
         if isinstance(seen, Known) and (node != home or seen.sighting.record.active):
-            return Deferred(Reason.RUNS_ELSEWHERE, f"the domain is on node {node}", relist=(node,))
+            return _elsewhere(assignment, node, seen.sighting)
     pending = quiet(snap, answering)
     if pending is not None:
         return pending
@@ -272,6 +272,19 @@ def _after_migration(snap: Snapshot, assignment: Assignment, node: str) -> Leave
         command=f"domctl resolve {assignment.name} -n {assignment.namespace} --keep {node}, "
         "once it is clear that it runs nowhere else",
     )
+
+
+def _elsewhere(assignment: Assignment, node: str, seen: Sighting) -> Deferred:
+    message = f"the domain is on node {node} ({seen.record.state}, {seen.record.reason})"
+    command = way_out(assignment, node, seen)
+    return Deferred(Reason.RUNS_ELSEWHERE, message, command=command, relist=(node,), retry_after_s=5.0)
+
+
+def way_out(assignment: Assignment, node: str, seen: Sighting) -> str:
+    """What ends a hold over a copy on `node`, where none belongs: only one that runs can be kept."""
+    if seen.active:
+        return f"domctl resolve {assignment.name} -n {assignment.namespace} --keep {node}"
+    return f"virsh destroy and virsh undefine on {node}, if that copy should not be there"
 
 
 def _ended_at_home(snap: Snapshot, held: Held, node: str, seen: Known | Absent) -> Leave | None:

@@ -17,7 +17,7 @@ from typing import Literal
 from controller.model import Intent, IntentKind, MoveOutcome, Rule
 from controller.plan import actions
 from controller.plan.case import Case
-from controller.plan.evidence import PROVING_REASONS, absent_everywhere, is_dead, quiet, unreachable
+from controller.plan.evidence import PROVING_REASONS, absent_everywhere, is_dead, quiet, unreachable, way_out
 from controller.plan.snapshot import Link, MoveWatch, Sighting
 from controller.plan.types import Action, Deferred, Reason, Verdict
 from specs.domain import effective_on_doubt
@@ -128,12 +128,14 @@ def _stranger(ends: Ends) -> Deferred | None:
     others = sorted(n for n in seen if n not in (ends.source, ends.target) and seen[n].record.active)
     if not others:
         return None
-    active = ends.case.active_on
-    node = active[0] if len(active) == 1 else "NODE"
+    paused = next((n for n in others if not seen[n].active), "")
+    command = f"domctl resolve {ends.case.command_target} --keep {others[0] if len(others) == 1 else 'NODE'}"
+    if paused:
+        command = way_out(ends.case.assignment, paused, seen[paused])
     return Deferred(
         Reason.RUNS_ELSEWHERE,
         f"it was to move from {ends.source} to {ends.target}, and is on {', '.join(others)}",
-        command=f"domctl resolve {ends.case.command_target} --keep {node}",
+        command=command,
         relist=(*others, ends.source, ends.target),
         retry_after_s=5.0,
     )
@@ -280,7 +282,8 @@ def failed(ends: Ends) -> Answer:
         return late  # a former leader may have sent the migration, and it may still arrive
     attempts = _attempts(ends) + 1
     aborted = _abort_is_wanted(ends) or ends.case.deleting
-    last = aborted or ends.watch.rejected or attempts >= MAX_ATTEMPTS
+    resolved = _is_vouched(ends)  # whoever had to be asked about it asks again if he wants it moved
+    last = aborted or resolved or ends.watch.rejected or attempts >= MAX_ATTEMPTS
     outcome = MoveOutcome.ABORTED if aborted else MoveOutcome.FAILED if last else MoveOutcome.RETRYING
     said = ends.watch.error or "it did not come to its end"
     reason = "Aborted" if aborted else Reason.NO_PEER_PATH.value if ends.watch.no_path else "MigrationFailed"
@@ -330,8 +333,8 @@ def paused_source(ends: Ends) -> Answer:
         return _may(ends, ends.source) or actions.clear_end(case, ends.source, why)
     if vouched or not _may_have_run(ends):
         why = "its target never ran it" if not vouched else "an operator said that it belongs here"
-        resume = actions.go_on(case, ends.source, why)
-        return _may(ends, ends.source) or (actions.consuming(resume, None) if vouched else resume)
+        # His word stands until the migration is closed: the resume may have to be sent more than once.
+        return _may(ends, ends.source) or actions.go_on(case, ends.source, why)
     if ends.intent.copies:
         return _copied_hold(ends)
     stored = case.stored
@@ -366,7 +369,10 @@ def _copied_hold(ends: Ends) -> Deferred:
 
 def arrived(ends: Ends) -> Answer:
     """The target has it. A definition left at the source is taken away, then the assignment moves. One that
-    stands shut off at the target is no arrival if it never ran there: somebody put it there."""
+    stands shut off at the target is no arrival if it never ran there: somebody put it there. Then it is taken
+    away rather than held, though it may be the only copy: what defines the domain is in etcd, its NVRAM and
+    saved memory stay (an undefine fails over those), and a definition there could be started by anybody while
+    I22's evidence is gathered for a start at home."""
     if ends.at_target is not End.ACTIVE and not _is_vouched(ends):
         if not _may_have_run(ends):
             why = f"it never ran on {ends.target}: nothing may start it there"

@@ -109,8 +109,15 @@ def keep_one(case: Case) -> Answer:
     kept = observe(case.snap, case.uuid, decision.keep)
     if not isinstance(kept, Known) or not kept.sighting.active:
         return None
+    move = case.open_move
+    ends = () if move is None else (move.node, move.target)
     if case.node != decision.keep:
-        return actions.reassign(case, decision.keep, f"{decision.by} resolved: keep it on {decision.keep}")
+        why = f"{decision.by} resolved: keep it on {decision.keep}"
+        if decision.keep in ends:
+            return actions.note_home(
+                case, decision.keep, why
+            )  # table M has the end of its migration to judge
+        return actions.reassign(case, decision.keep, why)
     others = [n for n in case.active_on if n != decision.keep]
     for node in others:
         seen = observe(case.snap, case.uuid, node)
@@ -126,7 +133,10 @@ def keep_one(case: Case) -> Answer:
                 retry_after_s=1.0,
             )
         why = f"{decision.by} resolved: keep the one on {case.node}"
-        return quiet(case.snap, (node,)) or actions.destroy(case, node, 0, why)
+        clear = actions.clear_end(case, node, why) if ends else actions.destroy(case, node, 0, why)
+        return quiet(case.snap, (node,)) or clear
+    if ends:
+        return None  # the word is used up by the transaction that closes the migration
     return actions.used_up(case, f"only the copy on {decision.keep} is active")
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from controller.model import Intent, IntentKind, MoveOutcome, Rule
 from controller.movers import Movers
-from controller.plan.snapshot import Held, MoveWatch, StoredMigration
+from controller.plan.snapshot import Held, Link, MoveWatch, NodeView, StoredMigration
 from controller.plan.types import ActionKind, Reason, Verdict
 from drivers.hypervisor import Job
 from specs.migration import Migration
@@ -464,3 +464,80 @@ async def test_a_term_that_ends_leaves_no_follower_behind() -> None:
     await asyncio.sleep(0.01)
     assert asyncio.all_tasks() <= before
     assert len(asyncio.all_tasks()) == 1, "this test alone is left"
+
+
+# --- an operator's word, and what is heard late
+
+
+def move_of(cluster: Cluster) -> Any:
+    verdict = cluster.verdict()
+    assert verdict.action is not None and verdict.action.after is not None
+    return verdict.action
+
+
+def test_keeping_one_end_of_a_migration_ends_it_and_its_request_in_one_transaction() -> None:
+    home = with_ends(moving(), RUNNING, None).resolved(keep="a")
+    assert (home.verdict().action.consumes, closed(home).node) == (True, "a")  # type: ignore[union-attr]
+    last = closed(home).last_move
+    assert (last.request, last.outcome) == (REQUEST, MoveOutcome.FAILED), "it is not tried again"
+    away = with_ends(moving(), None, RUNNING).resolved(keep="b")
+    noted = move_of(away)
+    assert (noted.kind, noted.after.node) == (ActionKind.RECORD, "b")
+    assert noted.after.intent is not None and not noted.consumes, "its end is table M's to judge"
+    held = away.assignments[UUID]
+    away.assignments[UUID] = Held(noted.after, held.revision)
+    assert move_of(away).consumes
+    assert closed(away).last_move.outcome is MoveOutcome.SUCCEEDED
+
+
+def test_of_two_copies_that_run_the_other_is_destroyed_and_the_migration_stays_open_till_that_is_read() -> (
+    None
+):
+    action = move_of(with_ends(moving(), RUNNING, RUNNING).resolved(keep="a"))
+    assert (action.kind, action.node) == (ActionKind.DESTROY, "b")
+    assert action.after.intent is not None and action.after.intent.request == REQUEST
+    assert not action.consumes
+
+
+def test_keeping_a_copy_on_a_third_node_ends_the_request_too() -> None:
+    action = move_of(with_ends(moving(), None, None).seen("c", *RUNNING).resolved(keep="c"))
+    assert (action.after.node, action.after.intent) == ("c", None)
+    assert set(action.after.candidates) == {"a", "b", "c"}, "either end may hold something of it still"
+    last = action.after.last_move
+    assert (last.request, last.outcome, last.reason) == (REQUEST, MoveOutcome.FAILED, "Resolved")
+
+
+def test_an_operators_word_outlasts_a_resume_that_may_have_to_be_sent_again() -> None:
+    cluster = with_ends(moving(), MIG, None).resolved(keep="a")
+    assert acted(cluster.verdict()) == (ActionKind.GO_ON, "a")
+    assert not move_of(cluster).consumes
+
+
+@pytest.mark.parametrize(
+    ("there", "command"),
+    [
+        (RUNNING, "domctl resolve web --keep c"),
+        (("shutoff", "unknown"), "virsh undefine on c, if"),
+        (MIG, "virsh destroy and virsh undefine on c, if"),
+    ],
+)
+def test_what_is_gone_from_both_ends_and_stands_elsewhere_is_held_with_a_way_out(
+    there: tuple[str, str], command: str
+) -> None:
+    verdict = moving().seen("c", *there).verdict()
+    assert verdict.deferred is not None and verdict.deferred.reason is Reason.RUNS_ELSEWHERE
+    assert command in verdict.deferred.command
+
+
+def test_a_dead_node_that_answers_again_is_read_and_is_not_put_in_quarantine() -> None:
+    verdict = with_ends(moving(), None, RUNNING).dead("a").verdict()
+    assert verdict.action is not None and verdict.action.after is not None
+    assert verdict.action.quarantine == ()
+    assert [p.rule for p in verdict.action.after.proofs if p.node == "a"] == [Rule.MOVED]
+
+
+def test_a_dead_node_whose_first_answer_is_waited_for_is_not_absent() -> None:
+    cluster = with_ends(moving(), None, RUNNING).dead("a")
+    cluster.views["a"] = NodeView(link=Link.CONNECTING)
+    action = move_of(cluster)
+    assert (action.after.node, action.after.intent is None) == ("b", False), "noted, and not closed"
