@@ -41,16 +41,17 @@ class MigrationKeeper:
     metrics: Metrics
     _told: dict[str, str] = field(default_factory=dict)
 
-    async def reconcile(self, uid: str) -> None:
-        """Bring one Migration's status in line. Raises Fenced."""
+    async def reconcile(self, uid: str) -> bool:
+        """Bring one Migration's status in line. False: etcd did not say that it wrote, so it is to be tried
+        again. Raises Fenced."""
         stored = self.cache.migrations.by_uid.get(uid)
         if stored is None:
             self._told.pop(uid, None)
-            return
+            return True
         if is_finished(stored.migration):
-            return
+            return True
         if any(intent.request == uid for intent in self.cache.departing.values()):
-            return  # it is being recorded at this moment, and tells then
+            return True  # it is being recorded at this moment, and tells then
         status = migration_status(self.cache.snapshot(), stored, self.cache.uuid_of(domain_of(stored)))
         old = stored.migration.status
         timed = msgspec.structs.replace(
@@ -62,7 +63,7 @@ class MigrationKeeper:
             ),
         )
         if timed == old:
-            return
+            return True
         migration = msgspec.structs.replace(stored.migration, status=timed)
         namespace, _, _ = domain_of(stored).partition("/")
         key = keys.object_key("migrations", namespace, migration.metadata.name)
@@ -71,6 +72,7 @@ class MigrationKeeper:
         if commit.ok:
             self._tell(uid, namespace, migration.metadata.name, timed)
             self.cache.wrote({key: value}, commit.revision)
+        return commit.ok
 
     def _tell(self, uid: str, namespace: str, name: str, status: MigrationStatus) -> None:
         """An event when the reason changed; an end is counted."""
@@ -99,7 +101,10 @@ def migration_status(snap: Snapshot, stored: StoredMigration, uuid: str) -> Migr
     if intent is not None and intent.request == uid:
         return _running(snap, stored, case)
     if stored.migration.spec.abort is True:
-        return _ended(stored, _never_begun(stored, case))
+        return _ended(
+            stored,
+            _not_again(last) if last is not None and last.request == uid else _never_begun(stored, case),
+        )
     return _waiting(stored, case, last if last is not None and last.request == uid else None)
 
 
@@ -117,6 +122,12 @@ def _never_begun(stored: StoredMigration, case: Case) -> MoveRecord:
         attempts=0,
         at="",
     )
+
+
+def _not_again(last: MoveRecord) -> MoveRecord:
+    """It was to be tried again, and somebody wants to end it before that."""
+    message = f"it was ended before it was tried again; the last attempt: {last.message}"
+    return msgspec.structs.replace(last, outcome=MoveOutcome.ABORTED, reason="Aborted", message=message)
 
 
 def _ended(stored: StoredMigration, last: MoveRecord) -> MigrationStatus:

@@ -73,7 +73,7 @@ class Reconciler:
         for key in nodes:
             self._spawn(self._node(key), key)
         for key in (k for k in ready if k.startswith(MIGRATION_KEY)):
-            self._spawn(parts.migrations.reconcile(key.removeprefix(MIGRATION_KEY)), key)
+            self._spawn(self._migration(key), key)
         return actions
 
     def _dispatch(self, uuid: str, verdict: Verdict) -> int:
@@ -166,6 +166,12 @@ class Reconciler:
 
     async def _node(self, key: str) -> None:
         await self.parts.keeper.reconcile(key.removeprefix(NODE_KEY))
+
+    async def _migration(self, key: str) -> None:
+        if await self.parts.migrations.reconcile(key.removeprefix(MIGRATION_KEY)):
+            self.parts.queue.forget(key)
+        else:
+            self.parts.queue.retry(key)
 
     def _spawn(self, work: Awaitable[None], key: str) -> None:
         task = asyncio.create_task(self._guarded(work, key), name=key)
