@@ -165,15 +165,24 @@ def _no_path(stored: StoredNode) -> Deferred | None:
 
 
 def _busy(snap: Snapshot, source: str, target: str) -> Deferred | None:
-    """A budget for each node (I8): what moves at once shares its link and its processors."""
+    """A budget for each node (I8): what moves at once shares its link and its processors. What is only held
+    for somebody to decide takes neither."""
     limit = snap.policy.migrations_per_node
+    moving = [intent for uuid, intent in snap.moving.items() if not _is_only_held(snap, uuid)]
     for node in (source, target):
-        count = sum(node in (i.node, i.target) for i in snap.moving.values())
+        count = sum(node in (i.node, i.target) for i in moving)
         if count >= limit:
             return Deferred(
                 Reason.MIGRATION_QUEUED, f"{count} migrations are under way on {node}", retry_after_s=2.0
             )
     return None
+
+
+def _is_only_held(snap: Snapshot, uuid: str) -> bool:
+    """Both ends were read since its call was over, and the source is not at it. What was not looked at yet
+    may be on its way still, as a former leader left it."""
+    watch = snap.watches.get(uuid)
+    return watch is not None and not watch.in_flight and watch.job is None and watch.read is not None
 
 
 def _pause(snap: Snapshot, uuid: str) -> Deferred | None:

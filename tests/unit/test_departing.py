@@ -20,6 +20,8 @@ from tests.unit.plancase import NOW, UUID, Cluster, capabilities
 LOCAL = [{"name": "root", "source": {"file": "/srv/a.img"}}, {"name": "data", "source": {"file": "/srv/b"}}]
 SHARED = [{"name": "root", "source": {"file": "/srv/a.img", "shared": True}}]
 
+JOB = Job("migration-out", 3.0, 10 << 20, 22 << 20, 32 << 20)
+
 
 def request(number: int = 1, **spec: Any) -> StoredMigration:
     body = {
@@ -185,6 +187,21 @@ def test_a_node_has_a_budget_in_and_out_together() -> None:
     hold(cluster, "MigrationQueued", "1 migrations are under way on a")
 
 
+def test_what_is_only_held_for_somebody_to_decide_takes_nothing_of_the_budget() -> None:
+    other = Intent(kind=IntentKind.MIGRATE, node="c", epoch=1, op="", why="", at="", target="a")
+    cluster = asked().given(moving={"other": other}, policy=Policy(migrations_per_node=1))
+    under_way = (
+        MoveWatch(in_flight=True),
+        MoveWatch(over_at=990.0),
+        MoveWatch(over_at=990.0, read=(991.0, 992.0), job=JOB),
+    )
+    for watch in under_way:
+        hold(cluster.given(watches={"other": watch}), "MigrationQueued")
+    held = MoveWatch(over_at=990.0, read=(991.0, 992.0))
+    action = cluster.given(watches={"other": held}).verdict().action
+    assert action is not None and action.kind is ActionKind.MIGRATE
+
+
 def test_after_a_failure_it_waits() -> None:
     pause = {UUID: Backoff(1, NOW + 7, "no luck")}
     hold(asked().given(move_backoffs=pause), "BackingOff", "no luck; again in 7 s")
@@ -295,6 +312,41 @@ def test_an_attempt_that_failed_is_tried_again() -> None:
     action = cluster.verdict().action
     assert action is not None and action.kind is ActionKind.MIGRATE
     assert (said(cluster).phase, said(cluster).attempts) == ("Pending", 2)
+
+
+def test_what_is_ended_between_two_attempts_tells_of_those_there_were() -> None:
+    status = said(remembering(ended(MoveOutcome.RETRYING)), request(abort=True))
+    assert (status.phase, status.attempts, status.source, status.target) == ("Aborted", 2, "a", "b")
+    assert any("said so" in c.message for c in status.conditions or [])
+    never = said(asked(request(abort=True)), request(abort=True))
+    assert (never.phase, never.attempts) == ("Aborted", 0)
+
+
+def interfaces(*names: str) -> list[dict[str, Any]]:
+    return [{"name": name, "type": "user"} for name in names]
+
+
+def test_a_mac_that_a_new_interface_needs_is_reserved_before_the_definition_is_given_up() -> None:
+    cluster = asked(request(), interfaces=interfaces("one"))
+    cluster.domain(interfaces=interfaces("one", "two"))
+    action = cluster.verdict().action
+    assert action is not None and action.kind is ActionKind.DEFINE, "its definition is repaired first"
+    assert action.after is not None and len(action.reserve) == len(action.after.macs) == 2
+    cluster.assignments[UUID] = Held(msgspec.structs.replace(action.after, intent=None), 5)
+    cluster.seen("a")
+    move = cluster.verdict().action
+    assert move is not None and move.kind is ActionKind.MIGRATE and move.after is not None
+    assert move.after.macs == action.after.macs and move.reserve == ()
+
+
+def test_a_mac_that_it_still_runs_with_stays_its_own_while_it_moves() -> None:
+    cluster = asked()
+    held = cluster.assignments[UUID].assignment
+    held = msgspec.structs.replace(held, retired_macs=("52:54:00:00:00:01",))
+    cluster.assignments[UUID] = Held(held, 5)
+    action = cluster.verdict().action
+    assert action is not None and action.after is not None
+    assert "52:54:00:00:00:01" in action.after.retired_macs and action.release_macs == ()
 
 
 def test_on_its_way_it_tells_how_far_it_has_come() -> None:
