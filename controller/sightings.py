@@ -3,7 +3,8 @@
 A complete listing says what a node has, and by silence what it has not; a glance says the same of one domain,
 later than the list before it. Beside the sightings stand the *witnesses* that evidence is made of: ends
 heard on an unbroken connection (I22a), the last sign of each domain, which an absence must outlast (I22c),
-and migrations whose end was not seen. Nothing here decides, and nothing here knows etcd.
+migrations whose end was not seen, and when a domain began to run where it is not at home. Nothing here
+decides, and nothing here knows etcd.
 """
 
 from __future__ import annotations
@@ -185,6 +186,8 @@ class Sightings:
                 del self.ends[(uuid, node)]
         else:
             self.on_inactive(uuid)
+        if after.record.state == "running" and node != self.belongings.home(uuid):
+            self.resumes[(uuid, node)] = after.seen_at  # it runs there: no event needed to say so
         if after.record.reason == "migrated" and not after.record.active:
             self.migrated.add(uuid)
         self.on_change(uuid, node)

@@ -223,8 +223,10 @@ class Snapshot:
     it was not expected, of a UUID; `heard`: the last event alone. `migrated`: UUIDs for which a migration was
     seen since they were last active at home. `names`: libvirt names on each node. `requests`: by
     namespace/name of the domain, those that have not ended, oldest first. `moving`: open intents to migrate.
-    `resumes`: when a domain was last heard to resume on a node. `memo`: by UUID and question, what rendering
-    and comparing definitions came to, with what it was asked of; plans ask the same again and again."""
+    `resumes`: when a domain was last heard to resume on a node, or seen to run where it is not at home.
+    `acknowledged_at`: the store's revision when an operator last acknowledged that it had lost its past, 0 if
+    nobody ever did. `memo`: by UUID and question, what rendering and comparing definitions came to, with what
+    it was asked of; plans ask the same again and again."""
 
     now: float
     cluster: str

@@ -668,6 +668,25 @@ def test_what_a_glance_read_counts_though_a_later_list_came_first() -> None:
     assert (seen.detail.vcpus, seen.seen_at) == (2, 12.0)
 
 
+@pytest.mark.parametrize(
+    ("state", "reason", "is_kept"),
+    [
+        (State.RUNNING, "migrated", True),
+        (State.PAUSED, "migration", False),
+    ],
+)
+def test_that_a_domain_was_seen_to_run_elsewhere_is_kept_when_no_event_told(
+    state: State, reason: str, is_kept: bool
+) -> None:
+    """It ends there before anybody asks whether its paused source may go on (drill moves_deaf, seed 18)."""
+    cache = empty_cache()
+    record = Record("x", "web", state, reason, True)
+    there = Detail(record, 11.6, True, True, False, FOREIGN_XML, FOREIGN_XML, None, None, 2, 2 << 30)
+    cache.glanced("b", "x", there, 11.5)
+    cache.glanced("b", "x", None, 12.5)
+    assert cache.seen.resumes == ({("x", "b"): 11.5} if is_kept else {})
+
+
 def test_a_list_in_which_a_revision_fell_says_so_and_is_believed() -> None:
     cache = empty_cache()
     node = keys.object_key("nodes", "", "a")
