@@ -74,6 +74,7 @@ CALM_S: Final = 20.0
 UNMET_S: Final = 90.0
 LIST_EVERY_S: Final = 75.0
 BURST: Final = 60  # L3: mutations of one domain in a minute
+TRIES: Final = 3  # L3: of one request to migrate
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,7 @@ class Checks:
     _last: dict[str, Assignment] = field(default_factory=dict)
     _ended_at: dict[str, float] = field(default_factory=dict)
     _shown: dict[str, str] = field(default_factory=dict)
+    _tries: dict[tuple[str, str], int] = field(default_factory=dict)  # by uuid and request
     _moves_over: dict[tuple[str, str], float] = field(default_factory=dict)
     _read_of: dict[tuple[str, str, str], float] = field(default_factory=dict)
     _restored_at: float = -1e9
@@ -220,6 +222,14 @@ class Checks:
                 continue
             if max(self._read_of.get((client, node, u), -1.0) for u in (uuid, "")) < over_at:
                 self.complain("I8", f"{client} closes the migration of {uuid}, and did not read {node}")
+
+    def _check_moved(self, client: str, uuid: str, node: str) -> None:
+        """I8: what a migration is said to have left, or never to have reached, has nothing of it."""
+        host = self.cluster.hosts.get(node)
+        if self._past != self.cluster.pasts or host is None or (node, uuid) in self._by_hand:
+            return
+        if uuid in host.domains:
+            self.complain("I8", f"{client} closes the migration of {uuid}, and {node} still has it")
 
     def _is_own_move(self, change: Change) -> bool:
         """A migration that a replica asked for, as etcd says."""
@@ -353,6 +363,8 @@ class Checks:
         self._check_read_again(sent)
         if sent.call == "create":
             self._check_still_due(sent, now)
+        if sent.call == "migrate":
+            self._check_tries(sent)
         if sent.call in REQUEST_OF:
             self._check_asked(sent, REQUEST_OF[sent.call])
         self._count(sent, now)
@@ -366,6 +378,16 @@ class Checks:
             self.complain(
                 "once", f"{sent.client} sends {sent.call} {sent.uuid} again, it was asked for {asked} times"
             )
+
+    def _check_tries(self, sent: Sent) -> None:
+        """L3: a migration that fails is tried a few times, and given up."""
+        held = self._intents.get((sent.client, sent.uuid), ())
+        if not held or not held[-1].request:
+            return
+        tried = self._tries.get((sent.uuid, held[-1].request), 0) + 1
+        self._tries[sent.uuid, held[-1].request] = tried
+        if tried > TRIES and self._past == self.cluster.pasts:
+            self.complain("L3", f"{sent.client} migrates {sent.uuid} for the {tried}th time for one request")
 
     def _check_still_due(self, sent: Sent, now: float) -> None:
         """Safety 2, step 3: what justified this start was looked at again just before."""
@@ -494,6 +516,7 @@ class Checks:
     def restored(self) -> None:
         """What etcd says now is what was wanted and promised at another time."""
         self._once.clear()  # and what was done since is forgotten
+        self._tries.clear()
         self._restored_at = self.cluster.clock()
         self._last.clear()
         self._wanted.clear()
@@ -550,6 +573,8 @@ class Checks:
         for proof in after.proofs:
             if proof not in known:
                 self._proved_at[(uuid, proof.node)] = self.cluster.clock()
+                if proof.rule is Rule.MOVED:
+                    self._check_moved(client, uuid, proof.node)
         if intent is not None:
             mine = self._intents.get((client, uuid), ())
             self._intents[(client, uuid)] = (*mine[-3:], intent)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tests.sim.host import SimHost
 
 NO_DOMAIN = 42
+LATE = frozenset({"migrate"})  # what may find no worker free, once a daemon goes on
 READY_AT_ONCE = frozenset({"open", "alive"})  # what needs no look around the host
 
 
@@ -57,7 +58,25 @@ class Desk:
         if host.daemon == "up" or (host.daemon == "starting" and call in READY_AT_ONCE):
             self._serve(connection, call, arguments, settle)
         else:
-            host.when_up(partial(self._serve, connection, call, arguments, settle))
+            host.when_up(partial(self._serve_late, connection, call, arguments, settle))
+
+    def _serve_late(
+        self, connection: Connection, call: str, arguments: tuple[Any, ...], settle: Settle
+    ) -> None:
+        """What was kept. What changes something waits for a worker that is free, behind those that come again
+        to hosts that had been away; reads go on at once."""
+        late_s = self._host.seconds(self._host.temper.late_s) if call in LATE else 0.0
+        serve = partial(self._serve, connection, call, arguments, settle)
+        if late_s <= 0:
+            serve()
+            return
+        incarnation = self._host.incarnation
+
+        def at_last() -> None:
+            if self._host.incarnation == incarnation:
+                self._host.when_up(serve)
+
+        asyncio.get_running_loop().call_later(late_s, at_last)
 
     def _serve(self, connection: Connection, call: str, arguments: tuple[Any, ...], settle: Settle) -> None:
         reply = partial(self._reply, connection, settle)

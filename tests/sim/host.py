@@ -61,6 +61,7 @@ class Temper:
     copy_s: Range = (5.0, 25.0)  # a migration until its switch-over
     stalls: float = 0.0  # migrations whose guest is faster than the copying
     stale_definition: float = 0.1  # sources that keep what UNDEFINE_SOURCE was to take
+    late_s: Range = (0.0, 0.0)  # how long a thawed libvirtd takes to begin what it was asked while frozen
     left_paused: float = 0.1  # of switch-overs that are disturbed: sources that stay paused
 
 

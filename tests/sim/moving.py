@@ -10,20 +10,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
 
 from controller.model import IntentKind
+from tests.sim.converged import is_met
 from tests.sim.domain import Change
 from tests.sim.faults import FIRST_S, LAST_S, Faults
 from tests.sim.host import SimHost
+from tests.sim.hypervisor import Sent
 from tests.sim.workload import DOMAIN_NAMES, Workload
 
 PHASES = ("recorded", "asking", "copying", "copying", "switching", "arrived", "arrived", "over")
 LOOK_S = 1.0
 PATIENCE_S = 30.0
 TIMES = 6  # in a drill
+KEPT_S = (5.0, 20.0)
 LASTING_S = (0.3, 2.0, 8.0, 20.0, 34.0, 45.0, 90.0)
 
 
@@ -45,6 +48,15 @@ class Moving:
         self._cluster = faults.cluster
         self._rng = self._cluster.random("moving")
         self.drawn: list[tuple[float, Callable[[], Awaitable[None]]]] = []
+        self._leaving: dict[str, asyncio.Event] = {}  # set as the command to migrate leaves: by uuid
+        notes = self._cluster.notes
+
+        def sent(one: Sent) -> None:
+            notes.sent(one)
+            if one.call == "migrate" and one.uuid in self._leaving:
+                self._leaving[one.uuid].set()
+
+        self._cluster.notes = replace(notes, sent=sent)
 
     def draw(self) -> None:
         rng = self._rng
@@ -59,6 +71,7 @@ class Moving:
         for host in self._cluster.hosts.values():
             host.temper.left_paused = drill.left_paused
             host.temper.stalls = drill.stalls
+            host.temper.late_s = drill.late_s
         for _ in range(TIMES):
             self._at(rng, drill)
 
@@ -69,7 +82,8 @@ class Moving:
     async def meet(self, rng: Random, drill: Drill) -> None:
         """Ask for a migration, wait for its phase, strike, and mend it after a while."""
         phases, blows = drill.phases, drill.blows
-        name, phase, blow = rng.choice(DOMAIN_NAMES), rng.choice(phases), rng.choice(blows)
+        names = self._movable() if drill.movable else ()
+        name, phase, blow = rng.choice(names or DOMAIN_NAMES), rng.choice(phases), rng.choice(blows)
         body = self._cluster.objects("domains").get(name) if self._cluster.etcd.running else None
         if body is None:
             return
@@ -80,13 +94,27 @@ class Moving:
         met = await self._await(body["metadata"]["uid"], name, phase)
         if met is None:
             return
-        await self._faults.guard.passed(self._cluster)
-        await self._cluster.sleep(rng.choice((0.0, 0.0, 0.02, 0.3)))
+        if phase != "sent":
+            await self._faults.guard.passed(self._cluster)
+            await self._cluster.sleep(rng.choice((0.0, 0.0, 0.02, 0.3)))
         self._faults.say(f"{blow}: {name} is moved from {met.source.name} to {met.target.name} ({phase})")
         await BLOWS[blow](self, met, rng)
 
+    def _movable(self) -> tuple[str, ...]:
+        """Domains that run, as they are to."""
+        found = self._cluster.objects("domains") if self._cluster.etcd.running else {}
+        return tuple(
+            name
+            for name in DOMAIN_NAMES
+            if (body := found.get(name)) is not None
+            and (body["spec"].get("state") or "running") == "running"
+            and is_met(self._cluster, body)
+        )
+
     async def _await(self, uuid: str, name: str, phase: str) -> Met | None:
         """When it is in this phase. Looked for at every change of a host, and now and then."""
+        if phase == "sent":
+            return await self._await_sent(uuid, name)
         moved, met = asyncio.Event(), None
         until = self._cluster.clock() + PATIENCE_S
 
@@ -109,6 +137,15 @@ class Moving:
             for host in self._cluster.hosts.values():
                 host.listeners.remove(changed)
         return None
+
+    async def _await_sent(self, uuid: str, name: str) -> Met | None:
+        leaves = self._leaving.setdefault(uuid, asyncio.Event())
+        leaves.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE_S):
+                await leaves.wait()
+        met, _ = self._look(uuid, name, "sent", None)
+        return met if leaves.is_set() and not self._faults.guard.moves else None
 
     def _look(self, uuid: str, name: str, phase: str, met: Met | None) -> tuple[Met | None, bool]:
         held = self._cluster.assignment(uuid) if self._cluster.etcd.running else None
@@ -264,6 +301,39 @@ class Moving:
         await self._faults.lasting(40.0)
         self._cluster.network.heal(met.source.name, met.target.name)
 
+    async def source_keeps_it(self, met: Met, rng: Random) -> None:
+        """The command waits in a frozen daemon until whoever sent it has lost the connection."""
+        met.source.freeze()
+        await self._faults.lasting(rng.choice((21.0, 24.0, 35.0)))
+        met.source.thaw()
+
+    async def source_keeps_it_of_the_dead(self, met: Met, rng: Random) -> None:
+        leader = self._cluster.leader
+        met.source.freeze()
+        await self._faults.lasting(0.5)
+        if leader is not None:
+            leader.kill()
+        await self._faults.lasting(rng.choice((5.0, 24.0, 35.0)))
+        met.source.thaw()
+        if leader is not None and not leader.lives:
+            leader.start()
+
+    async def arrives_unheard(self, met: Met, rng: Random) -> None:
+        """No event tells of its arrival, and its source does not hear of it either."""
+        before, met.target.temper.event_loss = met.target.temper.event_loss, 1.0
+        if await self._await(met.uuid, met.name, "arrived") is not None:
+            met.source.kill_daemon()
+            await self._faults.lasting(rng.choice((0.2, 2.0)))
+            met.source.start_daemon()
+            await self._faults.lasting(50.0)
+        met.target.temper.event_loss = before
+
+    async def no_way(self, met: Met, rng: Random) -> None:
+        """Between both ends, for as long as it may be tried again and again."""
+        self._cluster.network.cut(met.source.name, met.target.name)
+        await self._faults.lasting(200.0)
+        self._cluster.network.heal(met.source.name, met.target.name)
+
     async def _cut(self, a: str, b: str, rng: Random) -> None:
         self._cluster.network.cut(a, b)
         await self._faults.lasting(rng.choice(LASTING_S))
@@ -301,6 +371,10 @@ BLOWS: dict[str, Callable[[Moving, Met, Random], Awaitable[None]]] = {
     "virsh suspend": Moving.virsh_suspends,
     "ends cut, leader killed": Moving.link_and_leader,
     "it ran and is gone, unheard": Moving.ran_and_gone,
+    "source frozen, and keeps it": Moving.source_keeps_it,
+    "source frozen, and keeps it of a dead leader": Moving.source_keeps_it_of_the_dead,
+    "it arrives unheard": Moving.arrives_unheard,
+    "no way between the ends": Moving.no_way,
 }
 """How a migration is met."""
 
@@ -308,16 +382,21 @@ BLOWS: dict[str, Callable[[Moving, Met, Random], Awaitable[None]]] = {
 @dataclass(frozen=True)
 class Drill:
     """What meets migrations, and in which phases. `left_paused`, `stalls`: how often a source stays paused
-    after a switch-over that was disturbed, and how often a guest is faster than the copying."""
+    after a switch-over that was disturbed, and how often a guest is faster than the copying. `late_s`: how
+    long after it goes on a daemon that was frozen begins a migration."""
 
     phases: tuple[str, ...]
     blows: tuple[str, ...]
     left_paused: float = 0.1
     stalls: float = 0.0
+    late_s: tuple[float, float] = (0.0, 0.0)
+    movable: bool = False
     transient: bool = False  # such a domain leaves no definition where it ends
 
 
 _ENDS = ("source daemon killed", "target daemon killed", "both daemons killed", "ends cut from each other")
+_KEPT = ("source frozen, and keeps it", "source frozen, and keeps it of a dead leader")
+_RARE = (*_KEPT, "it arrives unheard", "no way between the ends")  # in drills of their own
 _SWITCH = ("switching", "arrived")
 DRILLS: dict[str, Drill] = {
     "moves_left_paused": Drill(_SWITCH, _ENDS, left_paused=1.0),
@@ -325,5 +404,8 @@ DRILLS: dict[str, Drill] = {
     "moves_gone": Drill(("arrived",), ("it ran and is gone, unheard",), 1.0, transient=True),
     "moves_cut_off": Drill(("asking", "copying", *_SWITCH), ("source isolated", "source frozen"), 1.0),
     "moves_stalled": Drill(("copying",), ("leader killed", "leader restarted"), stalls=1.0),
-    "moves_met": Drill(PHASES, tuple(sorted(BLOWS))),
+    "moves_kept": Drill(("sent",), _KEPT, late_s=KEPT_S, movable=True),
+    "moves_deaf": Drill(("recorded", "copying"), ("it arrives unheard",), left_paused=1.0, movable=True),
+    "moves_without_way": Drill(("recorded",), ("no way between the ends",), movable=True),
+    "moves_met": Drill(PHASES, tuple(sorted(set(BLOWS) - set(_RARE)))),
 }
