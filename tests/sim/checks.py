@@ -159,7 +159,7 @@ class Checks:
             self._changed_by_replica(change)
         elif change.what in ("defined", "arriving", "started") and not self._is_own_move(change):
             self._by_hand.add((change.host, uuid))
-        if change.what == "started":
+        if change.what in ("started", "resumed"):
             self._unmet_since.pop(uuid, None)  # however short it ran, between two looks
         if change.what in ("resumed", "stopped", "launched"):
             self._paused_by_hand.discard((change.host, uuid))

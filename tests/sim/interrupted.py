@@ -191,8 +191,11 @@ ALIKE: Final = (
     ActionKind.RESET,
     ActionKind.FORGET,
     ActionKind.AUTOSTART,
+    ActionKind.ABORT,
+    ActionKind.GO_ON,
+    ActionKind.UNPLANT,
 )
-"""One call between two records each: they take turns with the mishaps, where not everything is tried."""
+"""One call and its records each: they take turns with the mishaps, where not everything is tried."""
 
 
 # --- and what users do meanwhile, a moment after the mishap began
@@ -242,7 +245,7 @@ class Ending:
 
 def cases(mishap: str, *, everything: bool) -> Iterator[tuple[str, str, str]]:
     """(fault point, mishap, what users do), in all combinations; or at each point another way of users."""
-    fault_points = points({kind.value: steps for kind, steps in STEPS.items() if kind in STORIES})
+    fault_points = points({kind.value: steps for kind, steps in STEPS.items()})
     if everything:
         yield from itertools.product(fault_points, (mishap,), USERS)
         return
@@ -329,7 +332,7 @@ async def _sample(stage: Stage) -> None:
 
 
 async def _settles(stage: Stage) -> bool:
-    """Where saved memory is in the way, a user says that it may go."""
+    """Where saved memory is in the way, a user says that it may go; an operator looks at doubtful disks."""
     for _ in range(ANSWERS):
         if await stage.until(stage.settled, CONVERGE_S / ANSWERS):
             return True
@@ -338,7 +341,19 @@ async def _settles(stage: Stage) -> bool:
                 await stage.ask(name, "drop-saved")
             if (body.get("status") or {}).get("reason") == "NothingToSave":
                 await stage.edit(name, state="running")
+            if (body.get("status") or {}).get("reason") == "MigrationDoubt":
+                await _decide_doubt(stage, name)
     return False
+
+
+async def _decide_doubt(stage: Stage, name: str) -> None:
+    """Whoever looks at the disks of a source that stands paused sees whether its target wrote to them."""
+    home, uuid = stage.home(name), stage.uuid(name)
+    domain = stage.cluster.hosts[home].domains.get(uuid)
+    if domain is not None and domain.handed_over:
+        await stage.edit(name, migration={"onDoubt": "Reboot"})
+    elif domain is not None and not stage.elsewhere(name).active(uuid):
+        await stage.until_done(lambda: stage.api.resolve(name, keep=home))
 
 
 async def _converge(stage: Stage, ending: Ending) -> None:

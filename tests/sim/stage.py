@@ -10,13 +10,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from controller.api.resources import DOMAINS, NODES
+from controller.api.resources import DOMAINS, MIGRATIONS, NODES
 from controller.plan.snapshot import Policy
 from controller.plan.types import ActionKind
 from specs.requests import ANNOTATIONS
 from tests.sim.checks import Checks
 from tests.sim.cluster import Cluster
 from tests.sim.converged import what_is_left
+from tests.sim.domain import Change
 from tests.sim.doors import Notes
 from tests.sim.host import SimHost
 from tests.sim.people import Api, Body
@@ -90,6 +91,17 @@ class Stage:
         if name in self.cluster.objects("domains"):
             await self.until_done(lambda: self.api.edit(DOMAINS, name, change, what))
 
+    async def move(self, name: str) -> None:
+        """To the other host, live."""
+        spec = {"domain": name, "node": self.elsewhere(name).name}
+        await self.until_done(lambda: self.api.create(MIGRATIONS, f"move-{name}", spec))
+
+    async def end_move(self, name: str) -> None:
+        def change(body: Body) -> None:
+            body["spec"]["abort"] = True
+
+        await self.until_done(lambda: self.api.edit(MIGRATIONS, f"move-{name}", change, "abort"))
+
     async def delete(self, name: str) -> None:
         if name in self.cluster.objects("domains"):
             await self.until_done(lambda: self.api.delete(DOMAINS, name))
@@ -111,6 +123,14 @@ class Stage:
             return ""
         held = self.cluster.assignment(self.uuid(name))
         return held.node if held is not None else ""
+
+    def elsewhere(self, name: str) -> SimHost:
+        """The host that it is not on."""
+        return next(host for host in self.hosts if host.name != self.home(name))
+
+    def copying(self, name: str) -> bool:
+        found = [host.operations.migrations.get(self.uuid(name)) for host in self.hosts]
+        return any(migration is not None and migration.phase == "copying" for migration in found)
 
 
 # --- stories: what leads to each kind of action
@@ -236,6 +256,60 @@ async def _delete(stage: Stage) -> None:
         await stage.delete(name)
 
 
+async def _migrate(stage: Stage, copy_s: tuple[float, float] = (1.0, 2.0)) -> None:
+    """Each to the other's host, while it runs."""
+    await stage.nodes()
+    for host in stage.hosts:
+        host.temper.copy_s = copy_s
+    for name in NAMES:
+        await stage.domain(name)
+    await stage.until(stage.settled)
+    for name in NAMES:
+        await stage.move(name)
+
+
+async def _migrate_slowly(stage: Stage) -> None:
+    await _migrate(stage, (30.0, 40.0))
+    await stage.until(lambda: all(stage.copying(name) for name in NAMES))
+
+
+async def _end_moves(stage: Stage) -> None:
+    await _migrate_slowly(stage)
+    for name in NAMES:
+        await stage.end_move(name)
+
+
+async def _define_at_the_target(stage: Stage) -> None:
+    """It waits there for the migration, and is carried out when that is ended: before anything was read."""
+    for host in stage.hosts:
+        host.temper.define_s = (0.0005, 0.001)
+    await _migrate_slowly(stage)
+    defining = []
+    for name in NAMES:
+        source, target = stage.cluster.hosts[stage.home(name)], stage.elsewhere(name)
+        copying = _virsh(stage, source).copy_definition(stage.uuid(name), _virsh(stage, target))
+        defining.append(asyncio.create_task(copying))
+    for name in NAMES:
+        await stage.end_move(name)
+    await asyncio.gather(*defining)
+
+
+async def _lose_the_target(stage: Stage) -> None:
+    """Its guest dies as it takes over, once for each; the source stays paused, and its daemon lets it."""
+    lost: set[str] = set()
+
+    def changed(change: Change) -> None:
+        if (change.what, change.by) == ("paused", "migration") and change.uuid not in lost:
+            lost.add(change.uuid)
+            target = next(host for host in stage.hosts if host.name != change.host)
+            stage.loop.call_soon(target.crash_guest, change.uuid)
+
+    for host in stage.hosts:
+        host.temper.left_paused, host.temper.notices_s = 1.0, (0.0, 0.0)
+        host.listeners.append(changed)
+    await _migrate(stage)
+
+
 Story = Callable[[Stage], Awaitable[None]]
 
 STORIES: Final[dict[ActionKind, Story]] = {
@@ -257,4 +331,8 @@ STORIES: Final[dict[ActionKind, Story]] = {
     ActionKind.AUTOSTART: _set_autostart,
     ActionKind.HAND_BACK: _hand_back,
     ActionKind.FINISH: _delete,
+    ActionKind.MIGRATE: _migrate,
+    ActionKind.ABORT: _end_moves,
+    ActionKind.GO_ON: _lose_the_target,
+    ActionKind.UNPLANT: _define_at_the_target,
 }
