@@ -153,10 +153,13 @@ def _job(ends: Ends) -> Answer | None:
 
 def _under_way(ends: Ends) -> Answer:
     case, watch = ends.case, ends.watch
+    ours = watch.job is not None and watch.job.operation == "migration-out"
+    if not ours and watch.job is not None and not watch.in_flight:
+        what = watch.job.operation
+        return Deferred(Reason.MIGRATING, f"{ends.source} is at work on it: {what}", retry_after_s=1.0)
     if case.deleting or _abort_is_wanted(ends):
         return _abort(ends, "it is to be ended")
     still_s = case.snap.now - watch.still_since if watch.job is not None else 0.0
-    ours = watch.job is not None and watch.job.operation == "migration-out"
     if ours and still_s > case.snap.timing.stuck_s:
         return _abort(ends, f"nothing was copied for {still_s:.0f} s", is_stuck=True)
     done = ""
@@ -259,7 +262,7 @@ def _waiting(ends: Ends, row: Row) -> Deferred | None:
     if not row.wait:
         return None
     wait_s = ends.case.snap.timing.stuck_s if row.wait == "stuck" else SETTLES_S
-    since = ends.since(ends.target) or ends.since(ends.source)
+    since = ends.since(ends.source if ends.at_target is End.ABSENT else ends.target)
     left_s = since + wait_s - ends.case.snap.now
     if left_s <= 0:
         return None
@@ -282,7 +285,7 @@ def failed(ends: Ends) -> Answer:
         return late  # a former leader may have sent the migration, and it may still arrive
     attempts = _attempts(ends) + 1
     aborted = _abort_is_wanted(ends) or ends.case.deleting
-    resolved = _is_vouched(ends)  # whoever had to be asked about it asks again if he wants it moved
+    resolved = bool(_kept(ends))  # whoever had to be asked about it asks again if he wants it moved
     last = aborted or resolved or ends.watch.rejected or attempts >= MAX_ATTEMPTS
     outcome = MoveOutcome.ABORTED if aborted else MoveOutcome.FAILED if last else MoveOutcome.RETRYING
     said = ends.watch.error or "it did not come to its end"
@@ -373,9 +376,11 @@ def arrived(ends: Ends) -> Answer:
     away rather than held, though it may be the only copy: what defines the domain is in etcd, its NVRAM and
     saved memory stay (an undefine fails over those), and a definition there could be started by anybody while
     I22's evidence is gathered for a start at home."""
-    if ends.at_target is not End.ACTIVE and not _is_vouched(ends):
-        if not _may_have_run(ends):
-            why = f"it never ran on {ends.target}: nothing may start it there"
+    if ends.at_target is not End.ACTIVE and _kept(ends) != ends.target:
+        why = f"it never ran on {ends.target}: nothing may start it there"
+        if _kept(ends) == ends.source:
+            why = f"an operator said that it belongs on {ends.source}"
+        if _kept(ends) == ends.source or not _may_have_run(ends):
             return _may(ends, ends.target) or actions.unplant(ends.case, ends.target, why)
         if ends.intent.copies and not ends.case.deleting:
             return _copied_hold(ends)
@@ -406,8 +411,12 @@ def _moved(ends: Ends, gone: tuple[tuple[str, Rule], ...]) -> Answer:
 def ended_at_source(ends: Ends) -> Answer:
     """It ended where it was before it could leave; what follows is for the rules of a domain at home."""
     doubtful = ends.intent.copies and _may_have_run(ends)
-    if doubtful and not ends.case.deleting and not _is_vouched(ends):
-        return _copied_hold(ends)
+    if doubtful and not ends.case.deleting and _kept(ends) != ends.source:
+        if not _kept(ends):
+            return _copied_hold(ends)
+        if ends.at_source is not End.ABSENT:
+            why = f"an operator said that it belongs on {ends.target}"
+            return _may(ends, ends.source) or actions.unplant(ends.case, ends.source, why)
     late = quiet(ends.case.snap, (ends.source, ends.target))
     if late is not None:
         return late
@@ -468,10 +477,11 @@ def _was_paused_all_along(ends: Ends) -> bool:
     return by_user and before and not (resumed_at >= 0 and resumed_at >= ends.watch.began_at)
 
 
-def _is_vouched(ends: Ends) -> bool:
-    """An operator named the side whose disks are right."""
+def _kept(ends: Ends) -> str:
+    """The side whose disks are right, by an operator's word; "" if he said nothing of it."""
     decision = ends.case.snap.resolutions.get(ends.case.uuid)
-    return decision is not None and decision.keep in (ends.source, ends.target)
+    keep = decision.keep if decision is not None else ""
+    return keep if keep in (ends.source, ends.target) else ""
 
 
 def source_silent(ends: Ends) -> Answer:
