@@ -37,6 +37,10 @@ ASKS_A_NODE: Final = frozenset(
         ActionKind.MARK,
         ActionKind.AUTOSTART,
         ActionKind.HAND_BACK,
+        ActionKind.MIGRATE,
+        ActionKind.ABORT,
+        ActionKind.GO_ON,
+        ActionKind.UNPLANT,
     }
 )
 TAKES_AWAY: Final = frozenset({ActionKind.SHUTDOWN, ActionKind.DESTROY, ActionKind.REVOKE})
@@ -48,6 +52,10 @@ NEEDS_QUIET: Final = frozenset(
         ActionKind.SAVE,
         ActionKind.DROP_SAVED,
         ActionKind.FORGET,
+        ActionKind.MIGRATE,
+        ActionKind.ABORT,
+        ActionKind.GO_ON,
+        ActionKind.UNPLANT,
     }
 )
 RUNS: Final = frozenset({"running", "paused", "transient"})
@@ -60,7 +68,7 @@ def wrong(world: World, verdict: Verdict) -> str:
         return f"the plan failed: {verdict.deferred.message}"
     if verdict.action is None:
         return _silent(world, verdict)
-    for rule in (_held, _known, _ours, _explicit, _quiet):
+    for rule in ALWAYS:
         broken = rule(world, verdict.action)
         if broken:
             return broken
@@ -186,6 +194,9 @@ def _quiet(world: World, action: Action) -> str:
     return "" if resolved else "safety 4: within the quiet time"
 
 
+ALWAYS: Final = (_held, _known, _ours, _explicit, _quiet)
+
+
 # --- one kind each
 
 
@@ -227,7 +238,7 @@ def _may_start(world: World, promise: Promise, node: str) -> bool:
     """I22, but for a domain that no node may hold and that left each by a full proof."""
     vanished = promise.proof.endswith("!")
     if not promise.candidates:
-        return not (promise.started and vanished) or _absent_everywhere(world, node)
+        return not (promise.started and vanished) or is_absent_everywhere(world, node)
     if world.aside == "migration seen":  # I22: and its end was not
         return world.word == f"keep {node}"
     here = on(world, node)
@@ -239,10 +250,10 @@ def _may_start(world: World, promise: Promise, node: str) -> bool:
         carries = here.mark in ("right", "old live") and promise.intent == f"start@{node}"
         if here.seen == "off-unknown" and carries:
             return True
-    return _absent_everywhere(world, node)
+    return is_absent_everywhere(world, node)
 
 
-def _absent_everywhere(world: World, home: str) -> bool:
+def is_absent_everywhere(world: World, home: str) -> bool:
     """Two complete listings of all that answer, the second after the first, and no sign between. Where a
     migration was seen, or they are made by hand, of all that there are."""
     if world.signs != "old" or not world.resigned:
@@ -323,7 +334,7 @@ def _forget(world: World, action: Action) -> str:
         return f"safety 2: it should be {world.wanted}"
     if on(world, "a").extra == "transient":
         return "it is transient already"
-    return _alone(world, action, "running", "ending")
+    return _alone(world, action, "running", "user-paused", "ending")
 
 
 def _save(world: World, action: Action) -> str:
@@ -427,7 +438,7 @@ def _release(world: World, action: Action) -> str:
 
 def _gone_for_good(world: World) -> bool:
     assert world.promise is not None
-    return not world.promise.started or _absent_everywhere(world, "a")
+    return not world.promise.started or is_absent_everywhere(world, "a")
 
 
 def _record(world: World, action: Action) -> str:
@@ -475,7 +486,7 @@ def _finish(world: World, action: Action) -> str:
     if any(_may_hold(world, n) for n in _nodes(world)):
         return "it is still seen"
     unproved = world.promise.started and world.promise.proof.endswith("!")
-    if unproved and not _absent_everywhere(world, "a"):
+    if unproved and not is_absent_everywhere(world, "a"):
         return "I22: it vanished, and may be anywhere"
     dead = world.promise.proof.endswith("R3")
     return "I15: the tombstone goes before the dead node answered" if dead and action.after is None else ""

@@ -1,18 +1,20 @@
 """Small worlds, whole: nothing that two hosts and two domains can look like leads to a wrong action, and no
-action that is interrupted, wherever and however, leads to a wrong world. The actions of migrations, which
-come of table M, are met in all their phases by drills instead."""
+action that is interrupted, wherever and however, leads to a wrong world."""
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
 from controller.plan import plan
+from controller.plan.types import ActionKind, Verdict
+from tests.sim import small, smallmoveoracle, smallmoves, smalloracle
 from tests.sim.interrupted import MISHAPS, WORST, cases, interrupt
-from tests.sim.small import SECOND, snapshot, worlds
-from tests.sim.smalloracle import wrong
+from tests.sim.small import SECOND
 from tests.sim.stage import STORIES
 from tests.unit.plancase import UUID
 
@@ -22,15 +24,32 @@ PARTS = 8
 pytestmark = pytest.mark.timeout(900)
 
 
+def judged(*, everything: bool) -> Iterator[tuple[object, Callable[[], tuple[Verdict, str]]]]:
+    """Every small world, with what it leads to and what is wrong with that."""
+    for world in small.worlds(everything=everything):
+        yield world, partial(_of_a_domain, world)
+    for case in smallmoves.worlds(everything=everything):
+        yield case, partial(_of_a_migration, case)
+
+
+def _of_a_domain(world: small.World) -> tuple[Verdict, str]:
+    dirty = [UUID, SECOND] if world.second else [UUID]
+    verdict = plan(small.snapshot(world), dirty)[UUID]
+    return verdict, smalloracle.wrong(world, verdict)
+
+
+def _of_a_migration(case: smallmoves.MoveWorld) -> tuple[Verdict, str]:
+    verdict = plan(smallmoves.snapshot(case), [UUID])[UUID]
+    return verdict, smallmoveoracle.wrong(case, verdict)
+
+
 def examine(*, everything: bool, part: int = 0, parts: int = 1) -> Counter[str]:
     """Plan for every world; returns how often each kind of action came out."""
     kinds: Counter[str] = Counter()
     broken: dict[str, str] = {}
-    for world in itertools.islice(worlds(everything=everything), part, None, parts):
-        dirty = [UUID, SECOND] if world.second else [UUID]
-        verdict = plan(snapshot(world), dirty)[UUID]
+    for world, judge in itertools.islice(judged(everything=everything), part, None, parts):
+        verdict, complaint = judge()
         kind = verdict.action.kind if verdict.action is not None else "none"
-        complaint = wrong(world, verdict)
         if complaint:
             broken.setdefault(f"{kind}: {complaint}", f"{complaint}\n  {world}\n  {verdict}")
         kinds[kind] += 1
@@ -40,7 +59,11 @@ def examine(*, everything: bool, part: int = 0, parts: int = 1) -> Counter[str]:
 
 def test_no_small_world_leads_to_a_wrong_action_or_to_silence() -> None:
     kinds = examine(everything=False)
-    assert not {*STORIES} - {*kinds}, "an action that never came out was never examined"
+    assert not {*ActionKind} - {*kinds}, "an action that never came out was never examined"
+
+
+def test_every_kind_of_action_has_a_story_in_which_it_is_interrupted() -> None:
+    assert {*STORIES} == {*ActionKind}
 
 
 @pytest.mark.long
