@@ -34,6 +34,8 @@ RETRY_PAUSE_S = 0.2
 PASSING = frozenset({Reason.AWAITING_OBSERVATION, Reason.NODES_CONNECTING})
 PASSING_S = 6.0
 """Over within milliseconds, or within the few seconds that a node has to answer."""
+BOOKKEEPING = frozenset({ActionKind.RECORD, ActionKind.MARK})
+"""Changes of what is written about a domain: what is said of it next follows within milliseconds."""
 ACTING_S = 1.0
 """An action on a domain that was ready is an event at once, and a status if it takes longer than this: first
 acting, then writing about it."""
@@ -69,8 +71,10 @@ class StatusWriter:
         if later is not None:
             later.cancel()
         stored = self.cache.domains.get(uuid)
-        if verdict.action is not None and stored is not None and _was_ready(stored):
-            self._announce(stored, *said(verdict, stored), warning=False)
+        kind = None if verdict.action is None else verdict.action.kind
+        if kind is not None and stored is not None and (_was_ready(stored) or kind in BOOKKEEPING):
+            if _was_ready(stored):
+                self._announce(stored, *said(verdict, stored), warning=False)
             self._later[uuid] = asyncio.get_running_loop().call_later(
                 ACTING_S, self._write_soon, uuid, verdict
             )
