@@ -129,7 +129,7 @@ class NodeKeeper:
         if kv is None:
             return
         compares, writes = await self.objects.removal_writes(NODE, parse(NODE, kv))
-        extra: list[Write] = [Delete(keys.confirmed_dead(name)), Delete(keys.quarantine(name))]
+        extra: list[Write] = [Delete(keys.confirmed_dead(name))]  # a quarantine ends by a look alone (I15)
         known = {w.key for w in writes}
         extra += [
             Delete(keys.IDENTITIES + identity)

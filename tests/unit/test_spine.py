@@ -286,6 +286,26 @@ def test_a_dead_node_that_came_back_with_a_definition_loses_it() -> None:
     run(main)
 
 
+def test_a_dead_node_that_is_registered_again_is_in_quarantine_until_it_was_compared() -> None:
+    """I15: its registration was taken away while it was dead, and what it kept was not."""
+
+    async def main() -> None:
+        async with spine("a", "b") as s:
+            leader = await died_on_a_and_runs_on_b(s)
+            await s.node("a", meta={"deletionTimestamp": "2026-01-01T00:00:00Z", "generation": 2})
+            await until(lambda: "a" not in leader.cache.nodes)
+            assert await s.exists(keys.quarantine("a"))
+            s.hosts["a"].domains[UUID].live = None
+            s.hosts["a"].reachable = True
+            await s.node("a")
+            await until(lambda: not s.hosts["a"].domains)
+            await asyncio.sleep(60)
+            assert s.running_on() == ["b"]
+            assert not await s.exists(keys.quarantine("a"))
+
+    run(main)
+
+
 def test_a_refusal_voids_the_word_that_the_host_is_dead() -> None:
     """R3 ends when the node answers; I14: an authentication error is no sign of death."""
 
