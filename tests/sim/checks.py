@@ -121,7 +121,6 @@ class Checks:
     _tries: dict[tuple[str, str], int] = field(default_factory=dict)  # by uuid and request
     _moves_over: dict[tuple[str, str], float] = field(default_factory=dict)
     _read_of: dict[tuple[str, str, str], float] = field(default_factory=dict)
-    _restored_at: float = -1e9
     _past: int = 0
     _autostarts: set[str] = field(default_factory=set)  # pinned to a node, and to start there at boot
     _paused_by_hand: set[tuple[str, str]] = field(default_factory=set)
@@ -515,9 +514,8 @@ class Checks:
 
     def restored(self) -> None:
         """What etcd says now is what was wanted and promised at another time."""
-        self._once.clear()  # and what was done since is forgotten
+        self._may_ask_again()
         self._tries.clear()
-        self._restored_at = self.cluster.clock()
         self._last.clear()
         self._wanted.clear()
         self._unmet_since.clear()
@@ -525,6 +523,18 @@ class Checks:
             self._last[uuid] = assignment
         for body in self.cluster.objects("domains").values():
             self._wants(body)
+
+    def _may_ask_again(self) -> None:
+        """What was asked for once is carried out once more if the backup has the request and not that it was
+        begun, as of a request that nobody saw (seed 100761); and what it does not have is not."""
+        standing = {body["metadata"]["uid"]: body for body in self.cluster.objects("domains").values()}
+        for (uuid, name), values in self._asked.items():
+            annotations = standing[uuid]["metadata"].get("annotations") or {} if uuid in standing else {}
+            held = self.cluster.assignment(uuid)
+            answered = held.requests.get(name) if held is not None else None
+            value = annotations.get(ANNOTATIONS[name])
+            due = value is not None and (answered is None or answered.value != value)
+            self._once[uuid, name] = len(values) - due
 
     def _check_fence(self, client: str, compares: Sequence[Compare], writes: Sequence[Write]) -> None:
         """I5."""
@@ -595,8 +605,7 @@ class Checks:
         now = self.cluster.clock()
         if intent.kind is IntentKind.FORGET and uuid not in self._transients:
             self.complain("safety 2", f"{client} intends to make {uuid} transient, which nobody wanted")
-        forgot = now < self._restored_at + WANTED_LATELY_S  # what was wanted is of a past that was given up
-        if intent.kind is IntentKind.SAVE and not forgot and not self._was_wanted(uuid, "saved"):
+        if intent.kind is IntentKind.SAVE and not self._was_wanted(uuid, "saved"):
             self.complain("I11", f"{client} intends to save {uuid}, which nobody wanted")
         if intent.kind in (IntentKind.STOP, IntentKind.DELETE):
             lately = [wanted for at, wanted in self._wanted.get(uuid, ()) if at >= now - WANTED_LATELY_S]
@@ -700,7 +709,8 @@ class Checks:
 
     def _check_lists(self, leader: str, stable_s: float, now: float) -> None:
         """I18, I16: every host that can be reached is read again and again, whatever others do. A new leader
-        whose own way to etcd is bad cannot read yet which hosts there are (seed 1179)."""
+        whose own way to etcd is bad cannot read yet which hosts there are (seed 1179): until its first list,
+        or until that way is mended, from when on the time counts. Who read one host knows of all."""
         nodes = self.cluster.objects("nodes")
         began = any(client == leader for client, _ in self._first_listed)
         knows_hosts = began or self.cluster.replicas[leader].ways.good

@@ -295,11 +295,6 @@ class Duties:
         held = self._cluster.assignment(uuid)
         return "" if held is None else held.node
 
-    def _moves_to(self, uuid: str) -> str:
-        """Where it is on its way to: a copy that arrives was not left."""
-        held = self._cluster.assignment(uuid)
-        return held.intent.target if held is not None and held.intent is not None else ""
-
     def _assigned_to(self, uuid: str) -> tuple[str, ...]:
         held = self._cluster.assignment(uuid)
         return () if held is None else held.candidates
@@ -310,9 +305,7 @@ class Duties:
         if host is None or after.intent is None or after.candidates != (node,) or after.uuid in host.domains:
             return
         moved_on = [
-            u
-            for u in self._dead.get(node, ())
-            if u in host.domains and self._home(u) not in ("", node) and self._moves_to(u) != node
+            u for u in self._dead.get(node, ()) if u in host.domains and self._home(u) not in ("", node)
         ]
         if moved_on:
             self._complain("I15", f"{client} places {after.uuid} on {node}, where {len(moved_on)} are left")
