@@ -58,7 +58,7 @@ class Drills:
     def __post_init__(self) -> None:
         """Before any replica starts."""
         notes = self.cluster.notes
-        self.api = Api(self.cluster, self.cluster.etcd.client("drill"))
+        self.api = Api(self.cluster, self.cluster.etcd.client("drill"), "drill")
 
         def sent(one: Sent) -> None:
             notes.sent(one)

@@ -33,9 +33,10 @@ Change = Callable[[Body], None]
 class Api:
     """One way to the API. Every method answers whether it was done."""
 
-    def __init__(self, cluster: Cluster, store: Store) -> None:
+    def __init__(self, cluster: Cluster, store: Store, whose: str = "api") -> None:
+        """`whose`: where a world has more than one, each has a name, for ids that no other draws."""
         self._cluster = cluster
-        self.objects = Objects(store, cluster.world_of("api"))
+        self.objects = Objects(store, cluster.world_of(whose))
         self._admission = Admission(self.objects, allow_xml=False)
 
     def _say(self, what: str) -> None:
