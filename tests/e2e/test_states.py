@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.client import DOMAINS, condition, reason
-from tests.e2e.cluster import IMAGES, Cluster, Copy, with_tick_images
+from tests.e2e.cluster import IMAGES, Cluster, Copy, copies, with_tick_images
 from tests.e2e.serve import until
 from tests.labhost import LAB, LabHost
 
@@ -174,6 +174,40 @@ def test_transient_domains_leave_nothing_to_start_and_pinned_ones_start_at_boot(
     assert "disable" in host.virsh("dominfo", "boots").split("Autostart:")[1].split()[0]
     cluster.controller.domctl("start", "t", "--wait")
     assert not cluster.the_copy("t").is_persistent
+
+
+def test_after_a_power_cut_only_what_was_asked_to_starts_by_itself_and_nothing_starts_twice(
+    cluster: Cluster,
+) -> None:
+    """With no controller anywhere: the host comes back, and its libvirtd alone acts."""
+    on_n1 = {"node": "n1"}
+    cluster.apply("boots", placement=on_n1, recovery={"autostart": True})
+    cluster.apply("rests", placement=on_n1, recovery={"autostart": True}, state="shutoff")
+    cluster.apply("waits", placement=on_n1)
+    cluster.apply("leaves", recovery={"onNodeFailure": "Restart"}, placement={"nodeSelector": {"node": "n1"}})
+    cluster.wait_ready("boots", "rests", "waits", "leaves")
+    host = cluster.hosts[0]
+    cluster.controller.stop()
+    host.poweroff()
+    host.poweron()
+    until(lambda: cluster.the_copy("boots").state == "running", 30, lambda: str(copies(host)))
+    time.sleep(2)
+    assert {copy.name: copy.state for copy in copies(host)} == {
+        "boots": "running",
+        "rests": "shut off",
+        "waits": "shut off",
+    }, "what may start elsewhere is transient, and left nothing behind"
+    by_itself = cluster.the_copy("boots")
+    cluster.controller.start()
+
+    def run_again() -> bool:
+        found = [copy.state for name in ("waits", "leaves") for copy in cluster.copies(name)]
+        return found == ["running", "running"]
+
+    until(run_again, 30, lambda: cluster.story("waits"))
+    cluster.wait_ready("boots", "rests", "waits", "leaves")
+    cluster.verify("boots", same_run=by_itself)
+    cluster.verify("rests", state="shut off")
 
 
 @pytest.mark.long
