@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from controller import keys
-from controller.model import Assignment, Intent, IntentKind, LeaderRecord, Rule
+from controller.model import Assignment, Decision, Intent, IntentKind, LeaderRecord, Rule
 from drivers.hypervisor import Outcome
 from drivers.store import Compare, Put, TxnResult, Write
 from specs.domain import ACTIVE_STATES
@@ -102,6 +102,7 @@ class Checks:
     _intents: dict[tuple[str, str], tuple[Intent, ...]] = field(default_factory=dict)
     _wanted: dict[str, deque[tuple[float, str]]] = field(default_factory=dict)
     _kept: dict[str, float] = field(default_factory=dict)
+    _excused: set[tuple[str, str]] = field(default_factory=set)  # node and uuid
     _doubtful: dict[tuple[str, str, str], float] = field(default_factory=dict)
     _destroys: dict[str, deque[float]] = field(default_factory=dict)
     _sent_of: dict[str, deque[float]] = field(default_factory=dict)
@@ -151,6 +152,7 @@ class Checks:
         )
         if change.what == "paused" and change.by == "virsh":
             self._paused_by_hand.add((change.host, uuid))
+        self._excused.discard((change.host, uuid))
         active = cluster.active_on(uuid)
         if len(active) > 1:
             self.complain("I1", f"{uuid} is active on {' and '.join(active)}")
@@ -304,7 +306,8 @@ class Checks:
             )
         vouched = {p.node for p in assignment.proofs if p.rule in (Rule.CONFIRMED_DEAD, Rule.RESOLVED)}
         for name, host in self.cluster.hosts.items():
-            own = name == change.host or name in vouched or (name, change.uuid) in self._by_hand
+            own = name == change.host or name in vouched
+            own = own or (name, change.uuid) in self._by_hand | self._excused
             if not own and change.uuid in host.domains:
                 self.complain(
                     "I2", f"{change.by} {change.what} {change.uuid} on {change.host}, {name} has it too"
@@ -507,10 +510,22 @@ class Checks:
                 self._assigns(client, compares, write)
             elif write.key.startswith(keys.RESOLUTIONS) and isinstance(write, Put):
                 self._kept[write.key.removeprefix(keys.RESOLUTIONS)] = self.cluster.clock()
+                self._excuse(write.key.removeprefix(keys.RESOLUTIONS), write)
+            elif write.key.startswith(keys.CONFIRMED_DEAD) and isinstance(write, Put):
+                self._excuse("", write)
         domains = keys.object_prefix("domains")
         for write in writes:
             if write.key.startswith(domains) and isinstance(write, Put):
                 self._object(client, write)
+
+    def _excuse(self, uuid: str, write: Put) -> None:
+        """What an operator says of a node counts as a read of what stands there shut off, until that changes:
+        where etcd has forgotten who had it, no proof can keep it (drill old_memory, seed 27)."""
+        word = msgspec.json.decode(write.value, type=Decision)
+        for node in (word.node, *word.not_on):
+            host = self.cluster.hosts.get(node)
+            left = [] if host is None else [u for u in host.domains if not host.active(u) and uuid in ("", u)]
+            self._excused |= {(node, u) for u in left}
 
     def restored(self) -> None:
         """What etcd says now is what was wanted and promised at another time."""

@@ -24,6 +24,7 @@ from drivers.hypervisor import Mark
 from drivers.memory import Backup
 from drivers.store import Compare, Delete, Put, TxnResult, Write
 from specs.requests import ANNOTATIONS
+from tests.sim import pasts
 from tests.sim.cluster import Cluster, Replica
 from tests.sim.hands import Hands
 from tests.sim.host import SimHost
@@ -512,6 +513,7 @@ DRILLS: dict[str, Callable[[Drills, Random], Awaitable[None]]] = {
     "moved_slowly": Drills.moved_slowly,
     "set_back": Drills.set_back,
     "forgotten": Drills.forgotten,
+    "old_memory": pasts.old_memory,
     "started_by_hand": Drills.started_by_hand,
     "moved_away": Drills.moved_away,
     "came_back": Drills.came_back,

@@ -1,0 +1,97 @@
+"""Drills about an etcd that was set back, and about whoever cannot know it.
+
+What a restored store has forgotten is known to replicas that saw more of it, and to hosts. These drills take
+one after the other away. They are kept apart from `drills`, where what meets a command on its way stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import TYPE_CHECKING
+
+from controller import keys
+from controller.api.resources import DOMAINS
+from drivers.memory import Backup
+from drivers.store import Compare, TxnResult, Write
+from tests.sim.cluster import Cluster, Replica
+
+if TYPE_CHECKING:
+    from tests.sim.drills import Drills
+
+SPEC = {"type": "qemu", "memory": "32Mi"}
+PLACED_S = 8.0
+CLIENT = "drill"
+
+
+async def old_memory(drills: Drills, rng: Random) -> None:
+    """Who died before a backup was taken leads after it was restored, and acknowledged. To him the store is
+    as he knew it; that a domain of it runs is known to its host alone, which does not answer."""
+    cluster = drills.cluster
+    leader = cluster.leader
+    if leader is None or not cluster.etcd.running or drills.hands.guard.moves:
+        return
+    old = next((r for name, r in sorted(cluster.replicas.items()) if r is not leader and r.lives), None)
+    if old is None:
+        return
+    old.kill()
+    past = cluster.pasts
+    made = await _backed_up_when_new(drills, f"o{rng.randrange(1000)}")
+    if made is None or cluster.pasts != past or drills.hands.guard.moves:
+        await _again(cluster, old)
+        return
+    name, backup = made
+    active = cluster.active_on(cluster.objects("domains")[name]["metadata"]["uid"])
+    cluster.trace.say(
+        "DRILL", f"etcd is set back to when {name} was new, now on {active}; {old.name} is away"
+    )
+    _set_back(cluster, backup)
+    await cluster.sleep(rng.uniform(4.0, 12.0))
+    await drills.api.acknowledge()
+    others = [r for r in cluster.replicas.values() if r is not old and r.lives]
+    for replica in others:
+        replica.kill()
+    for host in active:
+        cluster.network.isolate(host)
+    cluster.trace.say("DRILL", f"it was acknowledged; {old.name} comes alone, and {active} does not answer")
+    await _again(cluster, old)
+    await cluster.sleep(rng.uniform(80.0, 110.0))
+    for host in active:
+        cluster.network.rejoin(host)
+    for replica in others:
+        await _again(cluster, replica)
+
+
+async def _backed_up_when_new(drills: Drills, name: str) -> tuple[str, Backup] | None:
+    """A domain that runs by now, and a backup of when it had no place yet. None: it cannot be restored, for
+    it knows other nodes (whoever restores a backup registers what came since), or the domain is gone."""
+    cluster = drills.cluster
+    backups: list[Backup] = []
+
+    def remember(
+        client: str, compares: Sequence[Compare], writes: Sequence[Write], result: TxnResult
+    ) -> None:
+        if client == CLIENT and result.ok and writes and not backups:
+            backups.append(cluster.etcd.snapshot())
+
+    cluster.etcd.listeners.append(remember)
+    created = await drills.api.create(DOMAINS, name, SPEC)
+    cluster.etcd.listeners.remove(remember)
+    await cluster.sleep(PLACED_S)
+    if not created or name not in cluster.objects("domains") or cluster.etcd.peek(keys.CLUSTER) is None:
+        return None
+    if set(cluster.objects("nodes")) != cluster.nodes_in(backups[0]):
+        return None
+    return name, backups[0]
+
+
+def _set_back(cluster: Cluster, backup: Backup) -> None:
+    cluster.pasts += 1
+    cluster.etcd.restore(backup)
+    cluster.notes.restored()
+
+
+async def _again(cluster: Cluster, replica: Replica) -> None:
+    await cluster.sleep(0.0)
+    if not replica.lives:
+        replica.start()
