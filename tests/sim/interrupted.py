@@ -343,6 +343,8 @@ async def _settles(stage: Stage) -> bool:
                 await stage.edit(name, state="running")
             if (body.get("status") or {}).get("reason") == "MigrationDoubt":
                 await _decide_doubt(stage, name)
+            if (body.get("status") or {}).get("reason") == "RunsElsewhere":
+                await _vouch(stage, name)
     return False
 
 
@@ -354,6 +356,13 @@ async def _decide_doubt(stage: Stage, name: str) -> None:
         await stage.edit(name, migration={"onDoubt": "Reboot"})
     elif domain is not None and not stage.elsewhere(name).active(uuid):
         await stage.until_done(lambda: stage.api.resolve(name, keep=home))
+
+
+async def _vouch(stage: Stage, name: str) -> None:
+    """An event of its own migration came after that was closed, and it does not run: whoever looks at the
+    other host sees that it is not there."""
+    if not stage.elsewhere(name).active(stage.uuid(name)):
+        await stage.until_done(lambda: stage.api.resolve(name, keep=stage.home(name)))
 
 
 async def _converge(stage: Stage, ending: Ending) -> None:
