@@ -22,15 +22,21 @@ _GVK: Final = "x-kubernetes-group-version-kind"
 # Lists whose items are told apart by a field: merged item by item, not replaced as a whole.
 _LIST_KEYS: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     ("DomainSpec", "disks"): ("name",),
+    ("DomainSpec", "filesystems"): ("target",),
     ("DomainSpec", "interfaces"): ("name",),
     ("DomainSpec", "serials"): ("name",),
     ("DomainSpec", "consoles"): ("name",),
     ("DomainStatus", "conditions"): ("type",),
+    ("DomainStatus", "requests"): ("name",),
+    ("DomainStatus", "pending"): ("field",),
     ("MigrationStatus", "conditions"): ("type",),
     ("NodeStatus", "conditions"): ("type",),
     ("NodeSpec", "taints"): ("key", "effect"),
+    ("ObjectMeta", "ownerReferences"): ("uid",),
 }
-_SETS: Final = frozenset({("ObjectMeta", "finalizers"), ("NodeSpec", "allowedPaths")})
+_SETS: Final = frozenset(
+    {("ObjectMeta", "finalizers"), ("NodeSpec", "allowedPaths"), ("NodeStatus", "orphans")}
+)
 _QUANTITY: Final[dict[str, Any]] = {
     "description": "An amount as Kubernetes writes it: 512Mi, 2G, 1.5Gi, 1024.",
     "oneOf": [{"type": "string"}, {"type": "integer"}],
@@ -79,6 +85,8 @@ def _struct(name: str, schema: Mapping[str, Any], prefix: str) -> dict[str, Any]
         made = _described(_value(value, prefix), fields.get(field))
         if made.get("type") == "array":
             made |= _merging(name, field)
+        if isinstance(made.get("additionalProperties"), Mapping):
+            made["x-kubernetes-map-type"] = "granular"
         properties[field] = made
     result: dict[str, Any] = {"description": summary, "type": "object", "properties": properties}
     if schema.get("required"):

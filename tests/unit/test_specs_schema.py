@@ -151,8 +151,26 @@ def test_every_kind_and_its_list_say_what_they_are() -> None:
 def test_devices_merge_by_name_and_the_ladder_as_a_whole() -> None:
     spec = SCHEMAS[PREFIX + "DomainSpec"]["properties"]
     assert spec["disks"]["x-kubernetes-list-map-keys"] == ["name"]
+    assert spec["filesystems"]["x-kubernetes-list-map-keys"] == ["target"]
     assert spec["shutdown"]["x-kubernetes-list-type"] == "atomic"
+    placement = SCHEMAS[PREFIX + "Placement"]["properties"]
+    assert placement["nodeSelector"]["x-kubernetes-map-type"] == "granular"
     assert SCHEMAS[PREFIX + "NodeSpec"]["properties"]["allowedPaths"]["x-kubernetes-list-type"] == "set"
+
+
+def test_the_keys_of_a_list_are_required_scalars_of_its_items() -> None:
+    """Otherwise an item could have none, and nobody could own it."""
+    keyed = [
+        (field["items"]["$ref"].rpartition("/")[2], key)
+        for schema in SCHEMAS.values()
+        for name, field in schema.get("properties", {}).items()
+        if name != "ownerReferences"  # free items: those without uid are owned as a whole
+        for key in field.get("x-kubernetes-list-map-keys", ())
+    ]
+    assert len(keyed) >= 12
+    for item, key in keyed:
+        assert key in SCHEMAS[item]["required"], (item, key)
+        assert SCHEMAS[item]["properties"][key]["type"] == "string", (item, key)
 
 
 def test_a_docstring_is_a_summary_and_texts_of_fields() -> None:
