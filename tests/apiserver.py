@@ -33,6 +33,7 @@ DOMAINS = f"{V1}/namespaces/default/domains"
 NODES = f"{V1}/nodes"
 MERGE = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
+APPLY = "application/apply-patch+yaml"
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
 
 

@@ -32,6 +32,7 @@ _SERVERS: Final = (
     "deletionGracePeriodSeconds",
     "resourceVersion",
 )
+_NOT_ASKED: Final = (*_SERVERS, "managedFields")  # whose fields they are is `controller.api.managed`'s to say
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class Admission:
         """Raises ApiError."""
         subject = subject_of(resource, body)
         given = {k: v for k, v in body.items() if k != "status"}
+        given["metadata"] = {k: v for k, v in body["metadata"].items() if k != "managedFields"}
         checked, causes = self._check(given, unknown)
         causes += await self._cluster_causes(resource, body, "")
         if causes:
@@ -127,7 +129,7 @@ class Admission:
     def _merged(self, resource: Resource, update: Update) -> Body:
         """What the client sent, with what it may not say taken from the store."""
         old = update.current.body["metadata"]
-        metadata = {k: v for k, v in update.body["metadata"].items() if k not in _SERVERS}
+        metadata = {k: v for k, v in update.body["metadata"].items() if k not in _NOT_ASKED}
         if not update.patched and "finalizers" not in metadata and "finalizers" in old:
             metadata["finalizers"] = old["finalizers"]
         return {**update.body, "metadata": {**metadata, **_servers(update.current.body)}}

@@ -97,6 +97,15 @@ def conflict(subject: Subject, why: str = "") -> ApiError:
     return ApiError(409, "Conflict", message, details=_details(subject))
 
 
+def apply_conflict(message: str, fields: Sequence[tuple[str, str]]) -> ApiError:
+    """`fields`: whose each is, as a cause says it, and its path."""
+    causes = [
+        {"reason": "FieldManagerConflict", "message": f"conflict with {who}", "field": path}
+        for who, path in fields
+    ]
+    return ApiError(409, "Conflict", message, details={"causes": causes})
+
+
 def invalid(subject: Subject, causes: Sequence[Cause]) -> ApiError:
     """`subject.kind` is the Kind, as Kubernetes has it here."""
     listed = [f"{c.field}: {c.message}" if c.field else c.message for c in causes]

@@ -2,7 +2,7 @@
 
 kubectl finds a kind's schema and its PATCH operation by `x-kubernetes-group-version-kind`, and checks there
 that the server knows `fieldValidation` and `dryRun`. Every `$ref` leads somewhere: some clients refuse a
-whole server for one that does not.
+whole server for one that does not. How lists merge under apply is said in `specs.schema`.
 """
 
 from __future__ import annotations
@@ -112,11 +112,13 @@ def _operation(resource: Resource, name: str, action: str, *, body: bool = False
     if body:
         operation["requestBody"] = {"content": {"application/json": {"schema": reference}}, "required": True}
     if action == "patch":
+        operation["parameters"].append(_parameter("force", "query", "boolean"))
         schema = {"type": "object"}
         operation["requestBody"] = {
             "content": {
                 "application/json-patch+json": {"schema": {"type": "array", "items": schema}},
                 "application/merge-patch+json": {"schema": schema},
+                "application/apply-patch+yaml": {"schema": schema},
             },
             "required": True,
         }

@@ -1,8 +1,8 @@
-"""merge-patch (RFC 7396) and json-patch (RFC 6902) over an object; everything else is refused with 415.
+"""merge-patch (RFC 7396) and json-patch (RFC 6902) over an object; what is accepted at all is said here.
 
-Strategic merge is for built-in kinds only, and is refused exactly as Kubernetes refuses it for custom ones;
-server-side apply is refused until it is there, which kubectl reports in its own words. Patches are bounded:
-in the number of operations and in what copying may blow up.
+Server-side apply is in `controller.api.applying`. Everything else is refused with 415: strategic merge is
+for built-in kinds only, and is refused exactly as Kubernetes refuses it for custom ones. Patches are
+bounded: in the number of operations and in what copying may blow up.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from controller.objects import Body
 
 MERGE: Final = "application/merge-patch+json"
 JSON: Final = "application/json-patch+json"
-ACCEPTED: Final = (JSON, MERGE)
+APPLY: Final = "application/apply-patch+yaml"
+ACCEPTED: Final = (JSON, MERGE, APPLY)
 MAX_OPERATIONS: Final = 1000
 
 Patch = Callable[[Body], Body]

@@ -23,8 +23,9 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
-from controller.api import audit, discovery, errors, health, openapi, openapiv2
+from controller.api import audit, discovery, errors, health, openapi, openapiv2, patch
 from controller.api.admission import Admission
+from controller.api.applying import Applier
 from controller.api.auth import ANONYMOUS, OPEN_PATHS, authorize, identify
 from controller.api.errors import ApiError
 from controller.api.meters import make_meters
@@ -35,6 +36,7 @@ from controller.api.requests import (
     Target,
     error_response,
     json_response,
+    media_type,
     parse_target,
     verb_of,
 )
@@ -96,6 +98,7 @@ class ApiServer:
         self._streamer = Streamer(objects, self._reader, self._hubs)
         admission = Admission(objects, allow_xml=config.allow_xml)
         self._writer = Writer(objects, admission, config.bounds)
+        self._applier = Applier(objects, admission, self._writer, config.bounds)
         self._operations = Operations(objects)
         self._runners: list[web.AppRunner] = []
         self._servers: list[asyncio.Server] = []
@@ -302,7 +305,8 @@ class ApiServer:
         if call.verb == "update":
             return await writer.update(call)
         if call.verb == "patch":
-            return await writer.patch(call)
+            applies = media_type(call.request) == patch.APPLY
+            return await (self._applier.apply(call) if applies else writer.patch(call))
         if target.subresource:
             raise errors.method_not_allowed()
         return await writer.delete(call)

@@ -2,22 +2,24 @@
 
 Each is read, admit, compare-and-set. A change that names a resourceVersion is refused when the object has
 moved (409); a patch that names none is applied again to what the object has become, a few times. A change
-that changes nothing writes nothing. Deleting an object that has finalizers marks it; the controller ends
-it, and nothing here removes a Domain or a Node from the store.
+that changes nothing writes nothing; every other says in managedFields whose it is. Deleting an object that
+has finalizers marks it; the controller ends it, and nothing here removes a Domain or a Node from the store.
+Server-side apply, in `controller.api.applying`, writes through here.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
 from aiohttp import web
 
 from controller import keys
-from controller.api import errors, patch
+from controller.api import errors, managed, owners, patch
 from controller.api.admission import UNKNOWN_FIELDS, Admission, Checked, Update, subject_of
 from controller.api.errors import Cause, Subject
+from controller.api.managed import with_managers
 from controller.api.reading import shown
 from controller.api.requests import (
     Call,
@@ -35,7 +37,7 @@ from controller.model import Assignment
 from controller.objects import AlreadyExists, Body, Claimed, Conflict, NotFound, Objects, StoredObject
 from specs.validate import Unknown
 
-_PATCH_ATTEMPTS: Final = 5
+PATCH_ATTEMPTS: Final = 5
 _GENERATE_ATTEMPTS: Final = 5
 _SUFFIX_ALPHABET: Final = "bcdfghjklmnpqrstvwxz2456789"
 _DEFAULT_NAMESPACE: Final = "default"
@@ -50,33 +52,41 @@ class Writer:
     async def create(self, call: Call) -> web.Response:
         resource = call.resource
         body = as_object(await read_json(call, limit=self._bounds.document_bytes))
-        body = _enveloped(call, body)
+        body = enveloped(call, body)
         metadata = body["metadata"]
         prefix = metadata.get("generateName")
         generated = not metadata.get("name") and isinstance(prefix, str) and prefix != ""
+        who = owners.updater(call)
         for attempt in range(_GENERATE_ATTEMPTS if generated else 1):
             if generated:
                 metadata["name"] = f"{prefix[:58]}{self._suffix()}"
-            checked = await self._admission.new(resource, body, _unknown(call))
-            self._check_size(checked.body)
+            checked = await self._admission.new(resource, body, unknown_fields(call))
+            owned = managed.updated({}, checked.body, {}, who, self._objects.world.wall())
             try:
-                stored = await self._objects.create(resource, checked.body, dry_run=call.dry_run)
+                stored = await self.add(call, replace(checked, body=with_managers(checked.body, owned)))
             except AlreadyExists:
                 if generated and attempt + 1 < _GENERATE_ATTEMPTS:
                     continue
                 subject = Subject(resource.plural, str(metadata["name"]), resource.group)
                 raise errors.already_exists(subject) from None
-            except Claimed as error:
-                raise self._admission.claimed(resource, checked.body, error) from None
-            call.warnings += checked.warnings
-            call.created = stored.name
             return json_response(shown(resource, stored), status=201)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
+    async def add(self, call: Call, checked: Checked) -> StoredObject:
+        """Write a new object that was admitted. Raises AlreadyExists, ApiError."""
+        self._check_size(checked.body)
+        try:
+            stored = await self._objects.create(call.resource, checked.body, dry_run=call.dry_run)
+        except Claimed as error:
+            raise self._admission.claimed(call.resource, checked.body, error) from None
+        call.warnings[:] = checked.warnings
+        call.created = stored.name
+        return stored
+
     async def update(self, call: Call) -> web.Response:
-        body = _enveloped(call, as_object(await read_json(call, limit=self._bounds.document_bytes)))
+        body = enveloped(call, as_object(await read_json(call, limit=self._bounds.document_bytes)))
         metadata = body["metadata"]
-        current = await self._current(call)
+        current = await self.current(call)
         if metadata.get("name") != call.target.name:
             raise errors.bad_request(
                 f"the name of the object ({metadata.get('name')}) does not match the name on the URL "
@@ -85,14 +95,15 @@ class Writer:
         if not metadata.get("resourceVersion"):
             cause = Cause("metadata.resourceVersion", "must be specified for an update", "FieldValueRequired")
             raise errors.invalid(subject_of(call.resource, current.body), [cause])
-        _check_preconditions(call, current, metadata)
-        update = Update(current, body, _unknown(call))
-        return json_response(shown(call.resource, await self._write(call, update)))
+        check_preconditions(call, current, metadata)
+        update = Update(current, body, unknown_fields(call))
+        return json_response(shown(call.resource, await self.write(call, update)))
 
     async def patch(self, call: Call) -> web.Response:
         kind = media_type(call.request)
         if kind not in patch.ACCEPTED:
             raise patch.unsupported()
+        owners.refuse_force(call)
         value = await read_json(call, limit=self._bounds.body_bytes, accepted=patch.ACCEPTED)
         change = patch.parse(
             kind,
@@ -101,16 +112,16 @@ class Writer:
             self._bounds.document_bytes,
         )
         pinned = _names_revision(kind, value)
-        for attempt in range(_PATCH_ATTEMPTS):
-            current = await self._current(call)
+        for attempt in range(PATCH_ATTEMPTS):
+            current = await self.current(call)
             body = change(current.body)
             _check_identity(call, current, body)
-            _check_preconditions(call, current, body["metadata"])
+            check_preconditions(call, current, body["metadata"])
             try:
-                stored = await self._write(call, Update(current, body, _unknown(call), patched=True))
+                stored = await self.write(call, Update(current, body, unknown_fields(call), patched=True))
             except errors.ApiError as error:
                 moved = error.code == 409 and error.reason == "Conflict"
-                if moved and not pinned and attempt + 1 < _PATCH_ATTEMPTS:
+                if moved and not pinned and attempt + 1 < PATCH_ATTEMPTS:
                     continue
                 raise
             return json_response(shown(call.resource, stored))
@@ -118,14 +129,14 @@ class Writer:
 
     async def delete(self, call: Call) -> web.Response:
         options = await self._delete_options(call)
-        for attempt in range(_PATCH_ATTEMPTS):
-            current = await self._current(call)
-            _check_preconditions(call, current, options.preconditions)
+        for attempt in range(PATCH_ATTEMPTS):
+            current = await self.current(call)
+            check_preconditions(call, current, options.preconditions)
             await self._check_deletable(call, current)
             try:
                 return await self._delete(call, current, dry=options.dry_run)
             except Conflict:
-                if attempt + 1 == _PATCH_ATTEMPTS:
+                if attempt + 1 == PATCH_ATTEMPTS:
                     raise errors.conflict(call.subject) from None
         raise AssertionError("unreachable: the last attempt returns or raises")
 
@@ -178,13 +189,22 @@ class Writer:
                 f"good, run 'domctl node confirm-dead {current.name}'",
             )
 
-    async def _write(self, call: Call, update: Update) -> StoredObject:
-        """Admit and write; what changes nothing is not written. Raises ApiError."""
-        resource, current = call.resource, update.current
+    async def write(self, call: Call, update: Update) -> StoredObject:
+        """Admit, say whose it is, and write. Raises ApiError."""
+        who, current = owners.updater(call), update.current
+        checked = await self.admit(call, update)
+        managers = owners.asked(call, current.body, update.body)
+        at = self._objects.world.wall()
+        owned = {} if managers is None else managed.updated(current.body, checked.body, managers, who, at)
+        return await self.put(call, current, replace(checked, body=with_managers(checked.body, owned)))
+
+    async def admit(self, call: Call, update: Update) -> Checked:
         if call.target.subresource == "status":
-            checked = self._admission.update_status(resource, update)
-        else:
-            checked = await self._admission.update(resource, update)
+            return self._admission.update_status(call.resource, update)
+        return await self._admission.update(call.resource, update)
+
+    async def put(self, call: Call, current: StoredObject, checked: Checked) -> StoredObject:
+        """Write what was admitted in place of `current`, if it is anything else. Raises ApiError."""
         self._check_size(checked.body)
         call.warnings[:] = checked.warnings
         if checked.body == current.body:
@@ -194,7 +214,7 @@ class Writer:
         except Conflict:
             raise errors.conflict(call.subject) from None
         except Claimed as error:
-            raise self._admission.claimed(resource, checked.body, error) from None
+            raise self._admission.claimed(call.resource, checked.body, error) from None
 
     async def _replace(self, call: Call, current: StoredObject, checked: Checked) -> StoredObject:
         dry = call.dry_run
@@ -211,7 +231,7 @@ class Writer:
             )
         return await self._objects.replace(call.resource, current, checked.body, dry_run=dry)
 
-    async def _current(self, call: Call) -> StoredObject:
+    async def current(self, call: Call) -> StoredObject:
         target = call.target
         try:
             return await self._objects.get(call.resource, target.namespace, target.name)
@@ -239,14 +259,14 @@ class _DeleteOptions:
     dry_run: bool
 
 
-def _unknown(call: Call) -> Unknown:
+def unknown_fields(call: Call) -> Unknown:
     word = call.query.get("fieldValidation", "")
     if word not in UNKNOWN_FIELDS:
         raise errors.bad_request(f"fieldValidation must be Ignore, Warn or Strict, is {word[:40]!r}")
     return UNKNOWN_FIELDS[word]
 
 
-def _enveloped(call: Call, body: Body) -> Body:
+def enveloped(call: Call, body: Body) -> Body:
     """The body with its namespace in place; type and place must agree with the path."""
     resource, target = call.resource, call.target
     for name, wanted in (("apiVersion", resource.api_version), ("kind", resource.kind)):
@@ -295,7 +315,7 @@ def _check_identity(call: Call, current: StoredObject, body: Body) -> None:
         raise errors.invalid(subject_of(call.resource, current.body), causes)
 
 
-def _check_preconditions(call: Call, current: StoredObject, wanted: Body) -> None:
+def check_preconditions(call: Call, current: StoredObject, wanted: Body) -> None:
     """Raises ApiError 409 when uid or resourceVersion are named and are not the current ones."""
     uid = wanted.get("uid")
     if uid and uid != current.uid:

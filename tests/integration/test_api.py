@@ -256,9 +256,56 @@ async def test_refusals_reach_the_user_with_all_causes(kubectl: Kubectl) -> None
     await kubectl.good("label", "domain", "web-1", "a=b")
     err = await kubectl.bad("replace", "-f", "-", stdin=stale)
     assert "the object has been modified; please apply your changes to the latest version" in err
-    if kubectl.minor:
-        err = await kubectl.bad("apply", "--server-side", "-f", "-", stdin=DOMAIN)
-        assert "Server-side apply not available on the server" in err
+
+
+async def test_server_side_apply_creates_conflicts_forces_and_takes_away(kubectl: Kubectl, api: Api) -> None:
+    ssa = ("apply", "--server-side", "-f", "-")
+    assert await kubectl.good(*ssa, stdin=DOMAIN) == "domain.domctl.io/web-1 serverside-applied\n"
+    first = (await api.call("GET", f"{DOMAINS}/web-1")).body
+    await kubectl.good(*ssa, stdin=DOMAIN)
+    assert (await api.call("GET", f"{DOMAINS}/web-1")).body == first, "nothing new is not written"
+    (entry,) = first["metadata"]["managedFields"]
+    assert (entry["manager"], entry["operation"]) == ("kubectl", "Apply")
+    assert 'k:{"name":"net0"}' in entry["fieldsV1"]["f:spec"]["f:interfaces"]
+    less = DOMAIN.replace("  vcpus: 2\n", "").replace("512Mi", "1Gi")
+    err = await kubectl.bad(*ssa, "--field-manager=ci", stdin=less)
+    assert 'Apply failed with 1 conflict: conflict with "kubectl": .spec.memory' in err
+    assert "--force-conflicts" in err
+    await kubectl.good(*ssa, "--field-manager=ci", "--force-conflicts", stdin=less)
+    assert await kubectl.good("get", "dom", "web-1", "-o", "jsonpath={.spec.memory} {.spec.vcpus}") == "1Gi 2"
+    head = DOMAIN.partition("spec:")[0]
+    await kubectl.good(*ssa, stdin=head + "spec: {vcpus: 4}\n")
+    await kubectl.good(*ssa, stdin=head)
+    shown = json.loads(await kubectl.good("get", "dom", "web-1", "-o", "json"))
+    assert shown["spec"].keys() == {"memory", "interfaces"}, "vcpus nobody applies any more"
+    assert "managedFields" not in shown["metadata"], "kubectl hides them by itself"
+    code, out, _ = await kubectl.run("diff", "--server-side", "--field-manager=ci", "-f", "-", stdin=DOMAIN)
+    assert (code, "+  memory: 512Mi" in out) == (1, True)
+    err = await kubectl.bad(*ssa, "--force-conflicts", stdin=DOMAIN.replace("vcpus", "cpus"))
+    assert "unknown field" in err
+    out = await kubectl.good(*ssa, "--dry-run=server", "--force-conflicts", stdin=DOMAIN)
+    assert out == "domain.domctl.io/web-1 serverside-applied (server dry run)\n"
+    node = await kubectl.good(*ssa, stdin=NODE)
+    assert node == "node.domctl.io/hv1 serverside-applied\n"
+
+
+async def test_kubectl_goes_over_from_client_side_to_server_side_apply(kubectl: Kubectl, api: Api) -> None:
+    """And back: what a file no longer says is taken away on either path."""
+    await kubectl.good("apply", "-f", "-", stdin=DOMAIN)
+    changed = DOMAIN.replace("512Mi", "1Gi").replace("  vcpus: 2\n", "")
+    await kubectl.good("apply", "--server-side", "-f", "-", stdin=changed)
+    after = (await api.call("GET", f"{DOMAINS}/web-1")).body
+    assert after["spec"]["memory"] == "1Gi"
+    appliers = {(e["manager"], e["operation"]) for e in after["metadata"]["managedFields"]}
+    assert ("kubectl", "Apply") in appliers
+    if kubectl.minor >= 26:
+        assert ("kubectl-client-side-apply", "Update") not in appliers
+        assert "vcpus" not in after["spec"]
+    await kubectl.good("apply", "-f", "-", stdin=changed.replace("1Gi", "2Gi"))
+    assert await kubectl.good("get", "dom", "web-1", "-o", "jsonpath={.spec.memory}") == "2Gi"
+    assert "conflict with" in await kubectl.bad(
+        "apply", "--server-side", "--field-manager=x", "-f", "-", stdin=DOMAIN
+    )
 
 
 async def test_a_watch_prints_changes_as_they_come(kubectl: Kubectl, api: Api) -> None:
