@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from controller.world import World
+from specs.kinds import KIND_OF
 from specs.meta import FINALIZER
 
 NODE_FINALIZER: Final = "domctl.io/node"
@@ -31,9 +32,12 @@ _SERVERS_METADATA = (
 
 
 def newborn(kind: str, body: dict[str, Any], world: World) -> dict[str, Any]:
-    """A complete new object from what the user sent; the user's uid and status are not taken."""
+    """A complete new object from what the user sent; the user's uid and status are not taken. A kind without
+    a status has no generation either: nobody observes it."""
     now = world.wall()
     given = {k: v for k, v in body["metadata"].items() if k not in _SERVERS_METADATA}
+    if kind in KIND_OF and not KIND_OF[kind].has_status:
+        return {**body, "metadata": {**given, "uid": world.new_id(), "creationTimestamp": now}}
     metadata = {**given, "uid": world.new_id(), "creationTimestamp": now, "generation": 1}
     finalizer = FINALIZERS.get(kind)
     if finalizer is not None:

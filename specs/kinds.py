@@ -9,29 +9,51 @@ from specs.domain import Domain
 from specs.meta import API_VERSION
 from specs.migration import Migration
 from specs.node import Node
+from specs.rights import RBAC_API_VERSION, ClusterRole, ClusterRoleBinding, Role, RoleBinding
+from specs.token import Token
 
-Object = Domain | Node | Migration
+Object = Domain | Node | Migration | Role | ClusterRole | RoleBinding | ClusterRoleBinding | Token
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
     """One kind of object. `categories` never has `all`: deleting all of a namespace must not reach domains,
-    which cannot be recovered (a convention of kubectl)."""
+    which cannot be recovered (a convention of kubectl). `path_name`: its name may be anything that can stand
+    in a path, such as `system:discovery`; other names are DNS labels."""
 
     kind: str
     plural: str
     singular: str
     short_names: tuple[str, ...]
     namespaced: bool
-    struct: type[Domain] | type[Node] | type[Migration]
+    struct: type[Object]
     categories: tuple[str, ...] = ("domctl",)
     api_version: str = API_VERSION
+    path_name: bool = False
+
+    @property
+    def group(self) -> str:
+        return self.api_version.rpartition("/")[0]
+
+    @property
+    def has_status(self) -> bool:
+        return "status" in self.struct.__struct_fields__
+
+
+def _right(kind: str, namespaced: bool, struct: type[Object]) -> Kind:
+    word = kind.lower()
+    return Kind(kind, f"{word}s", word, (), namespaced, struct, (), RBAC_API_VERSION, True)
 
 
 KINDS: Final = (
     Kind("Domain", "domains", "domain", ("dom",), True, Domain),
     Kind("Migration", "migrations", "migration", ("mig",), True, Migration),
     Kind("Node", "nodes", "node", ("no",), False, Node),
+    Kind("Token", "tokens", "token", (), False, Token, ()),
+    _right("ClusterRole", False, ClusterRole),
+    _right("ClusterRoleBinding", False, ClusterRoleBinding),
+    _right("Role", True, Role),
+    _right("RoleBinding", True, RoleBinding),
 )
 
 
@@ -40,7 +62,9 @@ KIND_OF: Final = {kind.kind: kind for kind in KINDS}
 
 def kind_by_name(name: str) -> Kind | None:
     """Look a kind up as users write it: Domain, domain, domains, dom, domains.domctl.io."""
-    word = name.lower().removesuffix(".domctl.io").removesuffix(".v1")
+    word = (
+        name.lower().removesuffix(".domctl.io").removesuffix(".rbac.authorization.k8s.io").removesuffix(".v1")
+    )
     for kind in KINDS:
         if word in (kind.kind.lower(), kind.plural, kind.singular, *kind.short_names):
             return kind

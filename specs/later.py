@@ -63,7 +63,21 @@ NODE_LATER: Final = Later(
 )
 
 MIGRATION_LATER: Final = Later(fields=MappingProxyType({}), values=MappingProxyType({}))
+TOKEN_LATER: Final = MIGRATION_LATER
+RIGHTS_LATER: Final = Later(
+    fields=MappingProxyType({"aggregationRule": "is not supported: name the rules themselves"}),
+    values=MappingProxyType({}),
+)
 
 LATER: Final[Mapping[str, Later]] = MappingProxyType(
-    {"Domain": DOMAIN_LATER, "Migration": MIGRATION_LATER, "Node": NODE_LATER}
+    {
+        "Domain": DOMAIN_LATER,
+        "Migration": MIGRATION_LATER,
+        "Node": NODE_LATER,
+        "ClusterRole": RIGHTS_LATER,
+        "ClusterRoleBinding": RIGHTS_LATER,
+        "Role": RIGHTS_LATER,
+        "RoleBinding": RIGHTS_LATER,
+        "Token": TOKEN_LATER,
+    }
 )

@@ -20,6 +20,9 @@ _PREFIX_PART = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _PREFIX = re.compile(rf"{_PREFIX_PART}(\.{_PREFIX_PART})*")
 _WORD = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+# Names that only ever stand in a path and a key of the store, such as system:discovery.
+_PATH_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9._:]{0,251}[A-Za-z0-9])?\Z")
+_PATH_WORDS: Final = "letters, digits and '-._:', beginning and ending with a letter or digit, at most 253"
 _WORD_RULE: Final = (
     "letters, digits, '-', '_' and '.', beginning and ending with a letter or digit, at most 63"
 )
@@ -54,10 +57,14 @@ def check_labels(labels: object, keys: Keys, report: Report) -> None:
             report.add((*keys, key), wrong)
 
 
-def check_metadata(metadata: object, namespaced: bool, report: Report) -> None:
+def check_metadata(metadata: object, namespaced: bool, report: Report, *, path_name: bool = False) -> None:
     if not isinstance(metadata, Mapping):
         return
-    _check_name(metadata.get("name"), ("metadata", "name"), report)
+    name = metadata.get("name")
+    if not path_name:
+        _check_name(name, ("metadata", "name"), report)
+    elif isinstance(name, str) and _PATH_NAME.match(name) is None:
+        report.add(("metadata", "name"), f"must be {_PATH_WORDS}, is {shown(name)}")
     _check_namespace(metadata.get("namespace"), namespaced, report)
     uid = metadata.get("uid")
     if isinstance(uid, str) and _UUID.fullmatch(uid) is None:

@@ -9,13 +9,13 @@ null, and nothing is said in a way that JSON Schema and OpenAPI 3.0 read differe
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
-from specs.kinds import KINDS
-from specs.meta import GROUP, VERSION
+from specs.kinds import KINDS, Kind
+from specs.meta import VERSION
 
 _REF: Final = "#/components/schemas/"
 _GVK: Final = "x-kubernetes-group-version-kind"
@@ -45,36 +45,36 @@ _QUANTITY: Final[dict[str, Any]] = {
 _FIELD = re.compile(r"([a-z][A-Za-z0-9_]*): (.*)")
 
 
-def components(prefix: str = "") -> dict[str, Any]:
-    """All schemas by name, kinds and their lists included; `prefix` stands before every name."""
+def components(prefix: str = "", kinds: Sequence[Kind] = KINDS) -> dict[str, Any]:
+    """All schemas of `kinds` by name, their lists included; `prefix` stands before every name."""
     _, raw = msgspec.json.schema_components(
-        [kind.struct for kind in KINDS], ref_template=f"{_REF}{prefix}{{name}}"
+        [kind.struct for kind in kinds], ref_template=f"{_REF}{prefix}{{name}}"
     )
     found = {f"{prefix}{name}": _struct(name, schema, prefix) for name, schema in raw.items()}
     found[f"{prefix}Quantity"] = _QUANTITY
-    for kind in KINDS:
-        found[f"{prefix}{kind.kind}"][_GVK] = [_gvk(kind.kind)]
-        found[f"{prefix}{kind.kind}List"] = _list_of(kind.kind, prefix)
+    for kind in kinds:
+        found[f"{prefix}{kind.kind}"][_GVK] = [_gvk(kind, kind.kind)]
+        found[f"{prefix}{kind.kind}List"] = _list_of(kind, prefix)
     return found
 
 
-def _gvk(kind: str) -> dict[str, str]:
-    return {"group": GROUP, "version": VERSION, "kind": kind}
+def _gvk(kind: Kind, word: str) -> dict[str, str]:
+    return {"group": kind.group, "version": VERSION, "kind": word}
 
 
-def _list_of(kind: str, prefix: str) -> dict[str, Any]:
+def _list_of(kind: Kind, prefix: str) -> dict[str, Any]:
     text = {"type": "string"}
     return {
-        "description": f"A list of {kind} objects.",
+        "description": f"A list of {kind.kind} objects.",
         "type": "object",
         "required": ["items"],
         "properties": {
             "apiVersion": text,
             "kind": text,
             "metadata": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
-            "items": {"type": "array", "items": {"$ref": f"{_REF}{prefix}{kind}"}},
+            "items": {"type": "array", "items": {"$ref": f"{_REF}{prefix}{kind.kind}"}},
         },
-        _GVK: [_gvk(f"{kind}List")],
+        _GVK: [_gvk(kind, f"{kind.kind}List")],
     }
 
 

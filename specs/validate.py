@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import inspect
 
-from specs import domainrules, metarules, noderules, requests, yamldoc
+from specs import domainrules, metarules, noderules, requests, rights, yamldoc
 from specs.domain import Domain, effective_type
 from specs.hypervisors import DRIVER_OF_TYPE
 from specs.kinds import KIND_OF, KINDS, Kind, Object
@@ -26,6 +26,7 @@ from specs.later import LATER
 from specs.meta import API_VERSION, GROUP, ObjectMeta
 from specs.migration import Migration, MigrationSpec
 from specs.problems import Problem, errors, shown
+from specs.token import Token
 from specs.walker import Report, Unknown, walk
 
 __all__ = ["FileObject", "Unknown", "decode", "immutable_problems", "load_file_objects"]
@@ -54,7 +55,9 @@ def decode(value: object, unknown: Unknown = Unknown.STRICT) -> tuple[Object | N
     clean = walk(value, _TYPES[kind.kind], (), report, LATER[kind.kind])
     if kind.struct is Domain:
         requests.check_requests(clean, report)
-    metarules.check_metadata(clean.get("metadata"), kind.namespaced, report)
+    metarules.check_metadata(clean.get("metadata"), kind.namespaced, report, path_name=kind.path_name)
+    if kind.group == rights.RBAC_GROUP:
+        rights.check_rights(clean, report)
     check = _RULES.get(kind.kind)
     if check is not None:
         check(clean.get("spec"), report)
@@ -105,7 +108,20 @@ def immutable_problems(old: Object, new: Object) -> list[Problem]:
         problems.append(Problem(("spec", "type"), message, "FieldValueForbidden"))
     elif isinstance(old, Migration) and isinstance(new, Migration):
         problems += _another_request(old.spec, new.spec)
+    elif isinstance(old, Token) and isinstance(new, Token) and old.spec != new.spec:
+        message = "cannot be changed: delete it and create another"
+        problems.append(Problem(("spec",), message, "FieldValueForbidden"))
+    elif isinstance(old, _BINDINGS) and isinstance(new, _BINDINGS) and _role(old) != _role(new):
+        message = "cannot be changed: write another binding"
+        problems.append(Problem(("roleRef",), message, "FieldValueForbidden"))
     return problems
+
+
+_BINDINGS: Final = (rights.RoleBinding, rights.ClusterRoleBinding)
+
+
+def _role(binding: rights.RoleBinding | rights.ClusterRoleBinding) -> tuple[str, str]:
+    return binding.role_ref.kind, binding.role_ref.name
 
 
 def _another_request(old: MigrationSpec, new: MigrationSpec) -> list[Problem]:
@@ -136,19 +152,25 @@ def _kind_of(value: object) -> tuple[Kind | None, list[Problem]]:
         return None, [Problem((), f"must be an object, is {shown(value)}", "FieldValueTypeInvalid")]
     api, name = value.get("apiVersion"), value.get("kind")
     problems = []
+    known_apis = [kind.api_version for kind in KINDS]
+    group = api if isinstance(api, str) and api in known_apis else API_VERSION
     if api is None:
         problems.append(Problem(("apiVersion",), f"is required: {API_VERSION}", "FieldValueRequired"))
-    elif api != API_VERSION:
+    elif api not in known_apis:
         hint = f": the group {GROUP} has only this version" if str(api)[:64].startswith(GROUP) else ""
         message = f"must be {API_VERSION}, is {shown(api)}{hint}"
         problems.append(Problem(("apiVersion",), message, "FieldValueNotSupported"))
-    kind = KIND_OF.get(name) if isinstance(name, str) else None
-    *most, last = KIND_OF
+    of_group = {kind.kind: kind for kind in KINDS if kind.api_version == group}
+    kind = of_group.get(name) if isinstance(name, str) else None
+    *most, last = of_group
     known = f"{', '.join(most)} or {last}"
     if name is None:
         problems.append(Problem(("kind",), f"is required: {known}", "FieldValueRequired"))
-    elif kind is None:
+    elif kind is None and (not isinstance(name, str) or name not in KIND_OF):
         problems.append(Problem(("kind",), f"must be {known}, is {shown(name)}", "FieldValueNotSupported"))
+    elif kind is None and not problems:
+        message = f"must be {KIND_OF[name].api_version} for a {name}, is {shown(api)}"
+        problems.append(Problem(("apiVersion",), message, "FieldValueNotSupported"))
     return (None if problems else kind), problems
 
 

@@ -64,7 +64,8 @@ class AuditLog:
 
 
 def event(*, audit_id: str, stage: str, verb: str, user: User, at: str, **more: Any) -> dict[str, Any]:
-    """One line. `more`: requestURI, objectRef, sourceIPs, userAgent, responseStatus, requestObject."""
+    """One line. `more`: impersonatedUser, requestURI, objectRef, sourceIPs, userAgent, responseStatus,
+    requestObject."""
     return {
         "kind": "Event",
         "apiVersion": "audit.k8s.io/v1",

@@ -1,44 +1,68 @@
-"""Who asks, and whether they may. Identity is the client certificate: CN is the user, each O a group.
+"""Who asks, and whether they may.
 
-There is no anonymous access but to health and version. Until roles exist, the group of administrators may
-do everything and everybody else nothing, whatever certificate they hold: what is not allowed is refused.
+Identity is a client certificate (CN is the user, each O a group) or a bearer token (`specs.token`). There is
+no anonymous access but to health and version. Everything else needs a right, which `controller.api.rbac`
+finds in roles and bindings; what is not allowed is refused. Who may `impersonate` others acts with their
+rights and no longer with his own, and the audit log names both.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from aiohttp import web
 
-from controller.api.errors import Subject, forbidden
+from controller.api import errors
+from controller.api.errors import ApiError, Subject
+from controller.api.rbac import ADMIN_GROUPS, Ask, User, Verdict
 
-ADMIN_GROUPS: Final = frozenset({"domctl:admins", "system:masters"})
+__all__ = ["ADMIN_GROUPS", "ANONYMOUS", "OPEN_PATHS", "User", "authorize", "identify", "impersonated"]
+
 OPEN_PATHS: Final = frozenset({"/livez", "/readyz", "/healthz", "/version", "/livez/ping"})
-
-
-@dataclass(frozen=True, slots=True)
-class User:
-    name: str
-    groups: tuple[str, ...] = ()
-
-    @property
-    def is_admin(self) -> bool:
-        return not ADMIN_GROUPS.isdisjoint(self.groups)
-
-
+AUTHENTICATED: Final = "system:authenticated"
 ANONYMOUS: Final = User("system:anonymous", ("system:unauthenticated",))
+_IMPERSONATE: Final = "impersonate-"
+_MAX_GROUPS: Final = 100
 
 
-def authorize(user: User, verb: str, subject: Subject) -> None:
-    """Raises ApiError (403)."""
-    if not user.is_admin:
-        raise forbidden(user.name, verb, subject, "only members of domctl:admins have rights here")
+class Judge(Protocol):
+    """`controller.api.rights`."""
+
+    def decide(self, user: User, ask: Ask) -> Verdict: ...
+    def bearer(self, token: str) -> User | None: ...
 
 
-def identify(request: web.Request) -> User | None:
-    """The user behind a request, None when no certificate was shown. The TLS layer has verified it: its
-    issuer, its validity and that it is a client's."""
+def authorize(judge: Judge, user: User, ask: Ask, why: str = "") -> None:
+    """Raises ApiError (403), which says what is missing and, if `why` is given, for what it is needed."""
+    verdict = judge.decide(user, ask)
+    if not verdict.allowed:
+        raise refused(user, ask, why or verdict.reason)
+
+
+def refused(user: User, ask: Ask, why: str = "") -> ApiError:
+    if ask.path:
+        words = f'User "{user.name}" cannot {ask.verb} path "{ask.path}"'
+    else:
+        where = f'in the namespace "{ask.namespace}"' if ask.namespace else "at the cluster scope"
+        what = f'resource "{ask.combined}" in API group "{ask.group}"'
+        words = f'User "{user.name}" cannot {ask.verb} {what} {where}'
+    subject = Subject(ask.resource, ask.name, ask.group)
+    return errors.forbidden(subject, f"{words}: {why}" if why else words)
+
+
+def identify(request: web.Request, judge: Judge) -> User | None:
+    """The user behind a request, None when he showed nothing or nothing that is valid. A certificate comes
+    before a token, as on Kubernetes."""
+    found = _certified(request)
+    if found is not None:
+        return found
+    scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+    return judge.bearer(secret.strip()) if scheme.lower() == "bearer" else None
+
+
+def _certified(request: web.Request) -> User | None:
+    """By the certificate of the connection. The TLS layer has verified it: its issuer, its validity and that
+    it is a client's."""
     transport = request.transport
     peer: dict[str, Any] | None = None if transport is None else transport.get_extra_info("peercert")
     if not peer:
@@ -50,4 +74,28 @@ def identify(request: web.Request) -> User | None:
     common_names = names.get("commonName", [])
     if len(common_names) != 1 or not common_names[0]:
         return None
-    return User(common_names[0], (*names.get("organizationName", ()), "system:authenticated"))
+    return User(common_names[0], (*names.get("organizationName", ()), AUTHENTICATED))
+
+
+def impersonated(request: web.Request, user: User, judge: Judge) -> User | None:
+    """Whom `user` wants to be taken for; None when he asks for nothing of the kind. A header that is not
+    understood is refused, for he would act with more rights than he means to. Raises ApiError."""
+    asked = {name.lower() for name in request.headers if name.lower().startswith(_IMPERSONATE)}
+    if not asked:
+        return None
+    unknown = asked - {"impersonate-user", "impersonate-group"}
+    name = request.headers.get("Impersonate-User", "")
+    groups = request.headers.getall("Impersonate-Group", [])
+    if unknown:
+        raise errors.bad_request(f"{', '.join(sorted(unknown))}: only a user and groups can be impersonated")
+    if not name or len(groups) > _MAX_GROUPS:
+        raise errors.bad_request("Impersonate-Group is of use with an Impersonate-User only")
+    authorize(judge, user, impersonation("users", name))
+    for group in groups:
+        authorize(judge, user, impersonation("groups", group))
+    return User(name, tuple(dict.fromkeys((*groups, AUTHENTICATED))))
+
+
+def impersonation(resource: str, name: str) -> Ask:
+    """The right to be taken for a user or a member of a group."""
+    return Ask("impersonate", "", resource, name=name)

@@ -6,14 +6,14 @@ is) and falls back to one document per group and version.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from aiohttp import web
 
 from controller.api.requests import json_response
-from controller.api.resources import RESOURCES, Resource
-from specs.meta import GROUP, VERSION
+from controller.api.resources import GROUPS, QUESTIONS, RESOURCES, Question, Resource
+from specs.meta import VERSION
 
 _DISCOVERY: Final = "apidiscovery.k8s.io"
 
@@ -26,9 +26,13 @@ def of_group(group: str) -> list[Resource]:
     return [r for r in RESOURCES if r.group == group]
 
 
+def questions_of(group: str) -> list[Question]:
+    return [q for q in QUESTIONS if q.group == group]
+
+
 def api(request: web.Request) -> web.Response:
     """/api: the core group."""
-    return _aggregated(request, "") or json_response(
+    return _aggregated(request, ("",)) or json_response(
         {
             "kind": "APIVersions",
             "versions": [VERSION],
@@ -39,17 +43,17 @@ def api(request: web.Request) -> web.Response:
 
 def apis(request: web.Request) -> web.Response:
     """/apis: all others."""
-    return _aggregated(request, GROUP) or json_response(
-        {"kind": "APIGroupList", "apiVersion": "v1", "groups": [group_document()]}
+    return _aggregated(request, GROUPS) or json_response(
+        {"kind": "APIGroupList", "apiVersion": "v1", "groups": [group_document(group) for group in GROUPS]}
     )
 
 
-def group_document() -> dict[str, Any]:
-    version = {"groupVersion": group_version(GROUP), "version": VERSION}
+def group_document(group: str) -> dict[str, Any]:
+    version = {"groupVersion": group_version(group), "version": VERSION}
     return {
         "kind": "APIGroup",
         "apiVersion": "v1",
-        "name": GROUP,
+        "name": group,
         "versions": [version],
         "preferredVersion": version,
     }
@@ -78,6 +82,16 @@ def resource_list(group: str) -> dict[str, Any]:
                     "verbs": ["get", "patch", "update"],
                 }
             )
+    for question in questions_of(group):
+        listed.append(
+            {
+                "name": question.plural,
+                "singularName": question.kind.lower(),
+                "namespaced": question.namespaced,
+                "kind": question.kind,
+                "verbs": ["create"],
+            }
+        )
     return {
         "kind": "APIResourceList",
         "apiVersion": "v1",
@@ -91,7 +105,7 @@ def _optional(resource: Resource) -> Mapping[str, Any]:
     return {k: v for k, v in parts.items() if v}
 
 
-def _aggregated(request: web.Request, group: str) -> web.Response | None:
+def _aggregated(request: web.Request, groups: Sequence[str]) -> web.Response | None:
     accept = request.headers.get("Accept", "")
     version = next((v for v in ("v2", "v2beta1") if f"g={_DISCOVERY};v={v};" in accept.replace(" ", "")), "")
     if not version:
@@ -108,15 +122,29 @@ def _aggregated(request: web.Request, group: str) -> web.Response | None:
                         {
                             "version": VERSION,
                             "freshness": "Current",
-                            "resources": [_discovered(r) for r in of_group(group)],
+                            "resources": [
+                                *(_discovered(r) for r in of_group(group)),
+                                *(_asked(q) for q in questions_of(group)),
+                            ],
                         }
                     ],
                 }
+                for group in groups
             ],
         }
     )
     response.headers["Content-Type"] = f"application/json;g={_DISCOVERY};v={version};as=APIGroupDiscoveryList"
     return response
+
+
+def _asked(question: Question) -> dict[str, Any]:
+    return {
+        "resource": question.plural,
+        "responseKind": {"group": question.group, "version": VERSION, "kind": question.kind},
+        "scope": "Namespaced" if question.namespaced else "Cluster",
+        "singularResource": question.kind.lower(),
+        "verbs": ["create"],
+    }
 
 
 def _discovered(resource: Resource) -> dict[str, Any]:

@@ -136,12 +136,11 @@ def unauthorized() -> ApiError:
     return ApiError(401, "Unauthorized", "Unauthorized")
 
 
-def forbidden(user: str, verb: str, subject: Subject, why: str) -> ApiError:
-    message = (
-        f'{subject} "{subject.name}" is forbidden: User "{user}" cannot {verb} resource '
-        f'"{subject.kind}" in API group "{subject.group}": {why}'
-    )
-    return ApiError(403, "Forbidden", message, details=_details(subject))
+def forbidden(subject: Subject, why: str) -> ApiError:
+    """In Kubernetes' words, which have no place for a name that is not there. A path has no subject.kind."""
+    named = f'{subject} "{subject.name}" is ' if subject.name else f"{subject} is "
+    message = f"{named if subject.kind else ''}forbidden: {why}"
+    return ApiError(403, "Forbidden", message, details=_details(subject) if subject.kind else {})
 
 
 def expired(message: str) -> ApiError:

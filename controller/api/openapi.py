@@ -14,39 +14,44 @@ from typing import Any, Final
 import msgspec
 
 from controller.api.resources import RESOURCES, Resource
+from specs.kinds import KINDS
 from specs.meta import GROUP, VERSION
+from specs.rights import RBAC_GROUP
 from specs.schema import components
 
-_PREFIX: Final = "io.domctl.v1."
+PREFIXES: Final = {GROUP: "io.domctl.v1.", RBAC_GROUP: "io.k8s.api.rbac.v1."}
 _GVK: Final = "x-kubernetes-group-version-kind"
-DOCUMENT_PATH: Final = f"apis/{GROUP}/{VERSION}"
-ROOT: Final = "/" + DOCUMENT_PATH
 
 
-@lru_cache(maxsize=1)
-def encoded() -> bytes:
-    return msgspec.json.encode(document())
+def document_path(group: str) -> str:
+    return f"apis/{group}/{VERSION}"
+
+
+@lru_cache(maxsize=len(PREFIXES))
+def encoded(group: str) -> bytes:
+    return msgspec.json.encode(document(group))
 
 
 def index() -> dict[str, Any]:
-    digest = hashlib.sha256(encoded()).hexdigest()[:32].upper()
-    return {
-        "paths": {
-            DOCUMENT_PATH: {"serverRelativeURL": f"/openapi/v3/{DOCUMENT_PATH}?hash={digest}"},
-        }
-    }
+    paths = {}
+    for group in PREFIXES:
+        digest = hashlib.sha256(encoded(group)).hexdigest()[:32].upper()
+        path = document_path(group)
+        paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={digest}"}
+    return {"paths": paths}
 
 
-def document() -> dict[str, Any]:
+def document(group: str) -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for resource in RESOURCES:
-        if resource.struct is not None:
+        if resource.struct is not None and resource.group == group:
             paths.update(_paths(resource))
+    kinds = [kind for kind in KINDS if kind.group == group]
     return {
         "openapi": "3.0.0",
         "info": {"title": "domctl", "version": VERSION},
         "paths": paths,
-        "components": {"schemas": components(_PREFIX)},
+        "components": {"schemas": components(PREFIXES[group], kinds)},
     }
 
 
@@ -61,11 +66,13 @@ def _parameter(name: str, where: str, kind: str = "string") -> dict[str, Any]:
     return parameter
 
 
+_GROUP_WORDS: Final = {GROUP: "DomctlIo", RBAC_GROUP: "RbacAuthorization"}
 _WRITE_PARAMETERS: Final = ("dryRun", "fieldManager", "fieldValidation")
 
 
 def _paths(resource: Resource) -> dict[str, Any]:
-    scope = f"{ROOT}/namespaces/{{namespace}}" if resource.namespaced else ROOT
+    root = "/" + document_path(resource.group)
+    scope = f"{root}/namespaces/{{namespace}}" if resource.namespaced else root
     collection, item = f"{scope}/{resource.plural}", f"{scope}/{resource.plural}/{{name}}"
     paths = {
         collection: {
@@ -74,7 +81,7 @@ def _paths(resource: Resource) -> dict[str, Any]:
             "parameters": [_parameter("namespace", "path")] if resource.namespaced else [],
         }
     }
-    for suffix in ("", "/status"):
+    for suffix in ("", "/status") if resource.has_status else ("",):
         verb_suffix = "Status" if suffix else ""
         paths[item + suffix] = {
             "get": _operation(resource, f"read{verb_suffix}", "get"),
@@ -87,7 +94,7 @@ def _paths(resource: Resource) -> dict[str, Any]:
         }
     paths[item]["delete"] = _operation(resource, "delete", "delete")
     if resource.namespaced:
-        paths[f"{ROOT}/{resource.plural}"] = {
+        paths[f"{root}/{resource.plural}"] = {
             "get": _operation(resource, "listForAllNamespaces", "list"),
             "parameters": [],
         }
@@ -95,17 +102,18 @@ def _paths(resource: Resource) -> dict[str, Any]:
 
 
 def _operation(resource: Resource, name: str, action: str, *, body: bool = False) -> dict[str, Any]:
-    reference = {"$ref": f"#/components/schemas/{_PREFIX}{resource.kind}"}
+    schema_name = PREFIXES[resource.group] + resource.kind
+    reference = {"$ref": f"#/components/schemas/{schema_name}"}
     writes = action in {"post", "put", "patch", "delete"}
     operation: dict[str, Any] = {
-        "operationId": f"{name}DomctlIoV1{resource.kind}",
+        "operationId": f"{name}{_GROUP_WORDS[resource.group]}V1{resource.kind}",
         "responses": {"200": {"description": "OK", "content": {"application/json": {"schema": reference}}}},
         "x-kubernetes-action": action,
         _GVK: _gvk(resource),
         "parameters": [_parameter(p, "query") for p in (_WRITE_PARAMETERS if writes else ("pretty",))],
     }
     if action == "list":
-        listed = {"$ref": f"#/components/schemas/{_PREFIX}{resource.kind}List"}
+        listed = {"$ref": f"#/components/schemas/{schema_name}List"}
         operation["responses"] = {
             "200": {"description": "OK", "content": {"application/json": {"schema": listed}}}
         }
@@ -114,12 +122,12 @@ def _operation(resource: Resource, name: str, action: str, *, body: bool = False
     if action == "patch":
         operation["parameters"].append(_parameter("force", "query", "boolean"))
         schema = {"type": "object"}
-        operation["requestBody"] = {
-            "content": {
-                "application/json-patch+json": {"schema": {"type": "array", "items": schema}},
-                "application/merge-patch+json": {"schema": schema},
-                "application/apply-patch+yaml": {"schema": schema},
-            },
-            "required": True,
+        content: dict[str, Any] = {
+            "application/json-patch+json": {"schema": {"type": "array", "items": schema}},
+            "application/merge-patch+json": {"schema": schema},
+            "application/apply-patch+yaml": {"schema": schema},
         }
+        if resource.group != GROUP:  # kubectl knows these kinds, and patches them in its own way
+            content["application/strategic-merge-patch+json"] = {"schema": schema}
+        operation["requestBody"] = {"content": content, "required": True}
     return operation

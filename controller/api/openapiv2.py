@@ -24,10 +24,11 @@ Schema = Mapping[str, Any]
 
 @lru_cache(maxsize=1)
 def encoded() -> bytes:
-    document = openapi.document()
-    schemas = document["components"]["schemas"]
+    documents = [openapi.document(group) for group in openapi.PREFIXES]
+    schemas = {name: one for d in documents for name, one in d["components"]["schemas"].items()}
+    items = {path: item for d in documents for path, item in d["paths"].items()}
     definitions = b"".join(_bytes(1, _named(name, _schema(one))) for name, one in schemas.items())
-    paths = b"".join(_bytes(2, _named(path, _path(item))) for path, item in document["paths"].items())
+    paths = b"".join(_bytes(2, _named(path, _path(item))) for path, item in items.items())
     info = _text(1, "domctl") + _text(2, "v1")
     return _text(1, "2.0") + _bytes(2, info) + _bytes(8, paths) + _bytes(9, definitions)
 

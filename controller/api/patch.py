@@ -17,15 +17,24 @@ import msgspec
 
 from controller.api import errors
 from controller.api.errors import ApiError, Cause, Subject
+from controller.api.resources import Resource
 from controller.objects import Body
+from specs.meta import GROUP
 
 MERGE: Final = "application/merge-patch+json"
 JSON: Final = "application/json-patch+json"
 APPLY: Final = "application/apply-patch+yaml"
+STRATEGIC: Final = "application/strategic-merge-patch+json"
 ACCEPTED: Final = (JSON, MERGE, APPLY)
 MAX_OPERATIONS: Final = 1000
 
 Patch = Callable[[Body], Body]
+
+
+def kind_of(content_type: str, resource: Resource) -> str:
+    """How to read a patch. Clients send strategic ones for kinds that Kubernetes has too; of those here every
+    list is replaced as a whole, so that a strategic patch is a merge patch."""
+    return MERGE if content_type == STRATEGIC and resource.group != GROUP else content_type
 
 
 def unsupported() -> ApiError:

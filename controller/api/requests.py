@@ -15,15 +15,18 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
-from controller.api import errors
+from controller.api import errors, protobuf
 from controller.api.auth import User
 from controller.api.errors import ApiError, Subject
-from controller.api.resources import BY_PATH, Resource
+from controller.api.rbac import Ask
+from controller.api.resources import BY_PATH, GROUPS, Resource
 from specs.meta import GROUP, VERSION
 
 BODY_TIMEOUT_S: Final = 30.0
 _MAX_DEPTH: Final = 40  # of JSON; the deepest field of a kind is far below
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", re.ASCII)
+_PATH_NAME: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9._:]{0,251}[A-Za-z0-9])?", re.ASCII)
+_ONE_NAME: Final = re.compile(r"metadata\.name==?([^,=!]+)")
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
 _VERBS: Final = {
     "POST": "create",
@@ -55,7 +58,7 @@ class Target:
 @dataclass(slots=True)
 class Call:
     """One request on its way through the server. `warnings` become Warning headers; `record` puts what was
-    decided into the audit log, safe on the disk when it returns."""
+    decided into the audit log, safe on the disk when it returns. `impersonator`: who acts as `user`."""
 
     request: web.Request
     target: Target
@@ -64,6 +67,18 @@ class Call:
     record: Callable[[dict[str, Any]], Awaitable[None]]
     created: str = ""  # the name of a new object, which its path does not tell
     warnings: list[str] = field(default_factory=list)
+    impersonator: User | None = None
+
+    @property
+    def ask(self) -> Ask:
+        """What is asked for, as rules see it. A list or watch of one name asks about that one."""
+        target = self.target
+        if not target.plural:
+            return Ask(self.verb, path=self.request.path)
+        name = target.name
+        if not name and (only := _ONE_NAME.fullmatch(self.query.get("fieldSelector", ""))):
+            name = only[1]
+        return Ask(self.verb, target.group, target.plural, target.subresource, target.namespace, name)
 
     @property
     def query(self) -> Mapping[str, str]:
@@ -106,7 +121,7 @@ def parse_target(path: str) -> Target:
         group, version, rest = "", parts[1], parts[2:]
     else:
         return Target()
-    if (group, version) not in {(GROUP, VERSION), ("", "v1")}:
+    if group not in ("", *GROUPS) or version != VERSION:
         raise errors.by_code(404)
     namespace = ""
     if len(rest) >= 3 and rest[0] == "namespaces":
@@ -119,7 +134,8 @@ def parse_target(path: str) -> Target:
     if len(rest) > 3:
         raise errors.by_code(404)
     target = Target(group, version, BY_PATH.get((group, plural)), namespace, plural, name, subresource)
-    if name and not _NAME.fullmatch(name):
+    allowed = _PATH_NAME if target.resource is not None and target.resource.path_name else _NAME
+    if name and not allowed.fullmatch(name):
         raise errors.not_found(target.subject)
     if target.resource is not None and name and target.resource.namespaced and not namespace:
         raise errors.by_code(404)
@@ -154,6 +170,8 @@ async def read_json(call: Call, *, limit: int, accepted: tuple[str, ...] = ("app
     if not body:
         return None
     found = media_type(call.request)
+    if found == protobuf.CONTENT_TYPE and call.target.group != GROUP and "application/json" in accepted:
+        return protobuf.decode(body)
     if found not in accepted:
         raise errors.unsupported_media_type(
             "the body of the request was in an unknown format - accepted media types include: "

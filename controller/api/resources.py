@@ -18,7 +18,8 @@ from controller.model import Assignment
 from controller.objects import Body, StoredObject, parse
 from drivers.store import KeyValue
 from specs.kinds import KINDS, Kind
-from specs.meta import API_VERSION, GROUP
+from specs.meta import API_VERSION, GROUP, VERSION
+from specs.rights import RBAC_GROUP
 
 READ: Final = ("get", "list", "watch")
 WRITE: Final = ("create", "update", "patch", "delete")
@@ -41,7 +42,7 @@ _EVENT_FIELDS: Final[Mapping[str, Path]] = {
 class Resource:
     """One served collection. `kind`, `plural` and `namespaced` make it a Kind for `controller.objects`;
     `prefix` is where it stands in the store, `api_version` how it is shown. `fields` maps what a field
-    selector may name to its path. `group` "" is the core group."""
+    selector may name to its path. `group` "" is the core group. `path_name`: see `specs.kinds`."""
 
     group: str
     kind: str
@@ -57,6 +58,7 @@ class Resource:
     fields: Mapping[str, Path] = field(default_factory=lambda: _METADATA_FIELDS)
     struct: type[msgspec.Struct] | None = None
     decode: Callable[[Resource, KeyValue], StoredObject] = parse
+    path_name: bool = False
 
     @property
     def qualified(self) -> str:
@@ -101,16 +103,18 @@ _MORE_FIELDS: Final[Mapping[str, Mapping[str, Path]]] = {
 
 def _of(kind: Kind) -> Resource:
     return Resource(
-        GROUP,
+        kind.group,
         kind.kind,
         kind.plural,
         kind.singular,
         kind.namespaced,
         keys.object_prefix(kind.plural),
+        api_version=kind.api_version,
         verbs=READ + WRITE,
         short_names=kind.short_names,
         categories=kind.categories,
-        has_status=True,
+        has_status=kind.has_status,
+        path_name=kind.path_name,
         fields={**_METADATA_FIELDS, **_MORE_FIELDS.get(kind.kind, {})},
         struct=kind.struct,
     )
@@ -140,8 +144,43 @@ ASSIGNMENTS: Final = Resource(
     GROUP, "Assignment", "assignments", "assignment", False, keys.ASSIGNMENTS, decode=_assignment
 )
 
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What can be posted, and is answered or noted, but is never kept as an object of its own."""
+
+    group: str
+    kind: str
+    namespaced: bool = False
+    plural: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "plural", self.plural or f"{self.kind.lower()}s")
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{VERSION}"
+
+
+AUTHORIZATION: Final = "authorization.k8s.io"
+AUTHENTICATION: Final = "authentication.k8s.io"
+QUESTIONS: Final = (
+    Question(GROUP, "Decision", plural="storeacks"),
+    Question(AUTHORIZATION, "SelfSubjectAccessReview"),
+    Question(AUTHORIZATION, "SelfSubjectRulesReview"),
+    Question(AUTHORIZATION, "SubjectAccessReview"),
+    Question(AUTHORIZATION, "LocalSubjectAccessReview", namespaced=True),
+    Question(AUTHENTICATION, "SelfSubjectReview"),
+)
+
 RESOURCES: Final = (*(_of(kind) for kind in KINDS), EVENTS, ASSIGNMENTS, CORE_EVENTS)
 BY_PATH: Final = {(r.group, r.plural): r for r in RESOURCES}
+GROUPS: Final = (GROUP, RBAC_GROUP, AUTHORIZATION, AUTHENTICATION)  # but the core group
 DOMAINS: Final = BY_PATH[GROUP, "domains"]
 NODES: Final = BY_PATH[GROUP, "nodes"]
 MIGRATIONS: Final = BY_PATH[GROUP, "migrations"]
+ROLES: Final = BY_PATH[RBAC_GROUP, "roles"]
+CLUSTER_ROLES: Final = BY_PATH[RBAC_GROUP, "clusterroles"]
+ROLE_BINDINGS: Final = BY_PATH[RBAC_GROUP, "rolebindings"]
+CLUSTER_ROLE_BINDINGS: Final = BY_PATH[RBAC_GROUP, "clusterrolebindings"]
+TOKENS: Final = BY_PATH[GROUP, "tokens"]

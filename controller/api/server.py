@@ -23,11 +23,13 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
-from controller.api import audit, discovery, errors, health, openapi, openapiv2, patch
+from controller.api import audit, errors, health, patch
 from controller.api.admission import Admission
 from controller.api.applying import Applier
-from controller.api.auth import ANONYMOUS, OPEN_PATHS, authorize, identify
+from controller.api.auth import ANONYMOUS, OPEN_PATHS, authorize, identify, impersonated
+from controller.api.documents import DOCUMENTS
 from controller.api.errors import ApiError
+from controller.api.guard import Guard
 from controller.api.meters import make_meters
 from controller.api.operations import Operations, is_operation
 from controller.api.reading import Reader
@@ -41,6 +43,8 @@ from controller.api.requests import (
     verb_of,
 )
 from controller.api.resources import RESOURCES
+from controller.api.reviews import Reviews, review_of
+from controller.api.rights import Rights
 from controller.api.streaming import Streamer
 from controller.api.watch import Hub
 from controller.api.writing import Writer
@@ -48,7 +52,6 @@ from controller.limits import Bounds
 from controller.objects import Corrupt, Objects
 from controller.pki import Pki
 from drivers.errors import Compacted, StoreError, StoreUnavailable
-from specs.meta import GROUP, VERSION
 
 log = logging.getLogger(__name__)
 
@@ -97,9 +100,11 @@ class ApiServer:
         self._reader = Reader(objects)
         self._streamer = Streamer(objects, self._reader, self._hubs)
         admission = Admission(objects, allow_xml=config.allow_xml)
-        self._writer = Writer(objects, admission, config.bounds)
+        self._rights = Rights(objects, self._reader, self._hubs)
+        self._writer = Writer(objects, admission, Guard(self._rights), config.bounds)
         self._applier = Applier(objects, admission, self._writer, config.bounds)
         self._operations = Operations(objects)
+        self._reviews = Reviews(self._rights)
         self._runners: list[web.AppRunner] = []
         self._servers: list[asyncio.Server] = []
         self._audit: audit.AuditLog | None = None
@@ -110,6 +115,7 @@ class ApiServer:
         """Raises OSError when it cannot listen."""
         config = self._config
         self._audit = audit.AuditLog(config.audit_log)
+        await self._rights.start()
         server = await self._listen(self._serve, (config.host, config.port), tls_context(config.pki))
         self.address = (config.host, server.sockets[0].getsockname()[1])
         if config.metrics_listen is not None:
@@ -120,6 +126,7 @@ class ApiServer:
         """Stop listening, end all watches, let running requests end."""
         for server in self._servers:
             server.close()
+        await self._rights.stop()
         await asyncio.gather(*(hub.stop() for hub in self._hubs.values()))
         await asyncio.gather(*(runner.cleanup() for runner in self._runners))
         self._servers.clear()
@@ -204,13 +211,16 @@ class ApiServer:
         path = request.path.rstrip("/") or "/"
         if path in OPEN_PATHS:
             return await self._open(request, path)
-        user = identify(request)
+        user = identify(request, self._rights)
         if user is None:
             raise errors.unauthorized()
         call.user = user
+        other = impersonated(request, user, self._rights)
+        if other is not None:
+            call.user, call.impersonator = other, user
         call.target = parse_target(request.path)
         call.verb = verb_of(request.method, call.target, request.query)
-        if request.method not in _CHANGING:
+        if request.method not in _CHANGING or review_of(call) is not None:
             return await self._dispatch(call, path)
         return await self._audited(call, audit_id, path)
 
@@ -225,7 +235,12 @@ class ApiServer:
             try:
                 trail.write(
                     audit.event(
-                        audit_id=audit_id, stage=stage, verb=call.verb, user=call.user, at=at, **facts
+                        audit_id=audit_id,
+                        stage=stage,
+                        verb=call.verb,
+                        user=call.impersonator or call.user,
+                        at=at,
+                        **facts,
                     )
                 )
             except OSError as error:
@@ -262,13 +277,13 @@ class ApiServer:
         return health.live()
 
     async def _dispatch(self, call: Call, path: str) -> web.StreamResponse:
-        authorize(call.user, call.verb, call.target.subject)
+        authorize(self._rights, call.user, call.ask)
         if call.target.plural:
             return await self._object(call)
         if call.request.method not in {"GET", "HEAD"}:
-            raise errors.method_not_allowed() if path in _DOCUMENTS else errors.by_code(404)
-        if path in _DOCUMENTS:
-            return _DOCUMENTS[path](call.request)
+            raise errors.method_not_allowed() if path in DOCUMENTS else errors.by_code(404)
+        if path in DOCUMENTS:
+            return DOCUMENTS[path](call.request)
         if path == "/metrics":
             return self._metrics()
         raise errors.by_code(404)
@@ -277,6 +292,8 @@ class ApiServer:
         target = call.target
         if is_operation(call):
             return await self._operations.handle(call)
+        if (question := review_of(call)) is not None:
+            return await self._reviews.handle(call, question)
         resource = target.resource
         if resource is None:
             raise errors.by_code(404)
@@ -334,23 +351,6 @@ def tls_context(pki: Pki) -> ssl.SSLContext:
     return context
 
 
-_DOCUMENTS: Final[Mapping[str, Callable[[web.Request], web.Response]]] = {
-    "/": lambda request: json_response({"paths": sorted(_DOCUMENTS)}),
-    "/api": discovery.api,
-    "/apis": discovery.apis,
-    "/api/v1": lambda request: json_response(discovery.resource_list("")),
-    f"/apis/{GROUP}": lambda request: json_response(discovery.group_document()),
-    f"/apis/{GROUP}/{VERSION}": lambda request: json_response(discovery.resource_list(GROUP)),
-    "/openapi/v3": lambda request: json_response(openapi.index()),
-    "/openapi/v2": lambda request: web.Response(
-        body=openapiv2.encoded(), headers={"Content-Type": openapiv2.CONTENT_TYPE}
-    ),
-    f"/openapi/v3/{openapi.DOCUMENT_PATH}": lambda request: web.Response(
-        body=openapi.encoded(), content_type="application/json"
-    ),
-}
-
-
 def _facts(call: Call) -> dict[str, Any]:
     target, request = call.target, call.request
     reference = {
@@ -361,7 +361,9 @@ def _facts(call: Call) -> dict[str, Any]:
         "apiVersion": target.version,
         "subresource": target.subresource,
     }
+    acted_as = call.user if call.impersonator is not None else None
     return {
+        "impersonatedUser": acted_as and {"username": acted_as.name, "groups": list(acted_as.groups)},
         "requestURI": request.path_qs[:2048],
         "objectRef": {k: v for k, v in reference.items() if v},
         "sourceIPs": [request.remote] if request.remote else [],

@@ -99,6 +99,26 @@ def _object(body: Object, now: datetime.datetime) -> str:
     return f"{_at(body, 'status', 'namespace')}/{_at(body, 'status', 'name')}"
 
 
+def _token_groups(body: Object, now: datetime.datetime) -> str:
+    found = _at(body, "spec", "groups")
+    return ",".join(map(str, found)) if isinstance(found, list) and found else NONE
+
+
+def _role_of(body: Object, now: datetime.datetime) -> str:
+    return f"{_at(body, 'roleRef', 'kind')}/{_at(body, 'roleRef', 'name')}"
+
+
+def _subjects(kind: str) -> Callable[[Object, datetime.datetime], str]:
+    def cell(body: Object, now: datetime.datetime) -> str:
+        found = body.get("subjects")
+        named = [s for s in found if s.get("kind") == kind] if isinstance(found, list) else []
+        if kind == "ServiceAccount":
+            return ", ".join(f"{s.get('namespace')}/{s.get('name')}" for s in named)
+        return ", ".join(str(s.get("name")) for s in named)
+
+    return cell
+
+
 def _candidates(body: Object, now: datetime.datetime) -> str:
     found = _at(body, "status", "candidates")
     return ",".join(map(str, found)) if isinstance(found, Sequence) and found else NONE
@@ -106,6 +126,19 @@ def _candidates(body: Object, now: datetime.datetime) -> str:
 
 NAME_COLUMN = Column("Name", _name, "Name within the namespace", format="name")
 AGE_COLUMN = Column("Age", _age, "Time since creation")
+
+_ROLE: Final = (
+    NAME_COLUMN,
+    Column("Created At", _text("metadata", "creationTimestamp"), "When it was created"),
+)
+_BINDING: Final = (
+    NAME_COLUMN,
+    Column("Role", _role_of, "The role that is given"),
+    AGE_COLUMN,
+    Column("Users", _subjects("User"), "Users it is given to", wide=True),
+    Column("Groups", _subjects("Group"), "Groups it is given to", wide=True),
+    Column("ServiceAccounts", _subjects("ServiceAccount"), "Service accounts it is given to", wide=True),
+)
 
 COLUMNS: Final[Mapping[str, tuple[Column, ...]]] = {
     "Domain": (
@@ -159,6 +192,17 @@ COLUMNS: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("Intent", _intent, "What is being done"),
         Column("Candidates", _candidates, "Every node that may hold it"),
     ),
+    "Token": (
+        NAME_COLUMN,
+        Column("User", _text("spec", "user"), "Who its bearer is"),
+        Column("Groups", _token_groups, "The groups its bearer is in"),
+        Column("Expires", _text("spec", "expires"), "From when on it is refused"),
+        AGE_COLUMN,
+    ),
+    "Role": _ROLE,
+    "ClusterRole": _ROLE,
+    "RoleBinding": _BINDING,
+    "ClusterRoleBinding": _BINDING,
 }
 _PLAIN: Final = (NAME_COLUMN, AGE_COLUMN)
 

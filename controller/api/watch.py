@@ -48,9 +48,10 @@ class Event:
 
 @dataclass(eq=False, slots=True)
 class Subscription:
-    """One client's queue. `end` is why no more will come."""
+    """One client's queue. `end` is why no more will come. `own`: the server's own, which counts as none."""
 
     limit: int
+    own: bool = False
     size: int = 0
     queue: deque[Event] = field(default_factory=deque)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -111,7 +112,7 @@ class Hub:
 
     @property
     def clients(self) -> int:
-        return len(self._clients)
+        return sum(not client.own for client in self._clients)
 
     async def stop(self) -> None:
         task, self._task = self._task, None
@@ -145,9 +146,9 @@ class Hub:
         except Compacted:
             raise _too_old(after) from None
 
-    def attach(self, after: int) -> Subscription:
+    def attach(self, after: int, *, own: bool = False) -> Subscription:
         """A queue of everything after revision `after`, which the history reaches."""
-        subscription = Subscription(self._queue_limit)
+        subscription = Subscription(self._queue_limit, own)
         subscription.queue.extend(e for e in self._history if e.revision > after)
         if subscription.queue:
             subscription.wake.set()

@@ -19,6 +19,7 @@ from controller import keys
 from controller.api import errors, managed, owners, patch
 from controller.api.admission import UNKNOWN_FIELDS, Admission, Checked, Update, subject_of
 from controller.api.errors import Cause, Subject
+from controller.api.guard import Guard
 from controller.api.managed import with_managers
 from controller.api.reading import shown
 from controller.api.requests import (
@@ -44,8 +45,9 @@ _DEFAULT_NAMESPACE: Final = "default"
 
 
 class Writer:
-    def __init__(self, objects: Objects, admission: Admission, bounds: Bounds) -> None:
+    def __init__(self, objects: Objects, admission: Admission, guard: Guard, bounds: Bounds) -> None:
         self._objects = objects
+        self._guard = guard
         self._admission = admission
         self._bounds = bounds
 
@@ -74,6 +76,7 @@ class Writer:
 
     async def add(self, call: Call, checked: Checked) -> StoredObject:
         """Write a new object that was admitted. Raises AlreadyExists, ApiError."""
+        self._guard.check(call, None, checked.body)
         self._check_size(checked.body)
         try:
             stored = await self._objects.create(call.resource, checked.body, dry_run=call.dry_run)
@@ -100,11 +103,12 @@ class Writer:
         return json_response(shown(call.resource, await self.write(call, update)))
 
     async def patch(self, call: Call) -> web.Response:
-        kind = media_type(call.request)
+        kind = patch.kind_of(media_type(call.request), call.resource)
         if kind not in patch.ACCEPTED:
             raise patch.unsupported()
         owners.refuse_force(call)
-        value = await read_json(call, limit=self._bounds.body_bytes, accepted=patch.ACCEPTED)
+        accepted = (*patch.ACCEPTED, media_type(call.request))
+        value = await read_json(call, limit=self._bounds.body_bytes, accepted=accepted)
         change = patch.parse(
             kind,
             value,
@@ -201,7 +205,9 @@ class Writer:
     async def admit(self, call: Call, update: Update) -> Checked:
         if call.target.subresource == "status":
             return self._admission.update_status(call.resource, update)
-        return await self._admission.update(call.resource, update)
+        checked = await self._admission.update(call.resource, update)
+        self._guard.check(call, update.current.body, checked.body)
+        return checked
 
     async def put(self, call: Call, current: StoredObject, checked: Checked) -> StoredObject:
         """Write what was admitted in place of `current`, if it is anything else. Raises ApiError."""

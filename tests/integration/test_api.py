@@ -362,7 +362,7 @@ async def test_deleting_waits_for_the_controller(kubectl: Kubectl, api: Api) -> 
 
 async def test_what_there_is_can_be_asked_for(kubectl: Kubectl, api: Api) -> None:
     out = await kubectl.good("api-resources", "--api-group=domctl.io")
-    served = {"domains", "nodes", "migrations", "events", "assignments"}
+    served = {"domains", "nodes", "migrations", "events", "assignments", "tokens", "storeacks"}
     assert {line.split()[0] for line in out.splitlines()[1:]} == served
     assert "domctl.io/v1" in (await kubectl.good("api-versions")).split()
     explained = await kubectl.good("explain", "domain.spec.disks.source")

@@ -144,7 +144,7 @@ def test_every_kind_and_its_list_say_what_they_are() -> None:
     for kind in KINDS:
         for name in (kind.kind, f"{kind.kind}List"):
             assert SCHEMAS[PREFIX + name]["x-kubernetes-group-version-kind"] == [
-                {"group": "domctl.io", "version": "v1", "kind": name}
+                {"group": kind.group, "version": "v1", "kind": name}
             ]
 
 

@@ -54,7 +54,7 @@ WRONG: list[tuple[object, str, str]] = [
     ({"kind": "Domain"}, "apiVersion", "is required: domctl.io/v1"),
     (domain() | {"apiVersion": "v1"}, "apiVersion", 'must be domctl.io/v1, is "v1"'),
     (domain() | {"apiVersion": "domctl.io/v2"}, "apiVersion", "has only this version"),
-    (domain() | {"kind": "Pod"}, "kind", 'must be Domain, Migration or Node, is "Pod"'),
+    (domain() | {"kind": "Pod"}, "kind", 'must be Domain, Migration, Node or Token, is "Pod"'),
     (domain() | {"kind": None}, "kind", "is required"),
     (domain() | {"data": {}}, "data", "unknown field"),
     ({**domain(), "spec": None}, "spec", "is required"),

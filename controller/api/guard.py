@@ -1,0 +1,152 @@
+"""Rights beyond the verb: what a change needs because of what stands in it.
+
+Some fields make root on a host of whoever sets them, and some objects make more of whoever writes them than
+he is. The right to write the object is not enough for those:
+
+    use domains/xml            to set or change spec.xml of a Domain
+    use nodes/uri              to set or change spec.uri, connection, migrationURI or insecure of a Node
+    use nodes/allowedpaths     to let domains name more of a Node's directories
+    impersonate users, groups  to create a Token for them
+    escalate roles             to write a role with rights that one does not have
+    bind roles                 to bind a role with rights that one does not have
+
+Checked after admission, in dry runs too, on the object as it would be stored. What becomes less needs none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from controller.api import errors
+from controller.api.auth import authorize, impersonation
+from controller.api.errors import ApiError, Subject
+from controller.api.rbac import Ask, Rules, User, rule_text, uncovered
+from controller.api.requests import Call
+from controller.api.resources import Resource
+from controller.api.rights import Rights
+from controller.api.roles import rules_in
+from controller.objects import Body
+from specs.meta import GROUP
+from specs.rights import RBAC_GROUP
+
+_NOTHING: Final[Body] = {}
+_SHOWN: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """`before` is empty for a new object."""
+
+    resource: Resource
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+
+    @property
+    def namespace(self) -> str:
+        return str(self.after["metadata"].get("namespace", ""))
+
+    @property
+    def name(self) -> str:
+        return str(self.after["metadata"]["name"])
+
+    def spec(self, field: str) -> tuple[Any, Any]:
+        return (self.before.get("spec") or {}).get(field), (self.after.get("spec") or {}).get(field)
+
+    def use(self, subresource: str) -> Ask:
+        return Ask("use", GROUP, self.resource.plural, subresource, self.namespace, self.name)
+
+
+class Guard:
+    def __init__(self, rights: Rights) -> None:
+        self._rights = rights
+
+    def check(self, call: Call, before: Body | None, after: Body) -> None:
+        """Raises ApiError (403; 404 when a role that is to be bound is not there)."""
+        change = Change(call.resource, before or _NOTHING, after)
+        if before is None and call.verb != "create":  # a patch that is applied may create, too
+            authorize(self._rights, call.user, replace(call.ask, verb="create"))
+        for ask, why in _NEEDED.get(call.resource.kind, _none)(change):
+            authorize(self._rights, call.user, ask, why)
+        if call.resource.kind in {"Role", "ClusterRole"}:
+            self._check_role(call.user, change)
+        if call.resource.kind in {"RoleBinding", "ClusterRoleBinding"}:
+            self._check_binding(call.user, change)
+
+    def _check_role(self, user: User, change: Change) -> None:
+        ask = Ask("escalate", RBAC_GROUP, change.resource.plural, "", change.namespace, change.name)
+        if not self._rights.decide(user, ask).allowed:
+            self._confirm(user, change, rules_in(change.after))
+
+    def _check_binding(self, user: User, change: Change) -> None:
+        role = change.after["roleRef"]
+        plural = f"{role['kind'].lower()}s"
+        if self._rights.decide(
+            user, Ask("bind", RBAC_GROUP, plural, "", change.namespace, role["name"])
+        ).allowed:
+            return
+        rules = self._rights.role(change.namespace if role["kind"] == "Role" else "", role["name"])
+        if rules is None:
+            raise errors.not_found(Subject(plural, role["name"], RBAC_GROUP))
+        self._confirm(user, change, rules)
+
+    def _confirm(self, user: User, change: Change, rules: Rules) -> None:
+        lacking = uncovered(rules, self._rights.rules_of(user, change.namespace))
+        if lacking:
+            raise _escalation(user, change, lacking)
+
+
+def _escalation(user: User, change: Change, lacking: Rules) -> ApiError:
+    groups = " ".join(f'"{group}"' for group in user.groups)
+    listed = "\n".join(rule_text(rule) for rule in lacking[:_SHOWN])
+    more = f"\nand {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else ""
+    return errors.forbidden(
+        Subject(change.resource.plural, change.name, change.resource.group),
+        f'user "{user.name}" (groups=[{groups}]) is attempting to grant RBAC permissions not currently '
+        f"held:\n{listed}{more}",
+    )
+
+
+Needed = Iterator[tuple[Ask, str]]
+
+
+def _none(change: Change) -> Needed:
+    yield from ()
+
+
+def _of_domain(change: Change) -> Needed:
+    before, after = change.spec("xml")
+    if after is not None and after != before:
+        yield change.use("xml"), "spec.xml is as good as root on the host"
+
+
+def _of_node(change: Change) -> Needed:
+    fields = [f for f in ("uri", "connection", "migrationURI", "insecure") if _differs(*change.spec(f))]
+    if fields:
+        listed = " and ".join(f"spec.{field}" for field in fields)
+        yield change.use("uri"), f"{listed} decides which host domctl talks to, and with which keys"
+    before, after = change.spec("allowedPaths")
+    if set(after or ()) - set(before or ()):
+        yield change.use("allowedpaths"), "spec.allowedPaths opens directories of the host to domains"
+
+
+def _differs(before: Any, after: Any) -> bool:
+    return bool(before != after)
+
+
+def _of_token(change: Change) -> Needed:
+    if change.before:
+        return  # whom it is for cannot be changed
+    spec = change.after["spec"]
+    why = "whoever creates a token can be its bearer"
+    yield impersonation("users", spec["user"]), why
+    for group in spec.get("groups") or ():
+        yield impersonation("groups", group), why
+
+
+_NEEDED: Final[Mapping[str, Callable[[Change], Needed]]] = {
+    "Domain": _of_domain,
+    "Node": _of_node,
+    "Token": _of_token,
+}
