@@ -65,16 +65,31 @@ NODES = Resource("nodes", "node", "Node", namespaced=False, short=("no",))
 MIGRATIONS = Resource("migrations", "migration", "Migration", namespaced=True, short=("mig",))
 EVENTS = Resource("events", "event", "Event", namespaced=True, short=("ev",))
 ASSIGNMENTS = Resource("assignments", "assignment", "Assignment", namespaced=False)
-KNOWN = (DOMAINS, NODES, MIGRATIONS, EVENTS, ASSIGNMENTS)
+TOKENS = Resource("tokens", "token", "Token", namespaced=False)
+RBAC = "rbac.authorization.k8s.io"
+
+
+def _right(kind: str, *, namespaced: bool) -> Resource:
+    word = kind.lower()
+    resource = Resource(f"{word}s", word, kind, namespaced=namespaced)
+    resource.group = RBAC
+    return resource
+
+
+KNOWN = (
+    *(DOMAINS, NODES, MIGRATIONS, EVENTS, ASSIGNMENTS, TOKENS),
+    *(_right(kind, namespaced=True) for kind in ("Role", "RoleBinding")),
+    *(_right(kind, namespaced=False) for kind in ("ClusterRole", "ClusterRoleBinding")),
+)
 
 
 def find(client: Client, word: str) -> Resource:
     """What `word` means: domain, domains, dom, Domain, domains.domctl.io, domains.v1.domctl.io."""
     name, _, group = word.lower().partition(".")
+    for resource in KNOWN:
+        if name in resource.names and group in {"", resource.group, f"{VERSION}.{resource.group}"}:
+            return resource
     if group in {"", GROUP, f"{VERSION}.{GROUP}"}:
-        for resource in KNOWN:
-            if name in resource.names:
-                return resource
         for resource in discovered(client):
             if name in resource.names:
                 return resource
