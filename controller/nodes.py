@@ -183,6 +183,13 @@ def _keeps_a_domain(cache: Cache, name: str) -> str:
         return (
             f"{len(left)} domains that are assigned to other nodes were seen on it{way_out}, if that is true"
         )
+    if cache.hold:
+        return "what is on it may be forgotten, for the store is not trusted"
+    if cache.revision_of(keys.STORE_ACK) and cache.view(name).first_read_at is None:
+        return f"the store was set back once, and it was not read since to see what is on it{way_out}"
+    forgotten = [u for u in cache.seen.uuids_on(name) if u in cache.domains and u not in cache.assignments]
+    if forgotten:
+        return f"{len(forgotten)} domains are on it, and the store forgot it{way_out}, if it is off"
     if cache.setting.policy.hand_migrations and not cache.view(name).answers:
         return (
             f"it does not answer, and domains may have been migrated to it by hand{way_out}, if that is true"

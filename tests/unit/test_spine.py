@@ -16,6 +16,7 @@ import pytest
 from controller import keys
 from controller.cache import Cache, Setting
 from controller.limits import Timing
+from controller.model import Decision
 from controller.plan import plan
 from controller.plan.snapshot import Link, NodeView, Policy, Term
 from controller.plan.types import ActionKind, Reason
@@ -666,6 +667,26 @@ def test_a_node_that_has_a_domain_of_another_is_not_forgotten_before_it_is_gone(
             s.hosts["b"].say(EventKind.STOPPED, "migrated")
             await asyncio.sleep(30)
             assert s.running_on() == ["a"]
+            assert not await s.exists(keys.object_key("nodes", "", "b"))
+
+    run(main)
+
+
+def test_a_node_is_not_forgotten_while_a_store_that_was_set_back_may_have_forgotten_what_it_has() -> None:
+    """It would not be among those that are read before anything forgotten is placed (I1)."""
+
+    async def main() -> None:
+        async with spine("a", "b") as s:
+            leader = await s.lead()
+            await s.node("a")
+            await until(lambda: leader.answers("a"))
+            await s.store.txn([], [Put(keys.STORE_ACK, msgspec.json.encode(Decision(by="op", at="t")))])
+            s.hosts["b"].reachable = False
+            await s.node("b", meta={**DELETED, "finalizers": ["domctl.io/node"]})
+            await asyncio.sleep(120)
+            assert await s.exists(keys.object_key("nodes", "", "b"))
+            s.hosts["b"].reachable = True
+            await asyncio.sleep(60)
             assert not await s.exists(keys.object_key("nodes", "", "b"))
 
     run(main)
