@@ -289,6 +289,7 @@ async def _define_at_the_target(stage: Stage) -> None:
         source, target = stage.cluster.hosts[stage.home(name)], stage.elsewhere(name)
         copying = _virsh(stage, source).copy_definition(stage.uuid(name), _virsh(stage, target))
         defining.append(asyncio.create_task(copying))
+    await asyncio.sleep(2.0)  # until they wait for the job there
     for name in NAMES:
         await stage.end_move(name)
     await asyncio.gather(*defining)
