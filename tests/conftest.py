@@ -8,6 +8,7 @@ no test of a required kind was left. Tests marked `long` are left out unless `--
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator
 
 import pytest
@@ -28,6 +29,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell that runs the tests in the background has interrupts ignored, and so had all that they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     asked = config.getoption("--require")
     required = frozenset() if asked == "none" else frozenset(asked.split(","))
     if unknown := required.difference(KINDS):
