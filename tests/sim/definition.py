@@ -21,7 +21,7 @@ _QEMU = 10  # virErrorDomain
 _MARK = re.compile(rf"<{marks.MARK_KEY}:domain [^>]*>")
 _ROOT = re.compile(r"<domain\b")
 _ID = re.compile(r" id='[0-9]+'")
-OWN_STORAGE = "/var/lib/libvirt/"  # all other directories are shared by all hosts
+OWN_STORAGE = ("/var/lib/libvirt/", "/srv/own/")  # all other directories are shared by all hosts
 _UNITS = {None: 1024, "": 1024, "b": 1, "KiB": 1024, "MiB": 1 << 20, "GiB": 1 << 30}
 # The children of <domain> that libvirt's schema knows, as far as anybody here writes them.
 _KNOWN = frozenset(

@@ -68,10 +68,10 @@ class Drills:
         self.cluster.notes = replace(notes, sent=sent)
         self.cluster.etcd.listeners.append(self._transacted)
 
-    def draw(self, name: str) -> list[tuple[float, Callable[[], Awaitable[None]]]]:
+    def draw(self, name: str, drill: Drill) -> list[tuple[float, Callable[[], Awaitable[None]]]]:
         rng = self.cluster.random(f"drill/{name}")
         return [
-            (rng.uniform(FIRST_S, LAST_S), partial(DRILLS[name], self, Random(rng.getrandbits(64))))
+            (rng.uniform(FIRST_S, LAST_S), partial(drill, self, Random(rng.getrandbits(64))))
             for _ in range(TIMES)
         ]
 
@@ -110,13 +110,13 @@ class Drills:
             return None
         if moment.host not in self.cluster.hosts or self.hands.guard.moves:
             return None  # see Guard
-        self._say(f"{moment.client} was met at {moment.what} {moment.uuid} to {moment.host}")
+        self.say(f"{moment.client} was met at {moment.what} {moment.uuid} to {moment.host}")
         return moment, self.cluster.replicas[moment.client], self.cluster.hosts[moment.host]
 
-    def _say(self, what: str) -> None:
+    def say(self, what: str) -> None:
         self.cluster.trace.say("DRILL", what)
 
-    async def _some_uuid(self, rng: Random, *, active: bool = True) -> tuple[str, SimHost] | None:
+    async def some_uuid(self, rng: Random, *, active: bool = True) -> tuple[str, SimHost] | None:
         found = [
             (uuid, host)
             for uuid in self.cluster.assignments()
@@ -125,7 +125,7 @@ class Drills:
         ]
         return rng.choice(found) if found else None
 
-    async def _again(self, replica: Replica, after_s: float) -> None:
+    async def again(self, replica: Replica, after_s: float) -> None:
         await self.cluster.sleep(after_s)
         if not replica.lives:
             replica.start()
@@ -143,7 +143,7 @@ class Drills:
         replica.kill()
         await self.cluster.sleep(rng.uniform(70.0, 95.0))
         self.cluster.network.heal(moment.client, moment.host)
-        await self._again(replica, rng.uniform(0.0, 60.0))
+        await self.again(replica, rng.uniform(0.0, 60.0))
 
     async def ordered_end(self, rng: Random) -> None:
         """A cut, or a frozen daemon, keeps the command while its sender is told to end."""
@@ -156,7 +156,7 @@ class Drills:
         await self.cluster.sleep(rng.uniform(24.0, 90.0))
         host.thaw()
         await asyncio.wait({stopping}, timeout=90.0)
-        await self._again(replica, rng.uniform(0.0, 5.0))
+        await self.again(replica, rng.uniform(0.0, 5.0))
 
     async def asleep(self, rng: Random) -> None:
         """Its sender sleeps from somewhere in the action until another leads."""
@@ -178,12 +178,12 @@ class Drills:
         if rng.random() < 0.5:
             host.freeze()
         replica.kill()
-        await self._again(replica, rng.uniform(20.0, 60.0))
+        await self.again(replica, rng.uniform(20.0, 60.0))
         host.thaw()
 
     async def asked_once(self, rng: Random) -> None:
         """A user asks for something to be done once, and whoever does it dies as the command leaves."""
-        found = await self._some_uuid(rng)
+        found = await self.some_uuid(rng)
         if found is None:
             return
         what = rng.choice(["reset", "reboot"])
@@ -197,11 +197,11 @@ class Drills:
         if met is not None:
             _, replica, _ = met
             replica.kill()
-            await self._again(replica, rng.uniform(20.0, 60.0))
+            await self.again(replica, rng.uniform(20.0, 60.0))
 
     async def slow_lease(self, rng: Random) -> None:
         """etcd answers late, and then not any more, while the host keeps a command waiting."""
-        leader, found = self.cluster.leader, await self._some_uuid(rng)
+        leader, found = self.cluster.leader, await self.some_uuid(rng)
         if leader is None or found is None:
             return
         leader.ways.delay, leader.ways.delay_s = 1.0, 4.5
@@ -248,7 +248,7 @@ class Drills:
 
     async def started_by_hand(self, rng: Random) -> None:
         """Somebody starts a domain just before its definition is taken away."""
-        found = await self._some_uuid(rng)
+        found = await self.some_uuid(rng)
         if found is None:
             return
         name, others = self.cluster.trace.named(found[0]), [h for h in FIRST_HOSTS if h != found[1].name]
@@ -261,34 +261,34 @@ class Drills:
 
     async def moved_away(self, rng: Random) -> None:
         """A host does not answer, its leader has never read it, and a domain there is to be elsewhere."""
-        found, leader = await self._some_uuid(rng), self.cluster.leader
+        found, leader = await self.some_uuid(rng), self.cluster.leader
         if found is None or leader is None or self.hands.guard.moves:
             return
         name, host = self.cluster.trace.named(found[0]), found[1].name
         place = {"node": rng.choice([h for h in FIRST_HOSTS if h != host])}
-        self._say(f"{host} does not answer, and {name} is to move")
+        self.say(f"{host} does not answer, and {name} is to move")
         self.cluster.network.isolate(host)
         leader.kill()
         await self.api.edit(DOMAINS, name, lambda body: body["spec"].update(placement=place), f"to {place}")
-        await self._again(leader, 5.0)
+        await self.again(leader, 5.0)
         await self.cluster.sleep(rng.uniform(80.0, 110.0))
         self.cluster.network.rejoin(host)
 
     async def came_back(self, rng: Random) -> None:
         """A host that was taken for dead comes back while a new leader keeps quiet, and a domain is sent
         there."""
-        found = await self._some_uuid(rng)
+        found = await self.some_uuid(rng)
         if found is None or self.hands.guard.moves:
             return
         host = found[1]
-        self._say(f"{host.name} has no power")
+        self.say(f"{host.name} has no power")
         host.power_off()
         await self.cluster.sleep(rng.uniform(60.0, 100.0))
         self.hands.power_on(host)
         leader = self.cluster.leader
         if leader is not None:
             leader.kill()
-            await self._again(leader, 1.0)
+            await self.again(leader, 1.0)
         spec = {"type": "qemu", "memory": "32Mi", "placement": {"node": host.name}}
         await self.api.create(DOMAINS, f"f{rng.randrange(1000)}", spec)
 
@@ -296,7 +296,7 @@ class Drills:
 
     async def autostart_lost(self, rng: Random) -> None:
         """The host goes in the moment in which its definition was to lose autostart."""
-        found = await self._some_uuid(rng)
+        found = await self.some_uuid(rng)
         if found is None:
             return
         uuid, host = found
@@ -310,7 +310,7 @@ class Drills:
 
     async def lost_key(self, rng: Random) -> None:
         """Somebody deletes an object's key with etcdctl, and puts it back."""
-        found = await self._some_uuid(rng)
+        found = await self.some_uuid(rng)
         if found is None or not self.cluster.etcd.running:
             return
         name = self.cluster.trace.named(found[0])
@@ -319,7 +319,7 @@ class Drills:
             return
         store = self.api.objects.store
         await store.txn([Compare(kv.key, kv.mod_revision)], [Delete(kv.key)])
-        self._say(f"the key of {name} is lost")
+        self.say(f"the key of {name} is lost")
         await self.cluster.sleep(rng.uniform(5.0, 25.0))
         while True:
             try:
@@ -327,14 +327,14 @@ class Drills:
                 break
             except StoreError:
                 await self.cluster.sleep(1.0)
-        self._say(f"the key of {name} is back")
+        self.say(f"the key of {name} is back")
 
     async def cloned_machine(self, rng: Random) -> None:
         """A copy of another host, with that one's host_uuid, is registered, and domains are sent there."""
         host = self.cluster.hosts[SPARE_HOST]
         own, host.uuid = host.uuid, self.cluster.hosts[rng.choice(FIRST_HOSTS)].uuid
         spec = {"uri": f"qemu+tcp://{SPARE_HOST}/system", "insecure": True, "allowedPaths": ["/srv"]}
-        found = await self._some_uuid(rng)
+        found = await self.some_uuid(rng)
         if found is not None and await self.api.create(NODES, SPARE_HOST, spec, {"zone": "b"}):
             name = self.cluster.trace.named(found[0])
 
@@ -347,7 +347,7 @@ class Drills:
 
     async def other_cluster(self, rng: Random) -> None:
         """Another cluster's mark on a domain of ours, for a while."""
-        found = await self._some_uuid(rng)
+        found = await self.some_uuid(rng)
         if found is None:
             return
         uuid, host = found
@@ -364,7 +364,7 @@ class Drills:
                 )
 
     async def deleted_while_saved(self, rng: Random) -> None:
-        found = await self._some_uuid(rng)
+        found = await self.some_uuid(rng)
         if found is None:
             return
         uuid, host = found
@@ -382,7 +382,7 @@ class Drills:
         for host in (source, target):
             host.temper.event_loss, host.temper.copy_s = 1.0, (0.2, 1.0)
         async with self._moving():
-            self._say(f"{uuid} is moved from {source.name} to {target.name}")
+            self.say(f"{uuid} is moved from {source.name} to {target.name}")
             answer = await self.hands.on(source.name).migrate(uuid, target)
             if answer is None and self.cluster.policy.hand_migrations:
                 source.kill_daemon()
@@ -400,7 +400,7 @@ class Drills:
         for host in (source, target):
             host.temper.copy_s = (50.0, 70.0)
         async with self._moving():
-            self._say(f"{uuid} is moved from {source.name} to {target.name}")
+            self.say(f"{uuid} is moved from {source.name} to {target.name}")
             moving = asyncio.create_task(self.hands.on(source.name).migrate(uuid, target))
             await self.cluster.sleep(rng.uniform(2.0, 12.0))
             await self.api.delete(DOMAINS, self.cluster.trace.named(uuid))
@@ -410,7 +410,7 @@ class Drills:
             host.temper.copy_s = (5.0, 25.0)
 
     async def _ends_of_a_move(self, rng: Random) -> tuple[str, SimHost, SimHost] | None:
-        found = await self._some_uuid(rng)
+        found = await self.some_uuid(rng)
         if found is None or not self.cluster.etcd.running or self.hands.guard.moves:
             return None
         uuid, source = found
@@ -426,9 +426,9 @@ class Drills:
         finally:
             self.hands.guard.moves -= 1
 
-    async def set_back(self, rng: Random) -> None:
+    async def set_back(self, rng: Random, *, is_remembered: bool = True) -> None:
         """etcd is set back to when a domain had no place yet, and its leader goes, while the host on which it
-        was started since does not answer."""
+        was started since does not answer; perhaps with all data directories, that remember another etcd."""
         cluster = self.cluster
         if not cluster.etcd.running:
             return
@@ -459,23 +459,29 @@ class Drills:
         active = cluster.active_on(cluster.objects("domains")[name]["metadata"]["uid"])
         for host in active:
             cluster.network.isolate(host)
-        self._say(f"etcd is set back to when {name} was new, {active} does not answer")
+        self.say(f"etcd is set back to when {name} was new, {active} does not answer")
         cluster.pasts += 1
         cluster.etcd.restore(backups[0])
         cluster.notes.restored()
-        leader = cluster.leader
-        if leader is not None:
-            leader.kill()
+        gone = list(cluster.replicas.values())
+        if is_remembered:
+            gone = [replica for replica in gone if replica is cluster.leader]
+        for replica in gone:
+            replica.kill()
+        if not is_remembered:
+            for replica in gone:
+                replica.disk.clear()
+                await self.again(replica, 0.0)
         await cluster.sleep(rng.uniform(40.0, 90.0))
         for host in active:
             cluster.network.rejoin(host)
-        if leader is not None:
-            await self._again(leader, 0.0)
+        for replica in gone:
+            await self.again(replica, 0.0)
 
     async def forgotten(self, rng: Random) -> None:
         """etcd is set back to before a domain was started again, and no data directory remembers it: only the
         hosts do."""
-        cluster, found = self.cluster, await self._some_uuid(rng)
+        cluster, found = self.cluster, await self.some_uuid(rng)
         if found is None or not cluster.etcd.running:
             return
         name, backup, past = cluster.trace.named(found[0]), cluster.etcd.snapshot(), cluster.pasts
@@ -487,7 +493,7 @@ class Drills:
             return
         if cluster.pasts != past:
             return
-        self._say(f"etcd is set back to when {name} ran before, and every data directory is lost")
+        self.say(f"etcd is set back to when {name} ran before, and every data directory is lost")
         for replica in cluster.replicas.values():
             replica.kill()
             replica.disk.clear()
@@ -496,10 +502,12 @@ class Drills:
         cluster.notes.restored()
         await cluster.sleep(20.0)
         for replica in cluster.replicas.values():
-            await self._again(replica, 0.0)
+            await self.again(replica, 0.0)
 
 
-DRILLS: dict[str, Callable[[Drills, Random], Awaitable[None]]] = {
+Drill = Callable[[Drills, Random], Awaitable[None]]
+
+DRILLS: dict[str, Drill] = {
     "stranded": Drills.stranded,
     "ordered_end": Drills.ordered_end,
     "asleep": Drills.asleep,

@@ -28,7 +28,7 @@ class HostChecks:
             self._heard.paused_by_hand.add((change.host, uuid))
         self._heard.excused.discard((change.host, uuid))
         active = cluster.active_on(uuid)
-        if len(active) > 1:
+        if len(active) > 1 and uuid not in cluster.doubled:
             self._complain("I1", f"{uuid} is active on {' and '.join(active)}")
         if change.by in cluster.replicas:
             self._changed_by_replica(change)

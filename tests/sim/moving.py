@@ -401,6 +401,7 @@ _SWITCH = ("switching", "arrived")
 DRILLS: dict[str, Drill] = {
     "moves_left_paused": Drill(_SWITCH, _ENDS, left_paused=1.0),
     "moves_unheard": Drill(_SWITCH, ("target isolated", "leader killed", "ends cut, leader killed"), 1.0),
+    "moves_lost": Drill(("arrived",), ("target isolated",), left_paused=0.0),
     "moves_gone": Drill(("arrived",), ("it ran and is gone, unheard",), 1.0, transient=True),
     "moves_cut_off": Drill(("asking", "copying", *_SWITCH), ("source isolated", "source frozen"), 1.0),
     "moves_stalled": Drill(("copying",), ("leader killed", "leader restarted"), stalls=1.0),

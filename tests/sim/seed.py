@@ -19,12 +19,14 @@ from random import Random
 from controller.plan.snapshot import Policy
 from tests.sim.checks import Checks, Violation
 from tests.sim.cluster import Cluster
+from tests.sim.coincidences import COINCIDENCES
 from tests.sim.converged import moves_wait, what_is_left
 from tests.sim.doors import Notes
 from tests.sim.drills import DRILLS, Drills
 from tests.sim.duties import Duties
 from tests.sim.faults import FIRST_S, LAST_S, Faults
 from tests.sim.hands import MEDDLING, Guard, Hands
+from tests.sim.leaving import Leaving
 from tests.sim.moving import DRILLS as MOVING_DRILLS
 from tests.sim.moving import Moving
 from tests.sim.operator import Operator
@@ -34,7 +36,8 @@ from tests.sim.trace import Trace
 from tests.sim.workload import FIRST_HOSTS, LENGTH_S, SPARE_HOST, Workload
 
 REPLICAS = ("c1", "c2")
-ALL_DRILLS = (*DRILLS, *MOVING_DRILLS)
+MOMENTS = {**DRILLS, **COINCIDENCES}
+ALL_DRILLS = (*MOMENTS, *MOVING_DRILLS)
 SAMPLE_S = 10.0
 CONVERGE_S = 900.0
 LOOK_S = 5.0
@@ -122,7 +125,9 @@ class Run:
         self.faults = Faults(self.cluster, self.hands, self.guard, self.workload.something)
         self.moving = Moving(self.faults, self.workload)
         Duties(self.cluster, checks).listen()
-        self.drills = Drills(self.cluster, self.hands).draw(self.drill) if self.drill in DRILLS else []
+        Leaving(self.cluster, checks).listen()
+        moment = MOMENTS.get(self.drill)
+        self.drills = [] if moment is None else Drills(self.cluster, self.hands).draw(self.drill, moment)
         self.operator = Operator(self.cluster, self.api, self.hands, self.hands.busy)
         self.trace.say("run", f"seed {self.seed}, handMigrations {policy.hand_migrations}")
 

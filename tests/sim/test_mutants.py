@@ -67,7 +67,7 @@ def test_every_mutant_is_caught(name: str) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("drill", [name for name in ALL_DRILLS if name != "set_back"])
+@pytest.mark.parametrize("drill", [name for name in ALL_DRILLS if "set_back" not in name])
 def test_drills_are_stood(drill: str) -> None:
     """But for `set_back` where etcd loses everything, too: marks of the cluster of before stay (seed 3)."""
     failed = [outcome for seed in range(1, 26) if not (outcome := outcome_of(seed, drill)).ok]

@@ -1,0 +1,159 @@
+"""Drills of what comes together rarely: each makes possible what the protocol speaks of in one sentence.
+
+Like those of `drills`, but for worlds in which several things must fit: a name that leads to another machine,
+a replica without memory before a store that was set back, a move behind a cut, a second copy started by hand.
+An unmutated controller stands them all; what it must not do is said in the checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from random import Random
+
+from controller.api.resources import DOMAINS, NODES
+from tests.sim.converged import is_met, says_ready
+from tests.sim.drills import Drill, Drills
+from tests.sim.host import SimHost
+from tests.sim.migration import Manner
+from tests.sim.people import Body
+from tests.sim.workload import SPARE_HOST
+
+OFF_WITHIN_S = 25.0
+ENDS = 9  # destroys, in one run of a drill
+BROKEN_AFTER_S = 30.0  # keep-alive has given the connections up by then
+
+
+async def another_machine(drills: Drills, rng: Random) -> None:
+    """A Node's URI leads to another machine for a while, which has nothing of what runs on the first."""
+    cluster, found = drills.cluster, await drills.some_uuid(rng)
+    if found is None or drills.hands.guard.moves or SPARE_HOST in cluster.objects("nodes"):
+        return
+    node = found[1].name
+
+    def leads_to(host: str) -> Callable[[Body], object]:
+        return lambda body: body["spec"].update(uri=f"qemu+tcp://{host}/system")
+
+    if not await drills.api.edit(NODES, node, leads_to(SPARE_HOST), f"leads to {SPARE_HOST}"):
+        return
+    await cluster.sleep(rng.uniform(20.0, 40.0))
+    while node in cluster.objects("nodes") and not await drills.api.edit(
+        NODES, node, leads_to(node), "leads where it should"
+    ):
+        await cluster.sleep(1.0)
+
+
+async def moved_behind_a_cut(drills: Drills, rng: Random) -> None:
+    """What is off, for all that domctl knows, is started and moved by hand behind a cut; of both ends the one
+    that it left answers first. Only where moves by hand are declared. Perhaps its definition stays where it
+    was, or a user sends it to a third node meanwhile. Somebody had said of the target, for nothing and before
+    all this, that the domain is not there: that word must be used up by now."""
+    cluster, found = drills.cluster, await drills.some_uuid(rng)
+    if found is None or not cluster.policy.hand_migrations or drills.hands.busy:
+        return
+    (uuid, home), name = found, cluster.trace.named(found[0])
+    drills.hands.busy[name] = None
+    try:
+        await _behind_a_cut(drills, rng, uuid, home)
+    finally:
+        del drills.hands.busy[name]
+
+
+async def _behind_a_cut(drills: Drills, rng: Random, uuid: str, home: SimHost) -> None:
+    cluster, name = drills.cluster, drills.cluster.trace.named(uuid)
+    others = {n for n in cluster.objects("nodes") if n in cluster.hosts} - {home.name}
+    target = cluster.hosts[rng.choice(sorted(others))]
+    await drills.api.resolve(name, not_on=(target.name,))
+    await drills.api.edit(DOMAINS, name, _state("shutoff"), "shutoff")
+    await cluster.sleep(OFF_WITHIN_S)
+    body, domain = cluster.objects("domains").get(name), home.domains.get(uuid)
+    if body is None or not (says_ready(body) and is_met(cluster, body)) or domain is None:
+        return
+    drills.say(f"nobody hears of {home.name} and {target.name} while {name} is moved")
+    for replica in cluster.replicas:
+        cluster.network.cut(replica, home.name)
+        cluster.network.cut(replica, target.name)
+    await cluster.sleep(BROKEN_AFTER_S)
+    virsh = drills.hands.on(home.name)
+    if await virsh.start(uuid) is None:
+        await virsh.migrate(uuid, target, Manner(undefine_source=rng.random() < 0.5))
+    wish: Body = {"state": "running"}
+    third = sorted(others - {target.name})
+    if third and rng.random() < 0.5:
+        wish["placement"] = {"node": rng.choice(third)}
+    await drills.api.edit(DOMAINS, name, lambda body: body["spec"].update(wish), f"{wish}")
+    for replica in cluster.replicas:
+        cluster.network.heal(replica, home.name)
+    await cluster.sleep(rng.uniform(30.0, 50.0))
+    for replica in cluster.replicas:
+        cluster.network.heal(replica, target.name)
+
+
+async def doubled(drills: Drills, rng: Random) -> None:
+    """Somebody starts a second copy by hand, and no event tells of it before it runs. What follows for this
+    domain is his (I1), but that domctl ends neither copy unasked."""
+    cluster, found = drills.cluster, await drills.some_uuid(rng)
+    if found is None or drills.hands.guard.moves:
+        return
+    uuid, home = found
+    others = [n for n in cluster.objects("nodes") if n in cluster.hosts and n != home.name]
+    other = cluster.hosts[rng.choice(sorted(others))]
+    if other.daemon != "up" or uuid in other.domains:
+        return
+    before, other.temper.event_loss = other.temper.event_loss, 1.0
+    cluster.doubled.add(uuid)
+    await drills.hands.on(home.name).copy_definition(uuid, drills.hands.on(other.name))
+    drills.say(f"{uuid} is started on {other.name}, too")
+    await drills.hands.on(other.name).start(uuid)
+    other.temper.event_loss = before
+
+
+async def own_disk(drills: Drills, rng: Random) -> None:
+    """A domain with a disk on its host's own storage is to be elsewhere, and then runs on where it is."""
+    cluster, name = drills.cluster, f"o{rng.randrange(1000)}"
+    disk = {"name": "root", "source": {"file": "/srv/own/root.img"}}
+    if not await drills.api.create(DOMAINS, name, {"type": "qemu", "memory": "32Mi", "disks": [disk]}):
+        return
+    await cluster.sleep(15.0)
+    body = cluster.objects("domains").get(name) if cluster.etcd.running else None
+    at = [] if body is None else cluster.active_on(body["metadata"]["uid"])
+    others = [n for n in cluster.objects("nodes") if n in cluster.hosts and n not in at]
+    if len(at) != 1 or not others:
+        return
+    away = {"state": "shutoff", "placement": {"node": rng.choice(sorted(others))}}
+    await drills.api.edit(DOMAINS, name, lambda body: body["spec"].update(away), f"{away}")
+    await cluster.sleep(12.0)
+    await drills.api.edit(DOMAINS, name, _state("running"), "running")
+    await cluster.sleep(12.0)
+    back = {"node": at[0]}
+    await drills.api.edit(DOMAINS, name, lambda body: body["spec"].update(placement=back), f"to {back}")
+
+
+async def all_at_once(drills: Drills, rng: Random) -> None:
+    """More domains are to be off at once than may be destroyed in a minute."""
+    cluster, wish = drills.cluster, {"type": "qemu", "memory": "32Mi", "shutdown": [{"method": "destroy"}]}
+    names = [f"a{number}" for number in range(ENDS)]
+    for name in names:
+        if not cluster.etcd.running or name not in cluster.objects("domains"):
+            await drills.api.create(DOMAINS, name, wish)
+    await cluster.sleep(20.0)
+    for name in names:
+        await drills.api.edit(DOMAINS, name, _state("shutoff"), "shutoff")
+    await cluster.sleep(90.0)
+    for name in names:
+        await drills.api.edit(DOMAINS, name, _state("running"), "running")
+
+
+def _state(state: str) -> Callable[[Body], object]:
+    return lambda body: body["spec"].update(state=state)
+
+
+COINCIDENCES: dict[str, Drill] = {
+    "another_machine": another_machine,
+    "set_back_unremembered": partial(Drills.set_back, is_remembered=False),
+    "moved_behind_a_cut": moved_behind_a_cut,
+    "doubled": doubled,
+    "own_disk": own_disk,
+    "all_at_once": all_at_once,
+}
+"""name: how it is made."""
