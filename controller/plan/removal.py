@@ -10,7 +10,15 @@ from __future__ import annotations
 from controller.model import Rule
 from controller.plan import actions, states
 from controller.plan.case import Case
-from controller.plan.evidence import Known, Unknown, absent_everywhere, is_dead, observe, quiet
+from controller.plan.evidence import (
+    Known,
+    Unknown,
+    absent_everywhere,
+    forgotten_nowhere,
+    is_dead,
+    observe,
+    quiet,
+)
 from controller.plan.present import take_down
 from controller.plan.types import Action, Deferred, Reason, Situation, Verdict
 from specs.domain import effective_deletion_policy
@@ -18,11 +26,23 @@ from specs.domain import effective_deletion_policy
 Answer = Action | Deferred | Verdict | None
 
 
+def unexpected_copy(case: Case) -> Answer:
+    if case.held is not None or not case.all_sightings:
+        return None
+    nodes = " and ".join(sorted(case.all_sightings))
+    after = "it is then deleted" if case.deleting else "it is then started anew"
+    return Deferred(
+        Reason.UUID_IN_USE,
+        f"a domain with this UUID is on {nodes} already, and etcd does not say that domctl put it there",
+        command=f"virsh destroy and virsh undefine on {nodes}, if that copy may go; {after}",
+    )
+
+
 def deleting(case: Case) -> Answer:
     if not case.deleting:
         return None
     if case.held is None:
-        return actions.finish(case, "deleted before it was placed")
+        return _never_placed(case)
     if case.stored is not None and effective_deletion_policy(case.stored.domain.spec) == "Orphan":
         orphaned = _orphan(case)
         if orphaned is not None:
@@ -34,6 +54,17 @@ def deleting(case: Case) -> Answer:
         if isinstance(seen, Known):
             return _remove(case, node)
     return _remove_unseen(case)
+
+
+def _never_placed(case: Case) -> Answer:
+    """Or so says a store that may have been set back: then what it forgot must not be left behind by a
+    deletion that nobody hears of again. A copy without our mark was never domctl's, and stays."""
+    assert case.stored is not None
+    marks = [m for s in case.all_sightings.values() for m in (s.detail.config_mark, s.detail.live_mark)]
+    if any(mark is not None for mark in marks):
+        return unexpected_copy(case)
+    unread = None if case.all_sightings else forgotten_nowhere(case.snap, case.stored)
+    return unread or actions.finish(case, "deleted before it was placed")
 
 
 def _orphan(case: Case) -> Answer:

@@ -27,7 +27,7 @@ from controller.plan.evidence import (
 from controller.plan.migrating import own_migration
 from controller.plan.place import Demand, place
 from controller.plan.present import active, inactive, missing_at_home
-from controller.plan.removal import dead_or, deleting, observe_only_hold
+from controller.plan.removal import dead_or, deleting, observe_only_hold, unexpected_copy
 from controller.plan.snapshot import Backoff
 from controller.plan.types import Action, Deferred, Reason, Situation, Verdict
 from specs.domain import pinning_directories, pinning_disks
@@ -113,10 +113,8 @@ def keep_one(case: Case) -> Answer:
     ends = () if move is None else (move.node, move.target)
     if case.node != decision.keep:
         why = f"{decision.by} resolved: keep it on {decision.keep}"
-        if decision.keep in ends:
-            return actions.note_home(
-                case, decision.keep, why
-            )  # table M has the end of its migration to judge
+        if decision.keep in ends:  # table M has the end of its migration to judge
+            return actions.note_home(case, decision.keep, why)
         return actions.reassign(case, decision.keep, why)
     others = [n for n in case.active_on if n != decision.keep]
     for node in others:
@@ -252,17 +250,6 @@ def returned(case: Case) -> Answer:
         if isinstance(seen, Absent):
             return actions.drop_proof(case, proof.node, f"node {proof.node} answers, and does not have it")
     return None
-
-
-def unexpected_copy(case: Case) -> Answer:
-    if case.held is not None or not case.all_sightings:
-        return None
-    nodes = " and ".join(sorted(case.all_sightings))
-    return Deferred(
-        Reason.UUID_IN_USE,
-        f"a domain with this UUID is on {nodes} already, and etcd does not say that domctl put it there",
-        command=f"virsh destroy and virsh undefine on {nodes}, if that copy may go; it is then started anew",
-    )
 
 
 def unplaced(case: Case) -> Answer:

@@ -126,6 +126,17 @@ def test_what_a_restored_store_may_have_forgotten_is_placed_only_where_every_nod
     assert deferred is not None and "domctl resolve web -n default --not-on b" in deferred.command
 
 
+def test_a_deletion_forgets_nothing_that_a_restored_store_may_have_forgotten() -> None:
+    gone = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
+    cluster = two_nodes().domain(meta=gone).given(signs={UUID: 980.0}, acknowledged_at=8)
+    expect_action(cluster, ActionKind.FINISH, "")
+    expect_hold(cluster.silent("b"), Reason.NODE_NOT_READ)
+    marked = two_nodes().domain(meta=gone).seen("a")
+    expect_hold(marked, Reason.UUID_IN_USE)
+    foreign = two_nodes().domain(meta=gone).seen("a", config_mark=None, live_mark=None)
+    expect_action(foreign, ActionKind.FINISH, "")
+
+
 @pytest.mark.parametrize("acknowledged_at", [0, 6, 7])
 def test_what_came_into_being_after_the_store_was_acknowledged_is_placed_at_once(
     acknowledged_at: int,
