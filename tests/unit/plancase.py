@@ -27,7 +27,7 @@ from controller.plan.snapshot import (
     Term,
     WitnessedEnd,
 )
-from controller.plan.types import Verdict
+from controller.plan.types import ActionKind, Reason, Verdict
 from drivers.errors import Cause
 from drivers.hypervisor import Capabilities, Detail, HostFacts, Record, State
 from drivers.libvirt.capabilities import DRIVERS, public
@@ -39,6 +39,8 @@ CLUSTER = "c1c1c1c1-0000-4000-8000-000000000001"
 UUID = "d0d0d0d0-0000-4000-8000-000000000001"
 NOW = 1000.0
 TWO_READS = ((990.0, 991.0), (995.0, 996.0))
+OTHER = "d0d0d0d0-0000-4000-8000-000000000002"
+DELETED = {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["domctl.io/undefine"]}
 
 
 def facts(node: str, **changes: Any) -> HostFacts:
@@ -239,3 +241,28 @@ class Cluster:
 
     def verdict(self, uuid: str = UUID) -> Verdict:
         return plan(self.snapshot(), [uuid])[uuid]
+
+
+def two_nodes() -> Cluster:
+    return Cluster().node("a").node("b")
+
+
+def running_on_a(**spec: object) -> Cluster:
+    return two_nodes().domain(**spec).assigned("a").seen("a")
+
+
+def expect_action(cluster: Cluster, kind: ActionKind, node: str = "a", uuid: str = UUID) -> None:
+    verdict = cluster.verdict(uuid)
+    assert verdict.action is not None, verdict
+    assert (verdict.action.kind, verdict.action.node) == (kind, node)
+
+
+def expect_hold(cluster: Cluster, reason: Reason) -> None:
+    verdict = cluster.verdict()
+    assert verdict.deferred is not None, verdict
+    assert verdict.deferred.reason is reason, verdict.deferred
+
+
+def interrupted(since: float, epoch: int = 3) -> Cluster:
+    cluster = two_nodes().domain().assigned("a").intends(IntentKind.START, "a", epoch)
+    return cluster.seen("a", "paused", "starting-up", active=True, since=since)

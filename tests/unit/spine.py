@@ -482,3 +482,26 @@ async def spine(*hosts: str) -> AsyncIterator[Spine]:
 
 def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     virtualtime.run(main())
+
+
+async def running_on_a(s: Spine) -> Leader:
+    """The domain runs on a, for no other node was there when it was placed; b has joined since."""
+    leader = await s.lead()
+    await s.node("a")
+    await s.domain()
+    await until(s.hosts["a"].runs)
+    await s.node("b")
+    await until(lambda: leader.answers("b"))
+    await asyncio.sleep(5)
+    return leader
+
+
+async def died_on_a_and_runs_on_b(s: Spine) -> Leader:
+    """a was confirmed dead and the domain was started on b."""
+    leader = await running_on_a(s)
+    s.hosts["a"].lose()
+    await asyncio.sleep(5)
+    await s.confirm_dead("a")
+    await until(s.hosts["b"].runs)
+    await asyncio.sleep(30)
+    return leader

@@ -1,0 +1,118 @@
+"""The cache by itself: what it makes of lists and glances that come in any order."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from controller import keys
+from controller.cache import Cache, Setting
+from controller.limits import Timing
+from controller.plan.snapshot import Link, NodeView, Policy, Term
+from drivers.hypervisor import Detail, Listing, Record, State
+from drivers.store import KeyValue
+from tests.unit.plancase import facts
+from tests.unit.spine import FOREIGN_XML
+
+FOREIGN = "f0f0f0f0-0000-4000-8000-000000000001"
+
+
+# --- the cache by itself
+
+
+def test_what_a_glance_read_counts_though_a_later_list_came_first() -> None:
+    """The list read no detail of its own; what it would have found is what the glance brings."""
+    cache = empty_cache()
+    see(cache, 10.0, ("x", "web"))
+    cache.await_observation("x", "a")
+    record = Record("x", "web", State.RUNNING, "booted", True)
+    cache.observed("a", Listing(12.0, 12.1, (record,)), {})
+    again = Detail(record, 11.6, True, True, False, FOREIGN_XML, FOREIGN_XML, None, None, 2, 2 << 30)
+    cache.glanced("a", "x", again, 11.5)
+    seen = cache.seen.find("x", "a")
+    assert seen is not None
+    assert (seen.detail.vcpus, seen.seen_at) == (2, 12.0)
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "is_kept"),
+    [
+        (State.RUNNING, "migrated", True),
+        (State.PAUSED, "migration", False),
+    ],
+)
+def test_that_a_domain_was_seen_to_run_elsewhere_is_kept_when_no_event_told(
+    state: State, reason: str, is_kept: bool
+) -> None:
+    """It ends there before anybody asks whether its paused source may go on (drill moves_deaf, seed 18)."""
+    cache = empty_cache()
+    record = Record("x", "web", state, reason, True)
+    there = Detail(record, 11.6, True, True, False, FOREIGN_XML, FOREIGN_XML, None, None, 2, 2 << 30)
+    cache.glanced("b", "x", there, 11.5)
+    cache.glanced("b", "x", None, 12.5)
+    assert cache.seen.resumes == ({("x", "b"): 11.5} if is_kept else {})
+
+
+def test_a_list_in_which_a_revision_fell_says_so_and_is_believed() -> None:
+    cache = empty_cache()
+    node = keys.object_key("nodes", "", "a")
+
+    def body(uri: str) -> bytes:
+        return msgspec.json.encode(
+            {"apiVersion": "domctl.io/v1", "kind": "Node", "metadata": {"name": "a"}, "spec": {"uri": uri}}
+        )
+
+    assert not cache.reset((KeyValue(node, body("qemu:///one"), 5, 9),), 9)
+    cache.wrote({node: body("qemu:///two")}, 12)
+    assert not cache.reset((KeyValue(node, body("qemu:///one"), 5, 9),), 11), "a list that is older"
+    assert cache.nodes["a"].node.spec.uri == "qemu:///two"
+    assert "12" in cache.reset((KeyValue(node, body("qemu:///one"), 5, 9),), 13)
+    assert cache.nodes["a"].node.spec.uri == "qemu:///one"
+
+
+def empty_cache() -> Cache:
+    setting = Setting("c", Term(0.0, True), Timing(), Policy(), lambda: 0.0)
+    return Cache(setting, lambda _key: None)
+
+
+def see(cache: Cache, at: float, *domains: tuple[str, str]) -> None:
+    """A listing of node a with these (uuid, name), all running with 1 GiB."""
+    records = tuple(Record(uuid, name, State.RUNNING, "booted", True) for uuid, name in domains)
+    details = {
+        r.uuid: Detail(r, at, True, False, False, FOREIGN_XML, FOREIGN_XML, None, None, 1, 1 << 30)
+        for r in records
+    }
+    cache.observed("a", Listing(at, at + 1, records), details)
+
+
+def test_foreign_domains_of_a_node_that_was_forgotten_are_counted_once() -> None:
+    cache = empty_cache()
+    view = NodeView(link=Link.READY, facts=facts("a"), identity_pinned=True, session=1)
+    for at in (1.0, 5.0, 9.0):
+        cache.set_view("a", view)
+        see(cache, at, (FOREIGN, "old"))
+        assert cache.capacity.used["host-a"].memory_bytes == 1 << 30
+        cache.forget_node("a")
+
+
+def test_nodes_of_one_host_are_looked_at_together_when_either_is_used() -> None:
+    dirty: set[str] = set()
+    cache = Cache(Setting("c", Term(0.0, True), Timing(), Policy(), lambda: 0.0), dirty.add)
+    for name, host in (("a", "one"), ("a-lxc", "one"), ("b", "two")):
+        view = NodeView(link=Link.READY, facts=facts(name, host_uuid=host), identity_pinned=True, session=1)
+        cache.set_view(name, view)
+    dirty.clear()
+    see(cache, 1.0, (FOREIGN, "guest"))
+    assert {key for key in dirty if key.startswith("node/")} == {"node/a", "node/a-lxc"}
+    assert cache.capacity.used["one"].memory_bytes == 1 << 30
+    cache.forget_node("a-lxc")
+    assert cache.capacity.sharing("a") == {"a"}
+
+
+def test_a_domain_whose_name_was_taken_over_is_still_seen_to_go() -> None:
+    cache = empty_cache()
+    see(cache, 1.0, ("x", "web"))
+    see(cache, 3.0, ("z", "web"), ("x", "old"))
+    assert cache.seen.names["a"] == {"web": "z", "old": "x"}
+    see(cache, 5.0)
+    assert not cache.seen.by_uuid
