@@ -4,7 +4,7 @@
     objects, birth                  the users' objects in the store
     storewatch, election, ledger    may the store be believed; who leads; every write, fenced
     informer → cache                etcd to memory, with expectations, attempts, capacity
-    observer → cache                hosts to memory
+    observer, nodewatcher → cache   hosts to memory
     plan/                           pure: snapshot → verdicts (actions, or reasons for doing nothing)
     workqueue, reconciler           keys in, one pass out
     executor, faults                one action, step by step, with a fault point at each

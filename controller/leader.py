@@ -27,8 +27,9 @@ from controller.metrics import Metrics
 from controller.migrationkeeper import MigrationKeeper
 from controller.movers import Movers
 from controller.nodes import NodeKeeper
+from controller.nodewatcher import Eyes
 from controller.objects import Objects
-from controller.observer import Eyes, Observer
+from controller.observer import Observer
 from controller.plan.evidence import quiet_over
 from controller.plan.snapshot import Policy, Term
 from controller.reconciler import Parts, Reconciler
