@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -110,14 +110,19 @@ class Reign:
         finally:
             self.office.on_synced(False)
             self.queue.shut_down()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LAST_CALLS_S):
-                    await self.reconciler.close()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await self.observer.close()
-            log.info("not leading any more", extra={"token": self.leadership.token})
+            try:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LAST_CALLS_S):
+                        await self.reconciler.close()
+            finally:  # also when it is cancelled once more while the last calls end
+                await self._end(tasks)
+
+    async def _end(self, tasks: Iterable[asyncio.Task[object]]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.observer.close()
+        log.info("not leading any more", extra={"token": self.leadership.token})
 
     async def _follow_nodes(self) -> None:
         while True:

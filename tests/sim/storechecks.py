@@ -147,12 +147,14 @@ class StoreChecks:
         return self._heard.last.get(uuid) if revision else None
 
     def _check_both_read(self, client: str, uuid: str, intent: Intent) -> None:
-        """I8: a migration is closed only by what was read at both ends since its call was over."""
+        """I8: a migration is closed only by what was read at both ends since its call was over. An end that
+        was confirmed dead counts as absent until it is heard to answer, whenever its power came back (R3)."""
         over_at = self._heard.moves_over.get((client, uuid), -1.0)
+        dead = {key.rpartition("/")[2] for key, _ in self._heard.cluster.stored(keys.CONFIRMED_DEAD)}
         for node in (intent.node, intent.target):
             host = self._heard.cluster.hosts.get(node)
             dark = host is None or not host.powered or host.daemon != "up"
-            if dark or not self._heard.cluster.network.up(client, node):
+            if dark or node in dead or not self._heard.cluster.network.up(client, node):
                 continue
             if max(self._heard.read_of.get((client, node, u), -1.0) for u in (uuid, "")) < over_at:
                 self._complain("I8", f"{client} closes the migration of {uuid}, and did not read {node}")

@@ -114,6 +114,33 @@ def test_only_a_leader_that_outlived_the_quiet_time_ends_it_by_resigning(
     run(main)
 
 
+def test_a_term_that_is_cancelled_twice_leaves_none_of_its_tasks_behind() -> None:
+    """A process that is told to stop once more while its last call is out."""
+
+    async def main() -> None:
+        async with spine("a") as s:
+            leader = await s.lead()
+            await s.node("a")
+            await until(lambda: leader.answers("a"))
+            s.hosts["a"].define_s = 20
+            await s.domain()
+            await asyncio.sleep(5)
+            assert leader.reign is not None and leader.task is not None
+            (term,) = (t for t in asyncio.all_tasks() if t.get_name() == "election-lead")
+            term.cancel()
+            await asyncio.sleep(1)
+            assert "StatusWriter.run" in _tasks(), "it did not wait for its last call"
+            term.cancel()
+            await leader.stop()
+            assert not _tasks() & {"StatusWriter.run", "Recorder.run", "Informer.run", "Reign._cycle"}
+
+    run(main)
+
+
+def _tasks() -> set[str]:
+    return {getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()}
+
+
 # --- a watch that lags
 
 
