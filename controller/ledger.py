@@ -189,7 +189,7 @@ class Ledger:
             try:
                 result = await self._store.txn(compares, writes)
             except StoreUnavailable as error:
-                await self._settle_unanswered(remaining, error)
+                await self._settle_unanswered(remaining, error, before)
                 return
             # A deletion of what is not there is no write.
             wrote = result.ok and any(isinstance(write, Put) for write in writes)
@@ -206,12 +206,16 @@ class Ledger:
             assert refused, "a transaction was refused although every compare holds"
             remaining = [entry for entry in remaining if not entry.result.done()]
 
-    async def _settle_unanswered(self, batch: list[_Entry], error: StoreUnavailable) -> None:
+    async def _settle_unanswered(self, batch: list[_Entry], error: StoreUnavailable, before: Horizon) -> None:
         """The reply was lost: what was written shows by reading it again; what does not show may still
-        happen, and stays UNKNOWN."""
+        happen, and stays UNKNOWN. What the lost reply would have told of a restored store is told by this."""
         seen = await self._read_again(batch) if error.maybe_committed else None
+        if seen is not None:
+            self._leadership.answered(seen.revision, before, wrote=False)
         for entry in batch:
             revision = _revision_if_written(entry, seen.current) if seen is not None else None
+            if revision:
+                self._leadership.answered(revision, before, wrote=True)
             if revision is None:
                 _settle(entry, Commit(CommitOutcome.UNKNOWN, error=error))
             else:

@@ -89,6 +89,23 @@ def test_each_answer_is_told_with_what_was_known_before_it() -> None:
     virtualtime.run(main())
 
 
+def test_a_lost_reply_tells_of_a_restored_store_by_what_is_read_instead() -> None:
+    """Else a leader would act on the word of a store whose lost reply was below what it knew."""
+
+    async def main() -> None:
+        async with desk() as d:
+            known = d.term.revision = await d.revision() + 5
+            d.store.lose_replies = 1
+            assert (await d.ledger.commit([Compare("a", 0)], [Put("a", b"1")])).ok
+            at = await d.revision()
+            assert at < known
+            assert [(revision, before.revision, wrote) for revision, before, wrote in d.term.answers] == [
+                (at, known, False), (at, known, True),
+            ]  # fmt: skip
+
+    virtualtime.run(main())
+
+
 @pytest.mark.parametrize("successor", [True, False])
 def test_a_stale_leader_writes_nothing_and_learns_it(successor: bool) -> None:
     async def main() -> None:
