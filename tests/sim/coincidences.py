@@ -7,13 +7,17 @@ An unmutated controller stands them all; what it must not do is said in the chec
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from random import Random
 
 from controller.api.resources import DOMAINS, NODES
+from tests.sim.cluster import Replica
 from tests.sim.converged import is_met, says_ready
-from tests.sim.drills import Drill, Drills
+from tests.sim.domain import Change
+from tests.sim.drills import Drill, Drills, Moment
 from tests.sim.host import SimHost
 from tests.sim.migration import Manner
 from tests.sim.people import Body
@@ -21,6 +25,7 @@ from tests.sim.workload import SPARE_HOST
 
 OFF_WITHIN_S = 25.0
 ENDS = 9  # destroys, in one run of a drill
+DEFINED_LATE_S = (1.0, 1.5)
 BROKEN_AFTER_S = 30.0  # keep-alive has given the connections up by then
 
 
@@ -144,6 +149,77 @@ async def all_at_once(drills: Drills, rng: Random) -> None:
         await drills.api.edit(DOMAINS, name, _state("running"), "running")
 
 
+async def overtaken(drills: Drills, rng: Random) -> None:
+    """A list is taken before a domain is defined, and comes only after the answer to its start: the last that
+    is heard of this host for a while, for no event tells of the start, and libvirtd stops as soon as the list
+    has gone. Somebody sends the domain elsewhere just then, or deletes it. The leader's own record of the
+    start is slow, so that nothing was read of the domain in between."""
+    cluster, hands = drills.cluster, drills.hands
+    leader = cluster.leader
+    nodes = sorted(n for n in cluster.objects("nodes") if n in cluster.hosts) if cluster.etcd.running else []
+    if leader is None or len(nodes) < 2 or hands.guard.moves:
+        return
+    host = cluster.hosts[rng.choice(nodes)]
+    virsh, theirs = hands.on(host.name), f"ffffffff-0000-4000-8000-{rng.getrandbits(48):012x}"
+    if host.daemon != "up" or await virsh.foreign(theirs, f"theirs-{theirs[-6:]}") is not None:
+        return
+    name, wish = f"l{rng.randrange(1000)}", {"placement": {"node": host.name}}
+    before, host.temper.define_s = host.temper.define_s, DEFINED_LATE_S
+    creating = asyncio.create_task(
+        drills.api.create(DOMAINS, name, {"type": "qemu", "memory": "32Mi", **wish})
+    )
+    met = await drills.moment("intent start", name=name)
+    await creating
+    if met is not None and met[2] is host:
+        away = rng.choice([other for other in nodes if other != host.name])
+        await _overtake(drills, met, theirs, away if rng.random() < 0.5 else "")
+    host.temper.define_s = before
+    await cluster.sleep(rng.uniform(15.0, 25.0))
+    host.thaw()
+    await virsh.remove(theirs)
+    await cluster.sleep(20.0)
+    await drills.api.delete(DOMAINS, name)
+
+
+async def _overtake(drills: Drills, met: tuple[Moment, Replica, SimHost], theirs: str, away: str) -> None:
+    """`theirs`: a domain there that is none of ours. `away`: where ours is to go, "" if it is deleted."""
+    cluster, (moment, leader, host) = drills.cluster, met
+    uuid, name = moment.uuid, cluster.trace.named(moment.uuid)
+    started = asyncio.Event()
+
+    def changed(change: Change) -> None:
+        if change.uuid == uuid and change.what == "started":
+            started.set()
+
+    host.listeners.append(changed)
+    host.desk.keep_lists()
+    await drills.hands.on(host.name).set_mark(
+        theirs, None, live=False, config=True
+    )  # it is heard, and listed
+    loss, host.temper.event_loss = host.temper.event_loss, 1.0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(10.0):
+            await started.wait()
+    host.listeners.remove(changed)
+    leader.ways.delay, leader.ways.delay_s = 1.0, 2.0
+    await cluster.sleep(0.15)
+    if host.desk.let_lists_go() and started.is_set():
+        drills.say(f"a list of {host.name} comes, of before {name} was there")
+        await cluster.sleep(0.1)
+        host.freeze()
+        leader.ways.delay, leader.ways.delay_s = 0.0, 12.0
+        if away:
+            await drills.api.edit(DOMAINS, name, _placed_on(away), f"to {away}")
+        else:
+            await drills.api.delete(DOMAINS, name)
+    leader.ways.delay, leader.ways.delay_s = 0.0, 12.0
+    host.temper.event_loss = loss
+
+
+def _placed_on(node: str) -> Callable[[Body], object]:
+    return lambda body: body["spec"].update(placement={"node": node})
+
+
 def _state(state: str) -> Callable[[Body], object]:
     return lambda body: body["spec"].update(state=state)
 
@@ -155,5 +231,6 @@ COINCIDENCES: dict[str, Drill] = {
     "doubled": doubled,
     "own_disk": own_disk,
     "all_at_once": all_at_once,
+    "overtaken": overtaken,
 }
 """name: how it is made."""

@@ -29,11 +29,25 @@ class Desk:
         self._host = host
         self._held: dict[str, int] = {}  # domains whose objects are locked
         self._waiting: list[tuple[str, Callable[[], None]]] = []  # reads behind them; "" waits for all
+        self._kept: list[Callable[[], None]] | None = None  # answers to lists, while they are kept
 
     def clear(self) -> None:
         """The daemon is gone."""
         self._held.clear()
         self._waiting.clear()
+        if self._kept is not None:
+            self._kept.clear()
+
+    def keep_lists(self) -> None:
+        """From now on a list that was taken is not answered: its worker waits for a processor."""
+        self._kept = []
+
+    def let_lists_go(self) -> int:
+        """Answer those that were taken, as things stood then; how many there were."""
+        kept, self._kept = self._kept or [], None
+        for answer in kept:
+            answer()
+        return len(kept)
 
     def receive(self, connection: Connection, call: str, arguments: tuple[Any, ...], settle: Settle) -> None:
         """A request reaches the host's kernel."""
@@ -168,6 +182,9 @@ class Desk:
         """Records at one instant, or the first few at one and the others a little later."""
         host = self._host
         domains = list(host.domains.values())
+        if self._kept is not None:
+            self._kept.append(partial(reply, tuple(domain.record for domain in domains)))
+            return
         if not domains or host.rng.random() >= host.temper.torn_list:
             reply(tuple(domain.record for domain in domains))
             return

@@ -54,7 +54,7 @@ class Drills:
     cluster: Cluster
     hands: Hands
     api: Api = field(init=False)
-    _waiting: list[tuple[frozenset[str], asyncio.Future[Moment]]] = field(default_factory=list)
+    _waiting: list[tuple[frozenset[str], str, asyncio.Future[Moment]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Before any replica starts."""
@@ -90,16 +90,19 @@ class Drills:
 
     def _meet(self, moment: Moment) -> None:
         for waiting in self._waiting:
-            wanted, future = waiting
+            wanted, name, future = waiting
+            if name and self.cluster.trace.named(moment.uuid) != name:
+                continue
             if moment.what in wanted and not future.done():
                 future.set_result(moment)
                 self._waiting.remove(waiting)
                 return
 
-    async def _moment(self, *wanted: str) -> tuple[Moment, Replica, SimHost] | None:
-        """The next of these, if it comes soon; whoever waits acts before the message travels."""
+    async def moment(self, *wanted: str, name: str = "") -> tuple[Moment, Replica, SimHost] | None:
+        """The next of these, of any domain or of this one, if it comes soon; whoever waits acts before the
+        message travels."""
         future: asyncio.Future[Moment] = asyncio.get_running_loop().create_future()
-        waiting = (frozenset(wanted), future)
+        waiting = (frozenset(wanted), name, future)
         self._waiting.append(waiting)
         try:
             async with asyncio.timeout(WITHIN_S):
@@ -134,7 +137,7 @@ class Drills:
 
     async def stranded(self, rng: Random) -> None:
         """A cut catches the command, its sender dies, and the cut ends before TCP would have given up."""
-        met = await self._moment(rng.choice(["create", "define", "destroy", "undefine", "shutdown"]))
+        met = await self.moment(rng.choice(["create", "define", "destroy", "undefine", "shutdown"]))
         if met is None:
             return
         moment, replica, _ = met
@@ -147,7 +150,7 @@ class Drills:
 
     async def ordered_end(self, rng: Random) -> None:
         """A cut, or a frozen daemon, keeps the command while its sender is told to end."""
-        met = await self._moment("create", "define", "destroy", "undefine", "shutdown")
+        met = await self.moment("create", "define", "destroy", "undefine", "shutdown")
         if met is None:
             return
         _, replica, host = met
@@ -160,7 +163,7 @@ class Drills:
 
     async def asleep(self, rng: Random) -> None:
         """Its sender sleeps from somewhere in the action until another leads."""
-        met = await self._moment("create", "define", "destroy", "undefine")
+        met = await self.moment("create", "define", "destroy", "undefine")
         if met is None:
             return
         _, replica, _ = met
@@ -171,7 +174,7 @@ class Drills:
 
     async def killed(self, rng: Random) -> None:
         """Its sender dies in the moment that it left, and the next leader finds what comes of it."""
-        met = await self._moment("create", "define", "destroy", "undefine", "shutdown")
+        met = await self.moment("create", "define", "destroy", "undefine", "shutdown")
         if met is None:
             return
         _, replica, host = met
@@ -193,7 +196,7 @@ class Drills:
             body["metadata"].setdefault("annotations", {})[ANNOTATIONS[what]] = at
 
         await self.api.edit(DOMAINS, self.cluster.trace.named(found[0]), change, what)
-        met = await self._moment(what)
+        met = await self.moment(what)
         if met is not None:
             _, replica, _ = met
             replica.kill()
@@ -208,7 +211,7 @@ class Drills:
         await self.cluster.sleep(12.0)
         name = self.cluster.trace.named(found[0])
         await self.api.edit(DOMAINS, name, lambda body: body["spec"].update(state="shutoff"), "shutoff")
-        met = await self._moment("intent stop", "intent revoke")
+        met = await self.moment("intent stop", "intent revoke")
         if met is not None:
             _, replica, host = met
             host.freeze()
@@ -222,7 +225,7 @@ class Drills:
 
     async def cut_off(self, rng: Random) -> None:
         """The host holds a command back until the lease of its sender, who lost etcd, has ended."""
-        met = await self._moment("intent stop", "intent revoke", "define")
+        met = await self.moment("intent stop", "intent revoke", "define")
         if met is None:
             return
         _, replica, host = met
@@ -236,7 +239,7 @@ class Drills:
 
     async def change_of_mind(self, rng: Random) -> None:
         """The domain is to stop while the definition that it is to be started with is still being made."""
-        met = await self._moment("define")
+        met = await self.moment("define")
         if met is None:
             return
         moment, _, host = met
@@ -255,7 +258,7 @@ class Drills:
         place = {"node": rng.choice(others)}
         aim = {"state": "shutoff", "placement": place}
         await self.api.edit(DOMAINS, name, lambda body: body["spec"].update(aim), f"to {place}")
-        met = await self._moment("intent revoke")
+        met = await self.moment("intent revoke")
         if met is not None:
             await self.hands.on(met[0].host).start(met[0].uuid)
 
@@ -301,7 +304,7 @@ class Drills:
             return
         uuid, host = found
         await self.hands.on(host.name).autostart(uuid)
-        met = await self._moment("set_autostart")
+        met = await self.moment("set_autostart")
         if met is None:
             return
         met[2].power_off()

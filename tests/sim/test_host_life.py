@@ -76,6 +76,18 @@ async def test_a_list_waits_behind_a_destroy(lab: Lab) -> None:
     await destroying
 
 
+@simulated
+async def test_a_list_that_is_kept_shows_what_was_there_when_it_was_taken(lab: Lab) -> None:
+    session = await lab.open()
+    lab.host.desk.keep_lists()
+    listing = asyncio.create_task(session.list())
+    await lab.running()
+    assert not listing.done()
+    assert lab.host.desk.let_lists_go() == 1
+    assert (await listing).records == ()
+    assert len((await session.list()).records) == 1
+
+
 def test_the_records_of_one_list_are_not_of_one_moment() -> None:
     """A list that takes some records early and others late shows what never was at any instant."""
 
