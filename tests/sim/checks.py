@@ -54,8 +54,13 @@ class Checks:
     def renewed(self, client: str, sent_at: float) -> None:
         self._heard.renewed[client] = sent_at
 
+    def answered(self, client: str, revision: int) -> None:
+        """A transaction's answer reached its process."""
+        self._heard.known[client] = max(self._heard.known.get(client, 0), revision)
+
     def died(self, client: str) -> None:
         """Its process is gone, and with it all that it had in mind."""
+        self._heard.known.pop(client, None)
         self._heard.renewed.pop(client, None)
         for key in [key for key in self._heard.doubtful if key[0] == client]:
             del self._heard.doubtful[key]

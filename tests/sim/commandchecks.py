@@ -83,6 +83,9 @@ class CommandChecks:
         if away_at is not None and now > away_at + ACT_WITHIN_S:
             self._complain("I12", f"{sent.client} sends {sent.call} {sent.uuid}, etcd is gone")
         self._check_intent(sent)
+        if (sent.client, sent.uuid) in self._heard.outdated:
+            said = f"{sent.client} sends {sent.call} {sent.uuid}, told as it recorded that etcd was set back"
+            self._complain("I11", said)
         if sent.call == "destroy":
             self._check_spared(sent)
         self._check_read_again(sent)

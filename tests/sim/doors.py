@@ -54,12 +54,12 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Notes:
-    """Who hears what passed. `renewed`: a keep-alive that succeeded was sent then.
-    `died`: a process is
-    gone. `restored`: etcd is of another past."""
+    """Who hears what passed. `renewed`: a keep-alive that succeeded was sent then. `answered`: an answer to a
+    transaction came, of this revision. `died`: a process is gone. `restored`: etcd is of another past."""
 
     called: Callable[[Call], None]
     renewed: Callable[[str, float], None]
+    answered: Callable[[str, int], None]
     died: Callable[[str], None]
     restored: Callable[[], None]
     sent: Callable[[Sent], None]
@@ -87,7 +87,9 @@ class StoreDoor:
 
     async def txn(self, compares: Sequence[Compare], writes: Sequence[Write]) -> TxnResult:
         await self._stopped()
-        return await self.inner.txn(compares, writes)
+        result = await self.inner.txn(compares, writes)
+        self.notes.answered(self.process.name, result.revision)
+        return result
 
     async def watch(self, prefix: str, after_revision: int) -> AsyncGenerator[ChangeSet, None]:
         stream = self.inner.watch(prefix, after_revision)

@@ -69,6 +69,8 @@ class Heard:
     asked: dict[tuple[str, str], set[str]] = field(default_factory=dict)  # by uuid and request: its values
     once: dict[tuple[str, str], int] = field(default_factory=dict)  # and how often it was sent
     created_in: dict[tuple[str, str, str], int] = field(default_factory=dict)  # the past it was sent in
+    known: dict[str, int] = field(default_factory=dict)  # by client: the highest revision it was answered at
+    outdated: set[tuple[str, str]] = field(default_factory=set)  # by client and uuid: see `StoreChecks`
 
     def complain(self, invariant: str, text: str) -> None:
         """Once for each thing, for one mistake shows itself many times."""

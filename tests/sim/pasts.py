@@ -6,6 +6,7 @@ one after the other away. They are kept apart from `drills`, where what meets a 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from random import Random
 from typing import TYPE_CHECKING
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING
 from controller import keys
 from controller.api.resources import DOMAINS
 from drivers.memory import Backup
-from drivers.store import Compare, TxnResult, Write
+from drivers.store import Compare, KeyValue, TxnResult, Write
 from tests.sim.cluster import Cluster, Replica
+from tests.sim.converged import is_met, says_ready
 
 if TYPE_CHECKING:
     from tests.sim.drills import Drills
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 SPEC = {"type": "qemu", "memory": "32Mi"}
 PLACED_S = 8.0
 CLIENT = "drill"
+ON_ITS_WAY_S = 0.0001  # less than any message takes
+BEAT_WITHIN_S = 12.0
+ANSWERED_S = 0.1  # by then its answer has come
 
 
 async def old_memory(drills: Drills, rng: Random) -> None:
@@ -60,6 +65,59 @@ async def old_memory(drills: Drills, rng: Random) -> None:
         cluster.network.rejoin(host)
     for replica in others:
         await _again(cluster, replica)
+
+
+async def between_beats(drills: Drills, rng: Random) -> None:
+    """etcd is set back just after a heartbeat, to some seconds before, while a wish that the backup does not
+    know is on its way to the leader. His lease stands in the backup, too: he goes on."""
+    cluster, leader, found = drills.cluster, drills.cluster.leader, await drills.some_uuid(rng)
+    if leader is None or found is None or drills.hands.guard.moves:
+        return
+    uuid, name = found[0], cluster.trace.named(found[0])
+    body = cluster.objects("domains").get(name)
+    if body is None or not (is_met(cluster, body) and says_ready(body)):
+        return
+    backup, past, standing = cluster.etcd.snapshot(), cluster.pasts, _standing(cluster, uuid)
+    if not await _heartbeat(cluster, leader.name):
+        return
+    if cluster.pasts != past or _standing(cluster, uuid) != standing or drills.hands.guard.moves:
+        return
+    if set(cluster.objects("nodes")) != cluster.nodes_in(backup):
+        return
+
+    def wished(client: str, compares: Sequence[Compare], writes: Sequence[Write], result: TxnResult) -> None:
+        if client == CLIENT and result.ok and writes and cluster.pasts == past:
+            cluster.trace.say("DRILL", f"etcd is set back to when nobody wanted {name} to be off")
+            asyncio.get_running_loop().call_later(ON_ITS_WAY_S, _set_back, cluster, backup)
+
+    cluster.etcd.listeners.append(wished)
+    await drills.api.edit(DOMAINS, name, lambda body: body["spec"].update(state="shutoff"), "shutoff")
+    cluster.etcd.listeners.remove(wished)
+
+
+def _standing(cluster: Cluster, uuid: str) -> tuple[KeyValue | None, KeyValue | None]:
+    """What a leader's transaction compares: whose term it is, and the domain's assignment."""
+    return cluster.etcd.peek(keys.LEADER), cluster.etcd.peek(keys.assignment(uuid))
+
+
+async def _heartbeat(cluster: Cluster, leader: str) -> bool:
+    """Wait for its next."""
+    beat = asyncio.Event()
+
+    def heard(client: str, compares: Sequence[Compare], writes: Sequence[Write], result: TxnResult) -> None:
+        if client == leader and result.ok and any(write.key == keys.HEARTBEAT for write in writes):
+            beat.set()
+
+    cluster.etcd.listeners.append(heard)
+    try:
+        async with asyncio.timeout(BEAT_WITHIN_S):
+            await beat.wait()
+        await cluster.sleep(ANSWERED_S)
+    except TimeoutError:
+        return False
+    finally:
+        cluster.etcd.listeners.remove(heard)
+    return True
 
 
 async def _backed_up_when_new(drills: Drills, name: str) -> tuple[str, Backup] | None:

@@ -106,6 +106,7 @@ class Run:
         notes = Notes(
             called=checks.called,
             renewed=checks.renewed,
+            answered=checks.answered,
             died=checks.died,
             restored=checks.restored,
             sent=checks.sent,

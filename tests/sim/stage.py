@@ -41,6 +41,7 @@ class Stage:
         notes = Notes(
             called=checks.called,
             renewed=checks.renewed,
+            answered=checks.answered,
             died=checks.died,
             restored=checks.restored,
             sent=checks.sent,

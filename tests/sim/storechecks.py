@@ -39,12 +39,15 @@ class StoreChecks:
             if write.key == keys.LEADER:
                 self._led(client, write, result)
             elif write.key.startswith(keys.ASSIGNMENTS):
-                self._assigns(client, compares, write)
+                self._assigns(client, compares, write, result.revision)
             elif write.key.startswith(keys.RESOLUTIONS) and isinstance(write, Put):
                 self._heard.kept[write.key.removeprefix(keys.RESOLUTIONS)] = self._heard.cluster.clock()
                 self._excuse(write.key.removeprefix(keys.RESOLUTIONS), write)
             elif write.key.startswith(keys.CONFIRMED_DEAD) and isinstance(write, Put):
                 self._excuse("", write)
+            elif write.key == keys.STORE_ACK:
+                self._heard.known.clear()
+                self._heard.outdated.clear()
         domains = keys.object_prefix("domains")
         for write in writes:
             if write.key.startswith(domains) and isinstance(write, Put):
@@ -108,10 +111,11 @@ class StoreChecks:
         else:
             self._heard.cluster.trace.say(client, "resigns")
 
-    def _assigns(self, client: str, compares: Sequence[Compare], write: Write) -> None:
+    def _assigns(self, client: str, compares: Sequence[Compare], write: Write, revision: int) -> None:
         uuid = write.key.removeprefix(keys.ASSIGNMENTS)
         if not isinstance(write, Put):
             self._heard.cluster.trace.say(client, f"removes the assignment of {uuid}")
+            self._check_forgotten(client, uuid)
             return
         after = msgspec.json.decode(write.value, type=Assignment)
         before_revision = next((c.revision for c in compares if c.key == write.key), 0)
@@ -136,12 +140,34 @@ class StoreChecks:
             mine = self._heard.intents.get((client, uuid), ())
             self._heard.intents[(client, uuid)] = (*mine[-3:], intent)
             if before is None or before.intent != intent:
+                self._note_outdated(client, uuid, revision)
                 self._check_intended(client, uuid, intent, before, after)
         closes = before is not None and before.intent is not None and after.intent is None
         if closes and before.intent.kind is IntentKind.MIGRATE and after.last_move != before.last_move:
             self._check_both_read(client, uuid, before.intent)
         if (before is not None and before.node != after.node) or before is None:
             self._check_new_place(client, uuid, after)
+
+    def _note_outdated(self, client: str, uuid: str, revision: int) -> None:
+        """An intent that is recorded in a store which was set back, by a leader that cannot know it yet: the
+        answer, whose revision is not above those of earlier ones, tells, and nothing is to be sent then."""
+        if revision <= self._heard.known.get(client, 0):
+            self._heard.outdated.add((client, uuid))
+        else:
+            self._heard.outdated.discard((client, uuid))
+
+    def _check_forgotten(self, client: str, uuid: str) -> None:
+        """I11: a deletion ends with proof of absence, and not with a domain that runs where nobody looked.
+        What is handed back as it stands has its candidates to the end."""
+        heard, last = self._heard, self._heard.last.get(uuid)
+        if client not in heard.cluster.replicas or heard.past != heard.cluster.pasts:
+            return
+        if last is None or last.candidates or uuid in heard.cluster.doubled:
+            return
+        vouched = {p.node for p in last.proofs if p.rule in (Rule.CONFIRMED_DEAD, Rule.RESOLVED)}
+        left = [n for n in heard.cluster.active_on(uuid) if n not in vouched]
+        if left:
+            self._complain("I11", f"{client} forgets {uuid}, which runs on {' and '.join(left)}")
 
     def _previous(self, uuid: str, revision: int) -> Assignment | None:
         return self._heard.last.get(uuid) if revision else None
@@ -185,7 +211,8 @@ class StoreChecks:
             kept = self._heard.kept.get(uuid, -1e9) > now - 600.0
             cold = self._heard.moves_cold(after.name)
             stays = wanted_now in ACTIVE_STATES and "shutoff" not in lately and not cold
-            if not after.tombstone and not kept and stays:
+            told = (client, uuid) in self._heard.outdated  # then its commands are looked at
+            if not after.tombstone and not kept and stays and not told:
                 self._complain("I11", f"{client} intends to stop {uuid}, which is to run")
         if intent.kind is IntentKind.START:
             self._check_evidence(client, uuid, before)
