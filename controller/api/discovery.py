@@ -12,7 +12,15 @@ from typing import Any, Final
 from aiohttp import web
 
 from controller.api.requests import json_response
-from controller.api.resources import GROUPS, QUESTIONS, RESOURCES, Question, Resource
+from controller.api.resources import (
+    GROUPS,
+    QUESTIONS,
+    RESOURCES,
+    SCALE_GROUP,
+    SCALE_KIND,
+    Question,
+    Resource,
+)
 from specs.meta import VERSION
 
 _DISCOVERY: Final = "apidiscovery.k8s.io"
@@ -72,16 +80,16 @@ def resource_list(group: str) -> dict[str, Any]:
                 **_optional(resource),
             }
         )
-        if resource.has_status:
-            listed.append(
-                {
-                    "name": f"{resource.plural}/status",
-                    "singularName": "",
-                    "namespaced": resource.namespaced,
-                    "kind": resource.kind,
-                    "verbs": ["get", "patch", "update"],
-                }
-            )
+        listed.extend(
+            {
+                "name": f"{resource.plural}/{name}",
+                "singularName": "",
+                "namespaced": resource.namespaced,
+                **_kind_of(resource, name),
+                "verbs": ["get", "patch", "update"],
+            }
+            for name in resource.subresources
+        )
     for question in questions_of(group):
         listed.append(
             {
@@ -98,6 +106,13 @@ def resource_list(group: str) -> dict[str, Any]:
         "groupVersion": group_version(group),
         "resources": listed,
     }
+
+
+def _kind_of(resource: Resource, subresource: str) -> dict[str, str]:
+    """What a subresource is read and written as: its group and version only where they are others'."""
+    if subresource == "scale":
+        return {"group": SCALE_GROUP, "version": VERSION, "kind": SCALE_KIND}
+    return {"kind": resource.kind}
 
 
 def _optional(resource: Resource) -> Mapping[str, Any]:
@@ -157,8 +172,13 @@ def _discovered(resource: Resource) -> dict[str, Any]:
         "verbs": list(resource.verbs),
         **_optional(resource),
     }
-    if resource.has_status:
+    if resource.subresources:
         document["subresources"] = [
-            {"subresource": "status", "responseKind": kind, "verbs": ["get", "patch", "update"]}
+            {
+                "subresource": name,
+                "responseKind": {**kind, **_kind_of(resource, name)},
+                "verbs": ["get", "patch", "update"],
+            }
+            for name in resource.subresources
         ]
     return document

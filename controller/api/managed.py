@@ -199,8 +199,9 @@ def with_managers(body: Body, managers: Managers) -> Body:
 
 
 def tracked(body: Body, subresource: str) -> Body:
-    """What a change through this door may own: status by its own door, all else by the other."""
-    if subresource:
+    """What a change through this door may own: status by its own door, all else by any other (scale is a
+    view of the spec)."""
+    if subresource == "status":
         return {subresource: body[subresource]} if subresource in body else {}
     rest = {k: v for k, v in body.items() if k not in {"apiVersion", "kind", "status"}}
     metadata = rest.get("metadata")

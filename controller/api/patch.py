@@ -64,6 +64,14 @@ def parse(content_type: str, value: object, subject: Subject, max_bytes: int) ->
     return lambda body: as_body(_apply(body, list(operations), subject, max_bytes), subject)
 
 
+def names_revision(kind: str, value: Any) -> bool:
+    """Whether a patch itself asks for one revision."""
+    if kind == MERGE:
+        metadata = value.get("metadata")
+        return isinstance(metadata, dict) and bool(metadata.get("resourceVersion"))
+    return any(op.get("path") == "/metadata/resourceVersion" for op in value)
+
+
 def merge(target: Any, change: Any) -> Any:
     """RFC 7396. Changes `target` where it is an object."""
     if not isinstance(change, dict):

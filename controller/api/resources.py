@@ -22,8 +22,10 @@ from specs.meta import API_VERSION, GROUP, VERSION
 from specs.rights import RBAC_GROUP
 
 READ: Final = ("get", "list", "watch")
-WRITE: Final = ("create", "update", "patch", "delete")
+WRITE: Final = ("create", "update", "patch", "delete", "deletecollection")
 Path = tuple[str, ...]
+SCALE_GROUP: Final = "autoscaling"
+SCALE_KIND: Final = "Scale"
 
 _METADATA_FIELDS: Final[Mapping[str, Path]] = {
     "metadata.name": ("metadata", "name"),
@@ -36,6 +38,15 @@ _EVENT_FIELDS: Final[Mapping[str, Path]] = {
     },
     **{f: (f,) for f in ("reason", "type", "reportingComponent")},
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Where in an object stands how many are wanted, how many there are, and what selects them (as text)."""
+
+    wanted: Path
+    found: Path
+    selector: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +70,11 @@ class Resource:
     struct: type[msgspec.Struct] | None = None
     decode: Callable[[Resource, KeyValue], StoredObject] = parse
     path_name: bool = False
+    scale: Scale | None = None
+
+    @property
+    def subresources(self) -> tuple[str, ...]:
+        return (*(("status",) if self.has_status else ()), *(("scale",) if self.scale is not None else ()))
 
     @property
     def qualified(self) -> str:

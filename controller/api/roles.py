@@ -22,7 +22,7 @@ from specs.rights import RBAC_API_VERSION, RBAC_GROUP
 AUTOUPDATE: Final = "rbac.authorization.kubernetes.io/autoupdate"
 _LABELS: Final = {"kubernetes.io/bootstrapping": "rbac-defaults"}
 _READ: Final = ("get", "list", "watch")
-_WRITE: Final = ("create", "delete", "patch", "update")
+_WRITE: Final = ("create", "delete", "deletecollection", "patch", "update")
 
 _SEEN: Final = ("assignments", "domains", "domains/status", "migrations", "migrations/status", "nodes")
 _VIEW: Final = (

@@ -27,6 +27,8 @@ from controller.api import audit, errors, health, patch
 from controller.api.admission import Admission
 from controller.api.applying import Applier
 from controller.api.auth import ANONYMOUS, OPEN_PATHS, authorize, identify, impersonated
+from controller.api.compression import compressed
+from controller.api.deleting import Deleter
 from controller.api.documents import DOCUMENTS
 from controller.api.errors import ApiError
 from controller.api.guard import Guard
@@ -45,6 +47,7 @@ from controller.api.requests import (
 from controller.api.resources import RESOURCES
 from controller.api.reviews import Reviews, review_of
 from controller.api.rights import Rights
+from controller.api.scaling import Scaler
 from controller.api.streaming import Streamer
 from controller.api.watch import Hub
 from controller.api.writing import Writer
@@ -102,6 +105,8 @@ class ApiServer:
         admission = Admission(objects, allow_xml=config.allow_xml)
         self._rights = Rights(objects, self._reader, self._hubs)
         self._writer = Writer(objects, admission, Guard(self._rights), config.bounds)
+        self._scaler = Scaler(self._writer, config.bounds)
+        self._deleter = Deleter(objects, self._reader, config.bounds)
         self._applier = Applier(objects, admission, self._writer, config.bounds)
         self._operations = Operations(objects)
         self._reviews = Reviews(self._rights)
@@ -170,6 +175,7 @@ class ApiServer:
         call = Call(request, Target(), request.method.lower(), ANONYMOUS, _unaudited)
         answer = await self._answer(call, audit_id)
         if not answer.prepared:
+            await compressed(request, answer)
             answer.headers["Audit-Id"] = audit_id
             for warning in call.warnings:
                 answer.headers.add("Warning", f'299 - "{_quoted(warning)}"')
@@ -297,7 +303,7 @@ class ApiServer:
         resource = target.resource
         if resource is None:
             raise errors.by_code(404)
-        if target.subresource and not (target.subresource == "status" and resource.has_status):
+        if target.subresource and target.subresource not in resource.subresources:
             raise errors.by_code(404)
         if call.verb not in resource.verbs:
             raise errors.method_not_allowed()
@@ -305,6 +311,8 @@ class ApiServer:
             if target.subresource:
                 raise errors.method_not_allowed()
             return await self._watch(call)
+        if target.subresource == "scale":
+            return await self._scaler.handle(call)
         if call.verb == "list":
             return await self._reader.list(call)
         if call.verb == "get":
@@ -317,6 +325,8 @@ class ApiServer:
             if target.name or (call.resource.namespaced and not target.namespace):
                 raise errors.method_not_allowed()
             return await writer.create(call)
+        if call.verb == "deletecollection" and (target.namespace or not call.resource.namespaced):
+            return await self._deleter.collection(call)
         if not target.name:
             raise errors.method_not_allowed()
         if call.verb == "update":
@@ -326,7 +336,7 @@ class ApiServer:
             return await (self._applier.apply(call) if applies else writer.patch(call))
         if target.subresource:
             raise errors.method_not_allowed()
-        return await writer.delete(call)
+        return await self._deleter.delete(call)
 
     async def _watch(self, call: Call) -> web.StreamResponse:
         watchers = sum(hub.clients for hub in self._hubs.values())

@@ -1,21 +1,21 @@
-"""create, update, patch, delete and the status subresource, generic over kinds.
+"""create, update, patch and the status subresource, generic over kinds.
 
 Each is read, admit, compare-and-set. A change that names a resourceVersion is refused when the object has
 moved (409); a patch that names none is applied again to what the object has become, a few times. A change
-that changes nothing writes nothing; every other says in managedFields whose it is. Deleting an object that
-has finalizers marks it; the controller ends it, and nothing here removes a Domain or a Node from the store.
-Server-side apply, in `controller.api.applying`, writes through here.
+that changes nothing writes nothing; every other says in managedFields whose it is. An update that takes the
+last finalizer of an object that is being deleted ends it, but for Domains and Nodes, which the controller
+ends. Server-side apply, in `controller.api.applying`, and scale, in `controller.api.scaling`, write through
+here; deletion is in `controller.api.deleting`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import replace
+from typing import Final
 
 import msgspec
 from aiohttp import web
 
-from controller import keys
 from controller.api import errors, managed, owners, patch
 from controller.api.admission import UNKNOWN_FIELDS, Admission, Checked, Update, subject_of
 from controller.api.errors import Cause, Subject
@@ -25,16 +25,13 @@ from controller.api.reading import shown
 from controller.api.requests import (
     Call,
     as_object,
-    dry_run,
     is_name,
     json_response,
     media_type,
     read_json,
 )
-from controller.api.resources import NODES
 from controller.birth import FINALIZERS
 from controller.limits import Bounds
-from controller.model import Assignment
 from controller.objects import AlreadyExists, Body, Claimed, Conflict, NotFound, Objects, StoredObject
 from specs.validate import Unknown
 
@@ -115,7 +112,7 @@ class Writer:
             Subject(call.resource.kind, call.target.name, call.resource.group),
             self._bounds.document_bytes,
         )
-        pinned = _names_revision(kind, value)
+        pinned = patch.names_revision(kind, value)
         for attempt in range(PATCH_ATTEMPTS):
             current = await self.current(call)
             body = change(current.body)
@@ -130,68 +127,6 @@ class Writer:
                 raise
             return json_response(shown(call.resource, stored))
         raise AssertionError("unreachable: the last attempt returns or raises")
-
-    async def delete(self, call: Call) -> web.Response:
-        options = await self._delete_options(call)
-        for attempt in range(PATCH_ATTEMPTS):
-            current = await self.current(call)
-            check_preconditions(call, current, options.preconditions)
-            await self._check_deletable(call, current)
-            try:
-                return await self._delete(call, current, dry=options.dry_run)
-            except Conflict:
-                if attempt + 1 == PATCH_ATTEMPTS:
-                    raise errors.conflict(call.subject) from None
-        raise AssertionError("unreachable: the last attempt returns or raises")
-
-    async def _delete(self, call: Call, current: StoredObject, *, dry: bool) -> web.Response:
-        if current.terminating:
-            return json_response(shown(call.resource, current))
-        ours = FINALIZERS.get(call.resource.kind)
-        finalizers = current.body["metadata"].get("finalizers") or ([ours] if ours else [])
-        if not finalizers:
-            await self._objects.remove(call.resource, current, dry_run=dry)
-            return json_response(_deleted(call.subject, current))
-        metadata = {
-            **current.body["metadata"],
-            "finalizers": finalizers,
-            "deletionTimestamp": self._objects.world.wall(),
-            "deletionGracePeriodSeconds": 0,
-        }
-        marked = {**current.body, "metadata": metadata}
-        stored = await self._objects.replace(call.resource, current, marked, dry_run=dry)
-        return json_response(shown(call.resource, stored))
-
-    async def _delete_options(self, call: Call) -> _DeleteOptions:
-        value = await read_json(call, limit=self._bounds.document_bytes)
-        options = {} if value is None else as_object(value)
-        preconditions = options.get("preconditions") or {}
-        if not isinstance(preconditions, dict):
-            raise errors.bad_request("preconditions must be an object")
-        dry = call.dry_run or dry_run(options.get("dryRun") or [])
-        return _DeleteOptions(preconditions, dry)
-
-    async def _check_deletable(self, call: Call, current: StoredObject) -> None:
-        """A Node stays while anything may be on it. The leader looks again before it takes the finalizer
-        away, and assigns nothing to a Node that is being deleted; it is the only one that assigns."""
-        if call.resource is not NODES:
-            return
-        node = call.target.name
-        holders: list[str] = []
-        for kv in (await self._objects.store.list(keys.ASSIGNMENTS)).items:
-            try:
-                record = msgspec.json.decode(kv.value, type=Assignment)
-            except msgspec.DecodeError:
-                raise errors.conflict(call.subject, f"{kv.key} cannot be read, so it may name it") from None
-            if node in record.candidates or record.node == node:
-                holders.append(f"{record.namespace}/{record.name}")
-        if holders:
-            listed = ", ".join(sorted(holders)[:5]) + (f" and {len(holders) - 5} more" if holders[5:] else "")
-            raise errors.conflict(
-                call.subject,
-                f"domains may still be on it: {listed}; delete or move them first, or if the node is off for "
-                f"good, run 'domctl node confirm-dead {current.name}'",
-            )
 
     async def write(self, call: Call, update: Update) -> StoredObject:
         """Admit, say whose it is, and write. Raises ApiError."""
@@ -238,11 +173,7 @@ class Writer:
         return await self._objects.replace(call.resource, current, checked.body, dry_run=dry)
 
     async def current(self, call: Call) -> StoredObject:
-        target = call.target
-        try:
-            return await self._objects.get(call.resource, target.namespace, target.name)
-        except NotFound:
-            raise errors.not_found(call.subject) from None
+        return await current_of(self._objects, call)
 
     def _suffix(self) -> str:
         number = int(self._objects.world.new_id().replace("-", "")[:12], 16)
@@ -259,10 +190,13 @@ class Writer:
             raise errors.too_large(f"the object has {size} bytes, at most {limit} are accepted")
 
 
-@dataclass(frozen=True, slots=True)
-class _DeleteOptions:
-    preconditions: Body
-    dry_run: bool
+async def current_of(objects: Objects, call: Call) -> StoredObject:
+    """What stands at the call's path. Raises ApiError 404."""
+    target = call.target
+    try:
+        return await objects.get(call.resource, target.namespace, target.name)
+    except NotFound:
+        raise errors.not_found(call.subject) from None
 
 
 def unknown_fields(call: Call) -> Unknown:
@@ -332,26 +266,3 @@ def check_preconditions(call: Call, current: StoredObject, wanted: Body) -> None
     revision = wanted.get("resourceVersion")
     if revision and revision != str(current.revision):
         raise errors.conflict(call.subject)
-
-
-def _names_revision(kind: str, value: Any) -> bool:
-    """Whether a patch itself asks for one revision."""
-    if kind == patch.MERGE:
-        metadata = value.get("metadata")
-        return isinstance(metadata, dict) and bool(metadata.get("resourceVersion"))
-    return any(op.get("path") == "/metadata/resourceVersion" for op in value)
-
-
-def _deleted(subject: Subject, current: StoredObject) -> Body:
-    return {
-        "kind": "Status",
-        "apiVersion": "v1",
-        "metadata": {},
-        "status": "Success",
-        "details": {
-            "name": subject.name,
-            "group": subject.group,
-            "kind": subject.kind,
-            "uid": current.uid,
-        },
-    }

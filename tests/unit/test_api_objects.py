@@ -244,7 +244,7 @@ async def test_a_bad_body_is_answered_by_a_status(api: Api, body: bytes, type: s
         ("GET", f"{V1}/namespaces/default/nodes", 404),
         ("GET", f"{DOMAINS}/web-1/scale", 404),
         ("GET", f"{DOMAINS}/web-1/status/more", 404),
-        ("DELETE", DOMAINS, 405),
+        ("DELETE", f"{V1}/domains", 405),
         ("POST", f"{V1}/domains", 405),
         ("POST", f"{DOMAINS}/web-1", 405),
         ("PUT", DOMAINS, 405),

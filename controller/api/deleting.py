@@ -1,0 +1,171 @@
+"""delete and deletecollection: an object that has finalizers is marked, any other goes at once.
+
+The controller ends what was marked; nothing here removes a Domain or a Node from the store. Preconditions
+(uid, resourceVersion) are those of the request, compared again with what the store holds when it commits. All
+propagation policies are taken and end alike: nothing that is stored here is owned by another object, so
+there is nobody to delete, or to leave, with it. A collection is what matched at one revision; what somebody
+else deleted since is passed over, and the first that may not go ends it (what went before it has gone).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+
+from controller import keys
+from controller.api import errors, selectors
+from controller.api.errors import ApiError, Cause, Subject
+from controller.api.reading import Reader, shown
+from controller.api.requests import Call, as_object, dry_run, json_response, positive, read_json
+from controller.api.resources import NODES
+from controller.api.writing import PATCH_ATTEMPTS, check_preconditions, current_of
+from controller.birth import FINALIZERS
+from controller.limits import Bounds
+from controller.model import Assignment
+from controller.objects import Body, Conflict, Objects, StoredObject
+
+POLICIES: Final = ("Orphan", "Background", "Foreground")
+_SUBJECT: Final = Subject("DeleteOptions", "", "meta.k8s.io")
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    preconditions: Body
+    dry_run: bool
+
+
+class Deleter:
+    def __init__(self, objects: Objects, reader: Reader, bounds: Bounds) -> None:
+        self._objects = objects
+        self._reader = reader
+        self._bounds = bounds
+
+    async def delete(self, call: Call) -> web.Response:
+        return json_response(await self._one(call, await self._options(call)))
+
+    async def collection(self, call: Call) -> web.Response:
+        """The answer lists what was deleted or marked, each as it was left."""
+        resource, target = call.resource, call.target
+        options = await self._options(call)
+        if options.preconditions.get("uid"):
+            raise errors.bad_request("a collection has no uid that could be a precondition")
+        selector = selectors.parse(
+            call.query.get("labelSelector", ""), call.query.get("fieldSelector", ""), resource.fields
+        )
+        found = await self._reader.all(resource, target.namespace, selector)
+        chosen = found.items[: positive(call.query, "limit", 0) or None]
+        if not options.dry_run:
+            await call.record({"deletecollection": [f"{one.namespace}/{one.name}" for one in chosen]})
+        items: list[Body] = []
+        for stored in chosen:
+            one = replace(call, target=replace(target, namespace=stored.namespace, name=stored.name))
+            same = {**options.preconditions, "uid": stored.uid}
+            try:
+                await self._one(one, replace(options, preconditions=same))
+            except ApiError as error:
+                if error.code != 404 and not (error.code == 409 and await self._is_another(one, stored)):
+                    raise
+                continue
+            items.append(shown(resource, stored))
+        return json_response(
+            {
+                "apiVersion": resource.api_version,
+                "kind": f"{resource.kind}List",
+                "metadata": {"resourceVersion": str(found.revision)},
+                "items": items,
+            }
+        )
+
+    async def _is_another(self, call: Call, stored: StoredObject) -> bool:
+        """Whether the name is another object's by now, which nobody has asked to delete."""
+        try:
+            return (await current_of(self._objects, call)).uid != stored.uid
+        except ApiError as error:
+            return error.code == 404
+
+    async def _one(self, call: Call, options: _Options) -> Body:
+        for attempt in range(PATCH_ATTEMPTS):
+            current = await current_of(self._objects, call)
+            check_preconditions(call, current, options.preconditions)
+            await self._check_deletable(call, current)
+            try:
+                return await self._end(call, current, dry=options.dry_run)
+            except Conflict:
+                if attempt + 1 == PATCH_ATTEMPTS:
+                    raise errors.conflict(call.subject) from None
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def _end(self, call: Call, current: StoredObject, *, dry: bool) -> Body:
+        if current.terminating:
+            return shown(call.resource, current)
+        ours = FINALIZERS.get(call.resource.kind)
+        finalizers = current.body["metadata"].get("finalizers") or ([ours] if ours else [])
+        if not finalizers:
+            await self._objects.remove(call.resource, current, dry_run=dry)
+            return _deleted(call.subject, current)
+        metadata = {
+            **current.body["metadata"],
+            "finalizers": finalizers,
+            "deletionTimestamp": self._objects.world.wall(),
+            "deletionGracePeriodSeconds": 0,
+        }
+        marked = {**current.body, "metadata": metadata}
+        stored = await self._objects.replace(call.resource, current, marked, dry_run=dry)
+        return shown(call.resource, stored)
+
+    async def _options(self, call: Call) -> _Options:
+        """From the body, or without one from the query, as on Kubernetes. Raises ApiError."""
+        value = await read_json(call, limit=self._bounds.document_bytes)
+        options: dict[str, Any] = dict(call.query) if value is None else as_object(value)
+        preconditions = {} if value is None else options.get("preconditions") or {}
+        if not isinstance(preconditions, dict):
+            raise errors.bad_request("preconditions must be an object")
+        policy, orphan = options.get("propagationPolicy"), options.get("orphanDependents")
+        if policy is not None and orphan is not None:
+            message = "orphanDependents and propagationPolicy cannot be both set"
+            raise errors.invalid(_SUBJECT, [Cause("propagationPolicy", message)])
+        if policy is not None and policy not in POLICIES:
+            message = f"must be one of {', '.join(POLICIES)}, is {str(policy)[:80]!r}"
+            raise errors.invalid(_SUBJECT, [Cause("propagationPolicy", message, "FieldValueNotSupported")])
+        dry = call.dry_run or (value is not None and dry_run(options.get("dryRun") or []))
+        return _Options(preconditions, dry)
+
+    async def _check_deletable(self, call: Call, current: StoredObject) -> None:
+        """A Node stays while anything may be on it. The leader looks again before it takes the finalizer
+        away, and assigns nothing to a Node that is being deleted; it is the only one that assigns."""
+        if call.resource is not NODES:
+            return
+        node = call.target.name
+        holders: list[str] = []
+        for kv in (await self._objects.store.list(keys.ASSIGNMENTS)).items:
+            try:
+                record = msgspec.json.decode(kv.value, type=Assignment)
+            except msgspec.DecodeError:
+                raise errors.conflict(call.subject, f"{kv.key} cannot be read, so it may name it") from None
+            if node in record.candidates or record.node == node:
+                holders.append(f"{record.namespace}/{record.name}")
+        if holders:
+            listed = ", ".join(sorted(holders)[:5]) + (f" and {len(holders) - 5} more" if holders[5:] else "")
+            raise errors.conflict(
+                call.subject,
+                f"domains may still be on it: {listed}; delete or move them first, or if the node is off for "
+                f"good, run 'domctl node confirm-dead {current.name}'",
+            )
+
+
+def _deleted(subject: Subject, current: StoredObject) -> Body:
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Success",
+        "details": {
+            "name": subject.name,
+            "group": subject.group,
+            "kind": subject.kind,
+            "uid": current.uid,
+        },
+    }
