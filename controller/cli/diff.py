@@ -8,9 +8,10 @@ from __future__ import annotations
 import sys
 
 from controller.cli import manifests, output, yamlout
-from controller.cli.apply import FIELD_MANAGER, Applier
+from controller.cli.apply import applier, configure_applying
 from controller.cli.changes import configure_files
 from controller.cli.client import connect
+from controller.cli.clientside import live_object
 from controller.cli.errors import CliError, StatusError, printable, rendered
 from controller.cli.merge3 import LAST_APPLIED
 
@@ -35,6 +36,7 @@ def configure(flags: Flags) -> None:
     flags.usage_code = FAILED
     flags.describe("-f FILENAME [-R] [options]", ABOUT, EXAMPLES)
     configure_files(flags)
+    configure_applying(flags)
     flags.switch("--show-managed-fields", text="Include managed fields in the diff.")
     flags.connection()
 
@@ -48,15 +50,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    found = manifests.load(args.filename, recursive=args.recursive)
+    found = manifests.load(args.filename, recursive=args.recursive, check=args.validate)
     client = connect(args)
-    applier = Applier(client, FIELD_MANAGER, "server")
+    chosen = applier(client, args, "server")
     code = 0
     for one in found:
         namespace = manifests.namespace_for(one, client.namespace, args.namespace)
         try:
-            before = applier.live(one, namespace)
-            _, after = applier.apply(one, namespace)
+            before = live_object(client, one, namespace)
+            _, after = chosen.apply(one, namespace)
         except StatusError as error:
             sys.stdout.flush()
             sys.stderr.write(rendered(error.while_(f"error when comparing {one.place}")))

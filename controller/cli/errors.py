@@ -21,6 +21,10 @@ HINTS = {
     "Conflict": "somebody changed it meanwhile; run the same command again",
     "Forbidden": "your certificate or token is known to the server, but may not do this",
 }
+FIELD_CONFLICT = "FieldManagerConflict"
+OWNED_BY_OTHERS = (
+    "--force-conflicts takes these fields over; without them in the file they stay as the other has set them"
+)
 
 
 class CliError(Exception):
@@ -61,7 +65,8 @@ class StatusError(CliError):
         details = status.get("details")
         self.details: dict[str, Any] = details if isinstance(details, dict) else {}
         self.doing = doing
-        super().__init__(str(status.get("message") or "unknown"), hint=HINTS.get(self.reason, ""))
+        hint = OWNED_BY_OTHERS if self.field_conflicts else HINTS.get(self.reason, "")
+        super().__init__(str(status.get("message") or "unknown"), hint=hint)
 
     @property
     def is_not_found(self) -> bool:
@@ -71,6 +76,12 @@ class StatusError(CliError):
     @property
     def is_expired(self) -> bool:
         return self.code == 410
+
+    @property
+    def field_conflicts(self) -> list[dict[str, Any]]:
+        """What server-side apply would change and another manager owns: causes with message and field."""
+        causes = self.details.get("causes") or []
+        return [cause for cause in causes if cause.get("reason") == FIELD_CONFLICT]
 
     def while_(self, doing: str) -> StatusError:
         """The same answer, with what was being done."""

@@ -160,11 +160,8 @@ def _ask(client: Client, name: str, verb: str, dry_run: str) -> tuple[str, str]:
     if request:
         sys.stdout.write(f"{label} asked for: {request}{dry_words(dry_run)}\n")
     sys.stdout.flush()
-    if before != state and (owner := owner_of_state(live)):
-        sys.stderr.write(
-            f"Warning: {label}: spec.state also stands in what {owner} applied, and the next apply "
-            f"sets it back to {before}\n"
-        )
+    if before != state and (what_next := next_apply(live)):
+        sys.stderr.write(f"Warning: {label}: spec.state also stands in what {what_next} to {before}\n")
     return uid, request
 
 
@@ -182,12 +179,12 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z")
 
 
-def owner_of_state(live: dict[str, Any]) -> str:
-    """Who applied `spec.state` from a file and will do so again; "" for nobody."""
+def next_apply(live: dict[str, Any]) -> str:
+    """Who applied `spec.state` from a file, and what applying it again will do; "" where nobody did."""
     for entry in live["metadata"].get("managedFields") or ():
         fields = (entry.get("fieldsV1") or {}).get("f:spec") or {}
         manager = str(entry.get("manager") or "")
         if "f:state" in fields and entry.get("operation") == "Apply" and manager != FIELD_MANAGER:
-            return f'"{printable(manager)}"'
+            return f'"{printable(manager)}" applied; its next apply is a conflict, or with force sets it back'
     before = merge3.last_applied(live) or {}
-    return "a file" if "state" in (before.get("spec") or {}) else ""
+    return "a file applied, and the next apply sets it back" if "state" in (before.get("spec") or {}) else ""

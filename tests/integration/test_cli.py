@@ -6,18 +6,11 @@ No controller runs here: what its leader would do to an object is done through t
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import functools
-import io
 import json
 import os
 import pty
-import shutil
 import signal
-import subprocess
-import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,294 +19,14 @@ import pytest
 import yaml
 
 from controller import keys
-from controller.cli.main import main
 from controller.doctor.examine import Request
 from controller.doctor.facts import Round
 from controller.doctor.report import report
 from controller.model import Decision
-from drivers.memory import MemoryStore
-from drivers.store import Delete, Put
-from tests.apiserver import Api, serving
+from tests.apiserver import serving
+from tests.clicase import Cli, Ran, applied, domain, eventually, node
 
 EXAMPLES = Path(__file__).parents[2] / "specs" / "examples"
-DOMCTL = [sys.executable, "-c", "from controller.cli.main import main; raise SystemExit(main())"]
-
-
-@dataclass(frozen=True)
-class Ran:
-    code: int
-    out: str
-    err: str
-
-
-@dataclass(frozen=True)
-class Cli:
-    """Runs domctl as a user would: `quick` in this process, `start` as a process of its own."""
-
-    api: Api
-    directory: Path
-    environ: dict[str, str]
-
-    async def __call__(self, command: str, *more: str, stdin: str = "") -> Ran:
-        return await asyncio.to_thread(self._quick, [*command.split(), *more], stdin)
-
-    def _quick(self, argv: list[str], stdin: str) -> Ran:
-        out, err = io.StringIO(), io.StringIO()
-        before, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO(stdin.encode()))
-        try:
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                code = main(argv)
-        finally:
-            sys.stdin = before
-        return Ran(code, out.getvalue(), err.getvalue())
-
-    async def start(
-        self, command: str, stdin: int = asyncio.subprocess.DEVNULL
-    ) -> asyncio.subprocess.Process:
-        pipe = asyncio.subprocess.PIPE
-        return await asyncio.create_subprocess_exec(
-            *DOMCTL, *command.split(), env=self.environ, stdout=pipe, stderr=pipe, stdin=stdin
-        )
-
-    async def kubectl(self, command: str) -> Ran:
-        binary = kubectl()
-        if binary is None:
-            pytest.skip("no kubectl.1.29 to kubectl.1.33 on this machine")
-        done = await asyncio.to_thread(
-            subprocess.run,
-            [binary, *command.split()],
-            env=self.environ,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return Ran(done.returncode, done.stdout, done.stderr)
-
-    def file(self, text: str, name: str = "f.yaml") -> str:
-        path = self.directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        return str(path)
-
-    async def body(self, name: str, plural: str = "domains", namespace: str = "default") -> dict[str, Any]:
-        kv = await self.api.store.get(keys.object_key(plural, "" if plural == "nodes" else namespace, name))
-        assert kv is not None
-        found: dict[str, Any] = json.loads(kv.value)
-        return found
-
-    async def exists(self, name: str) -> bool:
-        return await self.api.store.get(keys.object_key("domains", "default", name)) is not None
-
-    async def is_terminating(self, name: str) -> bool:
-        return "deletionTimestamp" in (await self.body(name))["metadata"]
-
-    async def change(
-        self, name: str, change: Callable[[dict[str, Any]], None], plural: str = "domains"
-    ) -> None:
-        """As the leader writes: status and finalizers are its own."""
-        body = await self.body(name, plural)
-        change(body)
-        key = keys.object_key(plural, "" if plural == "nodes" else "default", name)
-        await self.api.store.txn([], [Put(key, json.dumps(body).encode())])
-
-    async def become(self, name: str, ready: str, reason: str = "Running", stalled: str = "False") -> None:
-        def change(body: dict[str, Any]) -> None:
-            generation = body["metadata"]["generation"]
-            states = {"Ready": ready, "Reconciling": "False", "Stalled": stalled}
-            body["status"] = {
-                "observedGeneration": generation,
-                "reason": reason,
-                "conditions": [
-                    {
-                        "type": k,
-                        "status": v,
-                        "reason": reason,
-                        "message": "words",
-                        "observedGeneration": generation,
-                    }
-                    for k, v in states.items()
-                ],
-            }
-
-        await self.change(name, change)
-
-    async def remove(self, name: str) -> None:
-        await self.api.store.txn([], [Delete(keys.object_key("domains", "default", name))])
-
-
-async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(20):
-        while not await holds():  # noqa: ASYNC110 - the store tells nobody
-            await asyncio.sleep(0.02)
-
-
-def kubectl() -> str | None:
-    """On the path, or beside what `kubectl` on the path stands for."""
-    beside = os.path.dirname(os.path.realpath(shutil.which("kubectl") or ""))
-    path = os.pathsep.join([os.environ["PATH"], beside])
-    found = (shutil.which(f"kubectl.1.{minor}", path=path) for minor in (33, 32, 31, 30, 29))
-    return next((binary for binary in found if binary), None)
-
-
-@pytest.fixture
-async def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Cli]:
-    store = MemoryStore(asyncio.get_running_loop().time)
-    async with serving(store, tmp_path / "data") as api:
-        kubeconfig = str(api.pki.kubeconfig)
-        monkeypatch.setenv("KUBECONFIG", kubeconfig)
-        environ = {**os.environ, "KUBECONFIG": kubeconfig, "HOME": str(tmp_path), "PYTHONPATH": os.getcwd()}
-        yield Cli(api, tmp_path / "files", environ)
-    await store.close()
-
-
-def domain(name: str = "web", **spec: Any) -> str:
-    value = {
-        "apiVersion": "domctl.io/v1",
-        "kind": "Domain",
-        "metadata": {"name": name, "labels": {"app": name}},
-        "spec": {"type": "qemu", "memory": "64Mi", **spec},
-    }
-    return yaml.safe_dump(value)
-
-
-def node(name: str = "hv1") -> str:
-    spec = {"uri": f"qemu+tcp://{name}/system", "insecure": True}
-    return yaml.safe_dump(
-        {"apiVersion": "domctl.io/v1", "kind": "Node", "metadata": {"name": name}, "spec": spec}
-    )
-
-
-async def applied(cli: Cli, *texts: str) -> None:
-    ran = await cli("apply -f -", stdin="---\n".join(texts))
-    assert ran.code == 0, ran.err
-
-
-# apply, diff, validate
-
-
-async def test_apply_creates_changes_and_leaves_alone(cli: Cli) -> None:
-    assert await cli("apply -f", cli.file(domain())) == Ran(0, "domain.domctl.io/web created\n", "")
-    assert await cli("apply -f", cli.file(domain())) == Ran(0, "domain.domctl.io/web unchanged\n", "")
-    assert await cli("apply -f", cli.file(domain(vcpus=2))) == Ran(0, "domain.domctl.io/web configured\n", "")
-    assert (await cli.body("web"))["spec"]["vcpus"] == 2
-    await cli("apply -f", cli.file(domain()))
-    assert "vcpus" not in (await cli.body("web"))["spec"]
-
-
-async def test_apply_keeps_what_others_set(cli: Cli) -> None:
-    await applied(cli, domain())
-    await cli("shutdown web")
-    await applied(cli, domain(vcpus=3))
-    assert (await cli.body("web"))["spec"] == {
-        "type": "qemu",
-        "memory": "64Mi",
-        "vcpus": 3,
-        "state": "shutoff",
-    }
-
-
-async def test_apply_takes_a_directory_stdin_and_lists(cli: Cli) -> None:
-    cli.file(domain("b"), "d/b.yaml")
-    cli.file(domain("a"), "d/a.yml")
-    cli.file(domain("c"), "d/below/c.yaml")
-    cli.file("no yaml: [", "d/notes.txt")
-    directory = str(cli.directory / "d")
-    ran = await cli("apply -f", directory)
-    assert ran.out == "domain.domctl.io/a created\ndomain.domctl.io/b created\n"
-    assert (await cli("apply -R -f", directory)).out.endswith("domain.domctl.io/c created\n")
-    listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": [yaml.safe_load(domain("l"))]})
-    assert (await cli("apply -f -", stdin=listed)).out == "domain.domctl.io/l created\n"
-
-
-async def test_all_examples_apply(cli: Cli) -> None:
-    ran = await cli("apply -R -f", str(EXAMPLES))
-    assert ran.code == 0, ran.err
-    assert ran.out and all(line.endswith(" created") for line in ran.out.splitlines())
-
-
-async def test_nothing_is_sent_while_any_document_of_any_file_is_wrong(cli: Cli) -> None:
-    good, bad = cli.file(domain("good"), "good.yaml"), cli.file(domain("bad", vcpus=0, nope=1), "bad.yaml")
-    ran = await cli("apply -f", good, "-f", bad)
-    assert (ran.code, ran.out) == (1, "")
-    assert f"{bad}:11:3: spec.vcpus: must be between 1 and 4096, is 0" in ran.err
-    assert "spec.nope: unknown field" in ran.err
-    assert ran.err.endswith("error: 2 problems found; nothing was sent\n")
-    assert not await cli.exists("good")
-
-
-async def test_the_same_object_in_two_files_is_refused(cli: Cli) -> None:
-    first, second = cli.file(domain(), "1.yaml"), cli.file(domain(vcpus=2), "2.yaml")
-    ran = await cli("apply -f", f"{first},{second}")
-    assert ran.code == 1
-    assert f'{second}:1: Domain "web" is there twice, first in {first}:1' in ran.err
-
-
-async def test_one_object_that_fails_does_not_keep_the_others_back(cli: Cli) -> None:
-    mac = [{"name": "n", "network": "default", "mac": "52:54:00:00:00:01"}]
-    await applied(cli, domain("a", interfaces=mac))
-    ran = await cli("apply -f -", stdin="---\n".join([domain("b", interfaces=mac), domain("c")]))
-    assert (ran.code, ran.out) == (1, "domain.domctl.io/c created\n")
-    assert "stdin:1" in ran.err and "52:54:00:00:00:01" in ran.err
-
-
-async def test_dry_runs_change_nothing(cli: Cli) -> None:
-    for mode, words in (("client", "dry run"), ("server", "server dry run")):
-        ran = await cli(f"apply -f - --dry-run={mode}", stdin=domain())
-        assert ran == Ran(0, f"domain.domctl.io/web created ({words})\n", "")
-    assert not await cli.exists("web")
-
-
-async def test_apply_waits_until_all_is_ready_and_tells_what_holds(cli: Cli) -> None:
-    waiting = asyncio.create_task(
-        cli("apply -f - --wait --timeout 30s", stdin=domain("a") + "---\n" + domain("b"))
-    )
-    for name in ("b", "a"):
-        await eventually(functools.partial(cli.exists, name))
-        await asyncio.sleep(0.2)
-        await cli.become(name, "True")
-    ran = await waiting
-    assert ran.code == 0, ran.err
-    assert sorted(ran.out.splitlines()[2:]) == [f"domain.domctl.io/{name} condition met" for name in "ab"]
-
-
-async def test_apply_does_not_wait_for_what_is_stalled(cli: Cli) -> None:
-    await applied(cli, domain())
-    await cli.become("web", "False", "Rejected", stalled="True")
-    ran = await cli("apply -f - --wait --timeout 30s", stdin=domain())
-    assert ran.code == 1
-    assert ran.err == "error: stalled on domains/web: Rejected: words\n"
-
-
-async def test_apply_that_waits_in_vain_says_why(cli: Cli) -> None:
-    ran = await cli("apply -f - --wait --timeout 500ms", stdin=domain())
-    assert ran.code == 1
-    assert "on domains/web: Pending: Waiting for the controller" in ran.err
-
-
-async def test_diff_shows_and_changes_nothing(cli: Cli) -> None:
-    await applied(cli, domain())
-    before = await cli.body("web")
-    assert await cli("diff -f -", stdin=domain()) == Ran(0, "", "")
-    ran = await cli("diff -f -", stdin=domain(vcpus=2) + "---\n" + domain("new"))
-    assert ran.code == 1
-    assert "+  vcpus: 2\n" in ran.out and "+  name: new\n" in ran.out
-    assert await cli.body("web") == before
-    assert (await cli("diff -f /nope")).code == 2
-    assert (await cli("diff -f -", stdin=domain(vcpus=0))).code == 2
-
-
-async def test_kubectl_and_domctl_apply_the_same_files_in_turn(cli: Cli) -> None:
-    file = cli.file(domain(vcpus=1) + "---\n" + node())
-    await cli("apply -f", file)
-    again = "domain.domctl.io/web unchanged\nnode.domctl.io/hv1 unchanged\n"
-    assert (await cli.kubectl(f"apply -f {file}")).out == again
-    cli.file(domain(vcpus=2) + "---\n" + node())
-    assert (await cli.kubectl(f"apply -f {file}")).out.startswith("domain.domctl.io/web configured")
-    assert (await cli("apply -f", file)).out == again
-    cli.file(domain() + "---\n" + node())
-    await cli("apply -f", file)
-    assert "vcpus" not in (await cli.body("web"))["spec"]
-    assert (await cli.kubectl(f"apply -f {file}")).out == again
 
 
 # get, describe
@@ -490,7 +203,7 @@ async def test_start_warns_when_a_file_says_otherwise(cli: Cli) -> None:
     await applied(cli, domain(state="shutoff"))
     ran = await cli("start web")
     assert ran.code == 0
-    assert "the next apply sets it back to shutoff" in ran.err
+    assert "next apply is a conflict, or with force sets it back to shutoff" in ran.err
 
 
 @pytest.mark.parametrize(

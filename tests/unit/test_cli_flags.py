@@ -201,7 +201,6 @@ def test_shared_options_are_listed_once() -> None:
         ("apply", "must specify -f"),
         ("apply -f https://x/y.yaml", "URLs are not supported"),
         ("apply -f x --dry-run=maybe", "Invalid dry-run value (maybe)"),
-        ("apply -f x --server-side", "not supported yet"),
         ("wait domain/a --for=foo", 'unrecognized condition: "foo"'),
         ("wait domain/a --for=condition=Ready --timeout=5", 'invalid duration "5"'),
         ("get domains -o foo", "unable to match a printer"),

@@ -1,0 +1,91 @@
+"""Apply by the server: it merges what a file says into the object, and keeps whose each field is.
+
+Each object is one request that says all a file says of it. What another manager owns and the file would
+change is a conflict, which is told with the manager and the field and never forced unless asked. What was
+applied from the client's side before, with domctl or kubectl, is taken over first (`controller.cli.owned`);
+a dry run of that is computed as the client's side would. With dry_run "client" nothing is sent but reads.
+"""
+
+from __future__ import annotations
+
+from controller.cli import owned
+from controller.cli.client import APPLY_PATCH, JSON_PATCH, Client
+from controller.cli.clientside import ATTEMPTS, ClientSide, live_object, warn_of_end
+from controller.cli.errors import StatusError
+from controller.cli.merge3 import LAST_APPLIED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from controller.cli.manifests import Manifest
+
+    Object = dict[str, Any]
+
+FIELD_MANAGER = "domctl-apply"  # not `domctl`, by which the controller is known
+_MOVES = ("managedFields", "resourceVersion", "generation")
+
+
+class ServerSide:
+    """Applies one object at a time."""
+
+    def __init__(
+        self, client: Client, field_manager: str, dry_run: str, *, validation: str = "Strict", force: bool
+    ) -> None:
+        self._client = client
+        self._manager = field_manager
+        self._dry_run = dry_run
+        self._validation = validation
+        self._query = [("fieldManager", field_manager), ("fieldValidation", validation)]
+        self._apply_query = [*self._query, ("force", "true" if force else "false")]
+        if dry_run == "server":
+            self._apply_query.append(("dryRun", "All"))
+
+    def apply(self, one: Manifest, namespace: str) -> tuple[str, Object]:
+        """created, configured or unchanged, with the object as it then is. Raises StatusError."""
+        for attempt in range(ATTEMPTS):
+            live = live_object(self._client, one, namespace)
+            try:
+                return self._apply(one, namespace, live)
+            except StatusError as error:
+                racing = error.reason == "Conflict" and not error.field_conflicts
+                if not racing or attempt == ATTEMPTS - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _apply(self, one: Manifest, namespace: str, live: Object | None) -> tuple[str, Object]:
+        wanted = sent(one, namespace)
+        if self._dry_run == "client":
+            if live is None:
+                return "created", wanted
+            return ("configured" if owned.would_change(live, wanted, self._manager) else "unchanged"), wanted
+        path = one.resource.path(namespace, one.name)
+        patch = owned.take_over(live, self._manager) if live else []
+        if patch and self._dry_run == "server":
+            return ClientSide(self._client, self._manager, "server", self._validation).apply(one, namespace)
+        if patch:
+            self._client.call("PATCH", path, self._query, patch, content_type=JSON_PATCH)
+        after: Object = self._client.call("PATCH", path, self._apply_query, wanted, content_type=APPLY_PATCH)
+        if live is None:
+            return "created", after
+        if settled(live) == settled(after):
+            return "unchanged", after
+        warn_of_end(one, live)
+        return "configured", after
+
+
+def sent(one: Manifest, namespace: str) -> Object:
+    """What the file says, in `namespace` ("" for cluster-scoped kinds)."""
+    metadata = {k: v for k, v in one.raw["metadata"].items() if k != "managedFields"}
+    if namespace:
+        metadata["namespace"] = namespace
+    return {**one.raw, "metadata": metadata}
+
+
+def settled(value: Object) -> Object:
+    """An object without what changes by itself: two that are equal say the same."""
+    metadata = {k: v for k, v in value["metadata"].items() if k not in _MOVES}
+    annotations = {k: v for k, v in (metadata.pop("annotations", None) or {}).items() if k != LAST_APPLIED}
+    if annotations:
+        metadata["annotations"] = annotations
+    return {**{k: v for k, v in value.items() if k != "status"}, "metadata": metadata}
