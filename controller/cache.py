@@ -134,6 +134,7 @@ class Cache:
             quarantine=self.quarantine,
             resolutions=self.resolutions,
             awaiting=self.seen.expectations.pending,
+            unanswered=self.seen.expectations.unanswered,
             ends=self.seen.ends,
             signs=self.seen.signs,
             heard=self.seen.heard_at,

@@ -23,6 +23,7 @@ from drivers.hypervisor import Outcome, Permit, Result, Session
 log = logging.getLogger(__name__)
 
 MINUTE_S: Final = 60.0
+GIVE_CAPABILITY: Final = ("define", "create")  # carried out late, they let a domain run where it was
 
 
 @dataclass(slots=True)
@@ -175,6 +176,8 @@ class Calls:
             known = result.outcome is not Outcome.AMBIGUOUS
         finally:
             hands.end(known)
+            if not known and call in GIVE_CAPABILITY:
+                hands.cache.seen.expectations.doubt(action.uuid, action.node, hands.world.now())
             hands.cache.await_observation(action.uuid, action.node)
         if result.outcome is not Outcome.DONE:
             self._refused(action, call, result)

@@ -90,7 +90,7 @@ class Sightings:
             assert detail is not None, f"{record.uuid} was listed on {node} but never read"
             changed += self._take(node, Sighting(record, detail, listing.sent_at, listing.sent_at))
         self._glances[node] = {uuid: at for uuid, at in glances.items() if uuid in younger}
-        return changed, self.expectations.settle(node, listing.sent_at, skipped)
+        return changed, self.expectations.settle(node, listing.sent_at, listing.ended_at, skipped)
 
     def glanced(self, node: str, uuid: str, detail: Detail | None, sent_at: float) -> bool:
         """One domain read by itself, asked for at `sent_at`; None: the node knows no such domain. It says

@@ -17,6 +17,7 @@ from controller.plan.aspects import aspects
 from controller.plan.case import Case
 from controller.plan.snapshot import Held, Snapshot, StoredDomain
 from controller.plan.types import STALLING, ActionKind, Deferred, Reason, Situation, Verdict
+from drivers.hypervisor import State
 from specs.domain import DomainStatus, PendingField, RequestStatus, effective_state
 from specs.meta import Condition
 
@@ -66,7 +67,7 @@ def domain_status(snap: Snapshot, uuid: str, verdict: Verdict) -> DomainStatus:
     reason, message = said(verdict, stored)
     node, state, state_reason = _seen(snap, uuid, held)
     restarts = snap.restarts.get(uuid)
-    ready = _ready(verdict, effective_state(stored.domain.spec))
+    ready = _ready(verdict, effective_state(stored.domain.spec), _runs_on(snap, uuid, node))
     return DomainStatus(
         observed_generation=generation,
         phase=_phase(verdict, state),
@@ -146,10 +147,16 @@ def _phase(verdict: Verdict, state: str) -> str:
 Truth = Literal["True", "False", "Unknown"]
 
 
-def _ready(verdict: Verdict, wanted: str) -> Truth:
+def _runs_on(snap: Snapshot, uuid: str, node: str) -> bool:
+    """While it moves: unless its source shows that somebody paused it, or that it crashed."""
+    seen = snap.sightings.get(uuid, {}).get(node)
+    return seen is None or seen.in_migration or seen.record.state is State.RUNNING
+
+
+def _ready(verdict: Verdict, wanted: str, runs: bool) -> Truth:
     if verdict.deferred is not None:
         if verdict.deferred.reason is Reason.MIGRATING:
-            return "True" if wanted == "running" else "False"  # it runs all the while
+            return "True" if wanted == "running" and runs else "False"
         return "Unknown" if verdict.deferred.reason in UNKNOWN_REASONS else "False"
     return "False" if verdict.action is not None or verdict.situation is not Situation.CONVERGED else "True"
 

@@ -14,7 +14,7 @@ from msgspec import UnsetType
 from controller.model import MoveOutcome
 from controller.plan import actions
 from controller.plan.case import Case
-from controller.plan.evidence import Absent, Unknown, observe, quiet
+from controller.plan.evidence import Absent, Unknown, late_commands, observe
 from controller.plan.place import Demand, capacity_group, excluded, least_loaded
 from controller.plan.snapshot import UNSEEN, Sighting, Snapshot, StoredMigration, StoredNode
 from controller.plan.types import Action, Deferred, Reason
@@ -110,7 +110,7 @@ def _in_the_way(case: Case, seen: Sighting, request: StoredMigration, target: st
         _busy(snap, case.node, target),
         _pause(snap, case.uuid),
         _occupied(case, target),
-        quiet(snap, (case.node, target)),
+        late_commands(snap, case.uuid, (case.node, target)),
     )
     return next((why for why in checks if why is not None), None)
 

@@ -128,6 +128,34 @@ def quiet(snap: Snapshot, nodes: tuple[str, ...]) -> Deferred | None:
     )
 
 
+def late_commands(snap: Snapshot, uuid: str, nodes: tuple[str, ...]) -> Deferred | None:
+    """None once nothing can arrive at these nodes any more that lets the domain run there: no late command of
+    a former leader, and no definition or start of this one that was not answered (seed 102947: a daemon that
+    was frozen defined a domain that was leaving it by then)."""
+    return quiet(snap, nodes) or _unanswered(snap, uuid, nodes)
+
+
+def _unanswered(snap: Snapshot, uuid: str, nodes: tuple[str, ...]) -> Deferred | None:
+    for node in nodes:
+        if (uuid, node) not in snap.unanswered:
+            continue
+        answered_at = snap.unanswered[uuid, node]
+        if answered_at is None:
+            return Deferred(
+                Reason.AWAITING_OBSERVATION, f"waiting for a list of node {node}", retry_after_s=1.0
+            )
+        relayed = node in snap.nodes and is_tunnel(snap.nodes[node].node.spec.uri)
+        wait_s = snap.timing.tunnel_quiet_s if relayed else snap.timing.quiet_s
+        left_s = answered_at + wait_s - snap.now
+        if left_s > 0:
+            return Deferred(
+                Reason.QUIET_TIME,
+                f"{node} did not answer to a definition or start, and may carry it out within {left_s:.0f} s",
+                retry_after_s=left_s,
+            )
+    return None
+
+
 def quiet_over(snap: Snapshot) -> bool:
     """Every registered node was read for longer than the quiet time: nothing of former leaders is left."""
     unread = any(n not in snap.views or snap.views[n].first_read_at is None for n in snap.nodes)
@@ -188,7 +216,7 @@ def absent_everywhere(
             return seen.deferred
         if isinstance(seen, Known) and (node != home or seen.sighting.record.active):
             return _elsewhere(assignment, node, seen.sighting)
-    pending = quiet(snap, answering)
+    pending = quiet(snap, answering) or _unanswered(snap, assignment.uuid, _but(answering, home))
     if pending is not None:
         return pending
     late = _not_read_twice(snap, assignment.uuid, answering)
@@ -200,6 +228,11 @@ def absent_everywhere(
             retry_after_s=1.0,
         )
     return AbsentEverywhere(read=answering, unread=unread)
+
+
+def _but(nodes: tuple[str, ...], home: str) -> tuple[str, ...]:
+    """What arrives late at home starts it where it belongs."""
+    return tuple(node for node in nodes if node != home)
 
 
 def _vouched(snap: Snapshot, uuid: str) -> tuple[str, ...]:

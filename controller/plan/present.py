@@ -17,6 +17,7 @@ from controller.plan.evidence import (
     Absent,
     Known,
     Unknown,
+    late_commands,
     may_start,
     quiet,
     undefine_proves,
@@ -239,7 +240,7 @@ def _undefine(case: Case, seen: Sighting) -> Answer:
     hold = states.save_in_the_way(case, case.node, seen)
     hold = _held_off(case, seen, hold or undefine_proves(case.snap, case.assignment, case.node))
     why = "it is transient, and off: it is defined nowhere"
-    return hold or quiet(case.snap, (case.node,)) or actions.revoke(case, case.node, why)
+    return hold or late_commands(case.snap, case.uuid, (case.node,)) or actions.revoke(case, case.node, why)
 
 
 def _held_off(case: Case, seen: Sighting, hold: Action | Deferred | None) -> Action | Deferred | None:
@@ -254,7 +255,7 @@ def _move_away(case: Case, why: str) -> Answer:
     hold = pinned(case, why) or undefine_proves(case.snap, case.assignment, case.node)
     seen = case.own_sighting
     assert seen is not None
-    late = _held_off(case, seen, hold) or quiet(case.snap, (case.node,))
+    late = _held_off(case, seen, hold) or late_commands(case.snap, case.uuid, (case.node,))
     return late or actions.revoke(case, case.node, f"moves: {why}")
 
 
@@ -302,7 +303,8 @@ def missing_at_home(case: Case) -> Answer:
     misplaced = _misplaced(case) or _asked_away(case)
     if misplaced:
         why = f"it vanished, and its place does not fit: {misplaced}"
-        late = undefine_proves(case.snap, case.assignment, case.node) or quiet(case.snap, (case.node,))
+        proves = undefine_proves(case.snap, case.assignment, case.node)
+        late = proves or late_commands(case.snap, case.uuid, (case.node,))
         return late or actions.release(case, case.node, Rule.ABSENT, why, vanished=True)
     if case.is_transient and case.wanted not in states.RUNS:
         return states.nowhere(case)

@@ -16,6 +16,7 @@ from controller.plan.evidence import (
     absent_everywhere,
     forgotten_nowhere,
     is_dead,
+    late_commands,
     observe,
     quiet,
 )
@@ -93,7 +94,7 @@ def _remove(case: Case, node: str) -> Answer:
     if sighting.record.active:
         return take_down(case, node, sighting, "deleted")
     kept = states.save_in_the_way(case, node, sighting)
-    return kept or quiet(case.snap, (node,)) or actions.revoke(case, node, "deleted")
+    return kept or late_commands(case.snap, case.uuid, (node,)) or actions.revoke(case, node, "deleted")
 
 
 def _remove_unseen(case: Case) -> Answer:
@@ -110,7 +111,7 @@ def _remove_unseen(case: Case) -> Answer:
             return absent
     if assignment.candidates:
         node = assignment.candidates[0]
-        return quiet(case.snap, (node,)) or actions.release(
+        return late_commands(case.snap, case.uuid, (node,)) or actions.release(
             case, node, Rule.ABSENT, "deleted, and read as absent", vanished=False
         )
     if case.stored is None and any(p.rule is Rule.CONFIRMED_DEAD for p in assignment.proofs):

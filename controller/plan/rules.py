@@ -20,6 +20,7 @@ from controller.plan.evidence import (
     Unknown,
     absent_everywhere,
     forgotten_nowhere,
+    late_commands,
     observe,
     quiet,
     undefine_proves,
@@ -373,7 +374,7 @@ def stray(case: Case) -> Answer:
             return observe_only_hold(node)
         if not sighting.record.active:
             kept = states.save_in_the_way(case, node, sighting)
-            late = kept or undefine_proves(case.snap, case.assignment, node) or quiet(case.snap, (node,))
+            late = kept or _not_yet(case, node)
             return late or actions.revoke(case, node, f"its place is {case.node}")
     for node in case.assignment.candidates:
         if node == case.node:
@@ -381,9 +382,15 @@ def stray(case: Case) -> Answer:
         seen = observe(case.snap, case.uuid, node)
         if isinstance(seen, Unknown):
             return dead_or(case, node, seen.deferred)
-        late = undefine_proves(case.snap, case.assignment, node) or quiet(case.snap, (node,))
+        late = _not_yet(case, node)
         return late or actions.release(case, node, Rule.ABSENT, f"read as absent from {node}", vanished=True)
     return None
+
+
+def _not_yet(case: Case, node: str) -> Deferred | None:
+    """Whether it may leave a node that is not its place by an undefine, or by being absent there."""
+    proves = undefine_proves(case.snap, case.assignment, node)
+    return proves or late_commands(case.snap, case.uuid, (node,))
 
 
 def finish_intent(case: Case) -> Answer:

@@ -223,7 +223,9 @@ class Snapshot:
     it was not expected, of a UUID; `heard`: the last event alone. `migrated`: UUIDs for which a migration was
     seen since they were last active at home. `names`: libvirt names on each node. `requests`: by
     namespace/name of the domain, those that have not ended, oldest first. `moving`: open intents to migrate.
-    `resumes`: when a domain was last heard to resume on a node, or seen to run where it is not at home.
+    `unanswered`: where a definition or start of ours was not answered, and when that node was listed first
+    since (None: not yet). `resumes`: when a domain was last heard to resume on a node, or seen to run where
+    it is not at home.
     `acknowledged_at`: the store's revision when an operator last acknowledged that it had lost its past, 0 if
     nobody ever did. `memo`: by UUID and question, what rendering and comparing definitions came to, with what
     it was asked of; plans ask the same again and again."""
@@ -247,6 +249,7 @@ class Snapshot:
     quarantine: Mapping[str, Quarantine] = field(default_factory=dict)
     resolutions: Mapping[str, Decision] = field(default_factory=dict)
     awaiting: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    unanswered: Mapping[tuple[str, str], float | None] = field(default_factory=dict)
     ends: Mapping[tuple[str, str], WitnessedEnd] = field(default_factory=dict)
     signs: Mapping[str, float] = field(default_factory=dict)
     heard: Mapping[str, float] = field(default_factory=dict)

@@ -7,11 +7,12 @@ import pytest
 
 from controller import keys
 from controller.cache import Cache, Setting
+from controller.expectations import Expectations
 from controller.limits import Timing
 from controller.plan.snapshot import Link, NodeView, Policy, Term
 from drivers.hypervisor import Detail, Listing, Record, State
 from drivers.store import KeyValue
-from tests.unit.plancase import facts
+from tests.unit.plancase import UUID, facts
 from tests.unit.spine import FOREIGN_XML
 
 FOREIGN = "f0f0f0f0-0000-4000-8000-000000000001"
@@ -116,3 +117,24 @@ def test_a_domain_whose_name_was_taken_over_is_still_seen_to_go() -> None:
     assert cache.seen.names["a"] == {"web": "z", "old": "x"}
     see(cache, 5.0)
     assert not cache.seen.by_uuid
+
+
+def test_a_definition_that_was_not_answered_is_counted_from_the_first_list_after_it() -> None:
+    expectations = Expectations()
+    expectations.expect(UUID, "a", 10.0)
+    expectations.doubt(UUID, "a", 10.0)
+    expectations.settle("b", 11.0, 11.5)
+    expectations.settle("a", 9.0, 9.5)
+    expectations.settle_one(UUID, "a", 11.0)
+    expectations.settle("a", 9.9, 11.1)
+    assert expectations.unanswered == {(UUID, "a"): None}, "only a complete list says that it answers"
+    expectations.settle("a", 12.0, 12.5)
+    expectations.settle("a", 20.0, 20.5)
+    assert expectations.unanswered == {(UUID, "a"): 12.5}
+    expectations.expect(UUID, "a", 30.0)
+    expectations.doubt(UUID, "a", 30.0)
+    expectations.settle("a", 29.0, 31.0)
+    assert expectations.unanswered == {(UUID, "a"): None}
+    expectations.settle("a", 40.0, 40.5)
+    expectations.settle("a", 4000.0, 4000.5)
+    assert not expectations.unanswered

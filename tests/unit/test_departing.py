@@ -66,6 +66,16 @@ def test_what_is_in_nobodys_way_begins_with_the_intent_and_the_definition_for_th
     assert action.move.copy_disks == () and not action.move.undefine_source
 
 
+@pytest.mark.parametrize("node", ["a", "b"])
+def test_it_does_not_begin_while_a_definition_may_still_be_carried_out_at_either_end(node: str) -> None:
+    """Seed 102947: the source was frozen when it was sent one, and had it again after it had lost it."""
+    cluster = asked(request(node="b")).given(unanswered={(UUID, node): NOW - 30})
+    assert cluster.verdict().action is None
+    assert said(cluster, request(node="b")).reason == "QuietTime"
+    after = asked(request(node="b")).given(unanswered={(UUID, node): NOW - 36}).verdict().action
+    assert after is not None and after.kind is ActionKind.MIGRATE
+
+
 def test_without_a_target_the_best_other_node_is_taken() -> None:
     action = asked().verdict().action
     assert action is not None and action.target in ("b", "c")

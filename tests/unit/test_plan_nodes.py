@@ -187,6 +187,28 @@ def test_a_shut_off_domain_moves_by_losing_its_definition_first() -> None:
     assert not action.settled.proofs[-1].vanished
 
 
+@pytest.mark.parametrize(
+    ("answered_at", "reason"),
+    [(None, Reason.AWAITING_OBSERVATION), (NOW - 34, Reason.QUIET_TIME), (NOW - 36, None)],
+)
+def test_a_node_that_left_a_definition_unanswered_is_left_only_when_that_cannot_come_late(
+    answered_at: float | None, reason: Reason | None
+) -> None:
+    cluster = two_nodes().domain(placement={"node": "b"}, state="shutoff").assigned("a")
+    cluster.seen("a", "shutoff", "shutdown").given(unanswered={(UUID, "a"): answered_at})
+    verdict = cluster.verdict()
+    assert (verdict.deferred.reason if verdict.deferred is not None else None) is reason
+    assert (verdict.action is not None) is (reason is None)
+
+
+def test_what_another_node_left_unanswered_holds_a_domain_that_vanished_but_not_its_own_node() -> None:
+    """I22c: a late definition at home is where it belongs."""
+    for node, held in (("a", False), ("b", True)):
+        cluster = two_nodes().domain().assigned("a").given(unanswered={(UUID, node): NOW - 1})
+        verdict = cluster.verdict()
+        assert (verdict.deferred is not None and verdict.deferred.reason is Reason.QUIET_TIME) is held, node
+
+
 def test_a_proof_from_an_unproving_state_is_marked_as_vanished() -> None:
     cluster = two_nodes().domain(placement={"node": "b"}, state="shutoff").assigned("a")
     action = cluster.seen("a", "shutoff", "unknown").verdict().action
