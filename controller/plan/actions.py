@@ -557,6 +557,14 @@ def set_autostart(case: Case, on: bool, why: str) -> Action:
     return dataclasses.replace(action, settled=settled, autostart=on)
 
 
+def disarm(case: Case, node: str, why: str) -> Action:
+    """Clear autostart on a node that is not, or may not be, its home."""
+    action = set_autostart(case, False, why)
+    if node == case.node:
+        return action
+    return dataclasses.replace(action, node=node, settled=action.after)
+
+
 def forget_autostart(case: Case) -> Action:
     after = msgspec.structs.replace(case.assignment, autostart=False)
     return _action(case, ActionKind.RECORD, case.node, "autostart was cleared", after)

@@ -139,6 +139,20 @@ def keep_one(case: Case) -> Answer:
     return actions.used_up(case, f"only the copy on {decision.keep} is active")
 
 
+def armed(case: Case) -> Answer:
+    """Somebody moved it by hand, and its old home kept a definition that starts by itself: the next boot of
+    that host would run it twice (seed 105953). Nothing else is concluded from that."""
+    moved = case.uuid in case.snap.migrated
+    for node, last in sorted(case.all_sightings.items()) if case.held is not None else ():
+        seen = observe(case.snap, case.uuid, node)
+        if not isinstance(seen, Known) or last.record.active or not last.detail.autostart:
+            continue
+        runs_elsewhere = any(other != node for other in case.active_on)
+        if (moved or runs_elsewhere) and case.snap.nodes[node].node.spec.observe_only is not True:
+            return actions.disarm(case, node, "it may run elsewhere, and would start here at a boot")
+    return None
+
+
 def duplicate(case: Case) -> Answer:
     if len(case.active_on) < 2:
         return None
@@ -434,6 +448,7 @@ RULES: tuple[PlanRule, ...] = (
     PlanRule(Situation.MIGRATING, "after post-copy no side is whole", postcopy),
     PlanRule(Situation.DUPLICATE, "an operator said which copy stays", keep_one),
     PlanRule(Situation.MIGRATING, "what a migration came to is read, never guessed (I8)", own_migration),
+    PlanRule(Situation.ELSEWHERE, "a host that boots starts what autostart is set for", armed),
     PlanRule(Situation.DUPLICATE, "two guests on one disk: destroying the wrong one loses data", duplicate),
     PlanRule(Situation.STOPPED, "a daemon that dies within create() leaves it paused", interrupted_start),
     PlanRule(Situation.MIGRATING, "cleaning up a copy during a migration kills the migration", migrating),

@@ -14,6 +14,7 @@ from drivers.errors import SAID_BY_HOST, Cause
 from tests.unit.plancase import (
     NOW,
     UUID,
+    Cluster,
     expect_action,
     expect_hold,
     interrupted,
@@ -129,6 +130,27 @@ def test_keeping_the_other_copy_moves_the_assignment_first() -> None:
     action = running_on_a().seen("b").resolved(keep="b").verdict().action
     assert action is not None and action.kind is ActionKind.RECORD and action.after is not None
     assert action.after.node == "b" and set(action.after.candidates) == {"a", "b"}
+
+
+@pytest.mark.parametrize("migrated", [False, True])
+@pytest.mark.parametrize("stale", ["a", "b"])
+def test_what_was_left_behind_by_a_move_by_hand_starts_at_no_boot(stale: str, migrated: bool) -> None:
+    """Seed 105953: the source kept its definition, with the autostart that its spec had asked for."""
+    runs = "b" if stale == "a" else "a"
+    cluster = two_nodes().domain(placement={"node": "a"}, recovery={"autostart": True}).assigned("a")
+    cluster.seen(stale, "shutoff", "unknown", autostart=True).seen(runs)
+    expect_action(cluster.given(migrated={UUID} if migrated else set()), ActionKind.AUTOSTART, stale)
+    action = cluster.verdict().action
+    assert action is not None and not action.autostart
+    assert action.settled is not None and action.settled.node == "a"
+
+
+def test_what_may_run_unseen_starts_at_no_boot_either_but_for_a_node_that_is_only_looked_at() -> None:
+    for spec, cleared in (({}, True), ({"observeOnly": True}, False)):
+        cluster = Cluster().node("a", **spec).node("b").silent("b").domain(placement={"node": "a"})
+        cluster.assigned("a").seen("a", "shutoff", "unknown", autostart=True).given(migrated={UUID})
+        action = cluster.verdict().action
+        assert (action is not None and action.kind is ActionKind.AUTOSTART) is cleared
 
 
 def test_where_a_domain_that_somebody_migrated_by_hand_runs_is_written_down_and_it_is_left_alone() -> None:
