@@ -103,7 +103,7 @@ class Api:
         stream = None if data is None else io.BytesIO(data)
         async with self.session.request(method, self.url + path, data=stream, headers=sent) as response:
             warnings = tuple(response.headers.getall("Warning", []))
-            return Reply(response.status, dict(response.headers), await response.text(), warnings)
+            return Reply(response.status, response.headers.copy(), await response.text(), warnings)
 
     @asynccontextmanager
     async def watch(self, path: str, **headers: str) -> AsyncGenerator[AsyncIterator[Any], None]:

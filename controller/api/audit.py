@@ -1,7 +1,8 @@
 """The audit log: who asked to change what, as JSON lines in the shape of audit.k8s.io/v1 Events.
 
 A line is written and flushed *before* the change acts (stage RequestReceived) and another when it is
-answered (ResponseComplete); a change whose line cannot be written is refused. Reads are not audited.
+answered (ResponseComplete); a change whose line cannot be written is refused. Reads are not audited, unless
+they are refused (`controller.api.trail`).
 Operators' decisions are logged with what was decided and synced to the disk. The file is rotated by size;
 old ones are kept by number. Values of objects are not logged: they may hold what nobody should read.
 """
@@ -63,9 +64,12 @@ class AuditLog:
         self._file = self._open()
 
 
-def event(*, audit_id: str, stage: str, verb: str, user: User, at: str, **more: Any) -> dict[str, Any]:
-    """One line. `more`: impersonatedUser, requestURI, objectRef, sourceIPs, userAgent, responseStatus,
-    requestObject."""
+def event(
+    *, audit_id: str, stage: str, verb: str, user: User, times: tuple[str, str], **more: Any
+) -> dict[str, Any]:
+    """One line. `times`: when it was received, and now. `more`: impersonatedUser, requestURI, objectRef,
+    sourceIPs, userAgent, responseStatus, requestObject, annotations."""
+    received_at, at = times
     return {
         "kind": "Event",
         "apiVersion": "audit.k8s.io/v1",
@@ -74,6 +78,12 @@ def event(*, audit_id: str, stage: str, verb: str, user: User, at: str, **more: 
         "stage": stage,
         "verb": verb,
         "user": {"username": user.name, "groups": list(user.groups)},
-        "stageTimestamp": at,
+        "requestReceivedTimestamp": _micro(received_at),
+        "stageTimestamp": _micro(at),
         **{k: v for k, v in more.items() if v},
     }
+
+
+def _micro(at: str) -> str:
+    """In the form of Kubernetes' MicroTime, which readers of audit logs parse; the clock gives seconds."""
+    return at.replace("Z", ".000000Z") if "." not in at else at

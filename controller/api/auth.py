@@ -16,7 +16,16 @@ from controller.api import errors
 from controller.api.errors import ApiError, Subject
 from controller.api.rbac import ADMIN_GROUPS, Ask, User, Verdict
 
-__all__ = ["ADMIN_GROUPS", "ANONYMOUS", "OPEN_PATHS", "User", "authorize", "identify", "impersonated"]
+__all__ = [
+    "ADMIN_GROUPS",
+    "ANONYMOUS",
+    "OPEN_PATHS",
+    "User",
+    "authorize",
+    "identify",
+    "may_impersonate",
+    "wanted_user",
+]
 
 OPEN_PATHS: Final = frozenset({"/livez", "/readyz", "/healthz", "/version", "/livez/ping"})
 AUTHENTICATED: Final = "system:authenticated"
@@ -32,11 +41,13 @@ class Judge(Protocol):
     def bearer(self, token: str) -> User | None: ...
 
 
-def authorize(judge: Judge, user: User, ask: Ask, why: str = "") -> None:
-    """Raises ApiError (403), which says what is missing and, if `why` is given, for what it is needed."""
+def authorize(judge: Judge, user: User, ask: Ask, why: str = "") -> str:
+    """By what it is allowed. Raises ApiError (403), which says what is missing and, if `why` is given, for
+    what it is needed."""
     verdict = judge.decide(user, ask)
     if not verdict.allowed:
         raise refused(user, ask, why or verdict.reason)
+    return verdict.reason
 
 
 def refused(user: User, ask: Ask, why: str = "") -> ApiError:
@@ -77,9 +88,9 @@ def _certified(request: web.Request) -> User | None:
     return User(common_names[0], (*names.get("organizationName", ()), AUTHENTICATED))
 
 
-def impersonated(request: web.Request, user: User, judge: Judge) -> User | None:
-    """Whom `user` wants to be taken for; None when he asks for nothing of the kind. A header that is not
-    understood is refused, for he would act with more rights than he means to. Raises ApiError."""
+def wanted_user(request: web.Request) -> User | None:
+    """Whom the request wants to be taken for; None when it asks for nothing of the kind. A header that is not
+    understood is refused, for it would act with more rights than it means to. Raises ApiError."""
     asked = {name.lower() for name in request.headers if name.lower().startswith(_IMPERSONATE)}
     if not asked:
         return None
@@ -90,10 +101,15 @@ def impersonated(request: web.Request, user: User, judge: Judge) -> User | None:
         raise errors.bad_request(f"{', '.join(sorted(unknown))}: only a user and groups can be impersonated")
     if not name or len(groups) > _MAX_GROUPS:
         raise errors.bad_request("Impersonate-Group is of use with an Impersonate-User only")
-    authorize(judge, user, impersonation("users", name))
-    for group in groups:
-        authorize(judge, user, impersonation("groups", group))
     return User(name, tuple(dict.fromkeys((*groups, AUTHENTICATED))))
+
+
+def may_impersonate(user: User, wanted: User, judge: Judge) -> None:
+    """Raises ApiError (403). What everybody is who is somebody needs no right."""
+    authorize(judge, user, impersonation("users", wanted.name))
+    for group in wanted.groups:
+        if group != AUTHENTICATED:
+            authorize(judge, user, impersonation("groups", group))
 
 
 def impersonation(resource: str, name: str) -> Ask:

@@ -28,6 +28,7 @@ _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", re.ASCII)
 _PATH_NAME: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9._:]{0,251}[A-Za-z0-9])?", re.ASCII)
 _ONE_NAME: Final = re.compile(r"metadata\.name==?([^,=!]+)")
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._:/+=]{0,127}", re.ASCII)
 _VERBS: Final = {
     "POST": "create",
     "PUT": "update",
@@ -58,16 +59,26 @@ class Target:
 @dataclass(slots=True)
 class Call:
     """One request on its way through the server. `warnings` become Warning headers; `record` puts what was
-    decided into the audit log, safe on the disk when it returns. `impersonator`: who acts as `user`."""
+    decided into the audit log, safe on the disk when it returns. `impersonator`: who acts as `user`.
+    `allowed_by`: which binding it was allowed by. `audited`: the audit log tells its end already."""
 
     request: web.Request
     target: Target
     verb: str
     user: User
+    audit_id: str
     record: Callable[[dict[str, Any]], Awaitable[None]]
     created: str = ""  # the name of a new object, which its path does not tell
     warnings: list[str] = field(default_factory=list)
     impersonator: User | None = None
+    allowed_by: str = ""
+    audited: bool = False
+
+    @property
+    def request_id(self) -> str:
+        """What the client calls its request, if that is fit for a log: else nothing."""
+        given = self.request.headers.get("X-Request-Id", "")
+        return given if _REQUEST_ID.fullmatch(given) else ""
 
     @property
     def ask(self) -> Ask:

@@ -9,7 +9,6 @@ the API itself needs a client certificate like all the rest; only health and ver
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ipaddress
 import logging
 import socket
@@ -23,10 +22,11 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
-from controller.api import audit, errors, health, patch
+from controller.api import errors, health, patch
 from controller.api.admission import Admission
 from controller.api.applying import Applier
-from controller.api.auth import ANONYMOUS, OPEN_PATHS, authorize, identify, impersonated
+from controller.api.audit import AuditLog
+from controller.api.auth import ANONYMOUS, OPEN_PATHS, authorize, identify, may_impersonate, wanted_user
 from controller.api.compression import compressed
 from controller.api.deleting import Deleter
 from controller.api.documents import DOCUMENTS
@@ -49,6 +49,7 @@ from controller.api.reviews import Reviews, review_of
 from controller.api.rights import Rights
 from controller.api.scaling import Scaler
 from controller.api.streaming import Streamer
+from controller.api.trail import REFUSALS, Trail
 from controller.api.watch import Hub
 from controller.api.writing import Writer
 from controller.limits import Bounds
@@ -61,6 +62,7 @@ log = logging.getLogger(__name__)
 IDLE_S: Final = 30.0  # a connection without a complete request head for so long is closed
 _HANDSHAKE_S: Final = 10.0
 _SHUTDOWN_S: Final = 2.0
+_CALL: Final = web.RequestKey("call", Call)
 _CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -112,14 +114,14 @@ class ApiServer:
         self._reviews = Reviews(self._rights)
         self._runners: list[web.AppRunner] = []
         self._servers: list[asyncio.Server] = []
-        self._audit: audit.AuditLog | None = None
+        self._trail: Trail | None = None
         self.address: tuple[str, int] = (config.host, config.port)
         self.metrics_address = config.metrics_listen or ("", 0)
 
     async def start(self) -> None:
         """Raises OSError when it cannot listen."""
         config = self._config
-        self._audit = audit.AuditLog(config.audit_log)
+        self._trail = Trail(AuditLog(config.audit_log), self._objects.world)
         await self._rights.start()
         server = await self._listen(self._serve, (config.host, config.port), tls_context(config.pki))
         self.address = (config.host, server.sockets[0].getsockname()[1])
@@ -136,8 +138,8 @@ class ApiServer:
         await asyncio.gather(*(runner.cleanup() for runner in self._runners))
         self._servers.clear()
         self._runners.clear()
-        if self._audit is not None:
-            self._audit.close()
+        if self._trail is not None:
+            self._trail.close()
 
     async def _listen(
         self,
@@ -147,6 +149,7 @@ class ApiServer:
     ) -> asyncio.Server:
         app = web.Application(client_max_size=self._config.bounds.body_bytes)
         app.router.add_route("*", "/{path:.*}", handler)
+        app.on_response_prepare.append(_name)
         runner = web.AppRunner(app, access_log=None, keepalive_timeout=IDLE_S, shutdown_timeout=_SHUTDOWN_S)
         await runner.setup()
         self._runners.append(runner)
@@ -172,11 +175,11 @@ class ApiServer:
         """The outermost: whatever happens, there is an answer, an audit id and a metric."""
         started_at = self._objects.world.now()
         audit_id = self._objects.world.new_id()
-        call = Call(request, Target(), request.method.lower(), ANONYMOUS, _unaudited)
-        answer = await self._answer(call, audit_id)
+        call = Call(request, Target(), request.method.lower(), ANONYMOUS, audit_id, _unaudited)
+        request[_CALL] = call
+        answer = await self._answer(call)
         if not answer.prepared:
             await compressed(request, answer)
-            answer.headers["Audit-Id"] = audit_id
             for warning in call.warnings:
                 answer.headers.add("Warning", f'299 - "{_quoted(warning)}"')
         resource = "" if call.target.resource is None else call.target.resource.plural
@@ -186,10 +189,13 @@ class ApiServer:
             self._meters.seconds.labels(verb).observe(self._objects.world.now() - started_at)
         return answer
 
-    async def _answer(self, call: Call, audit_id: str) -> web.StreamResponse:
+    async def _answer(self, call: Call) -> web.StreamResponse:
         try:
-            return await self._admit(call, audit_id)
+            return await self._admit(call)
         except ApiError as error:
+            if error.code in REFUSALS and not call.audited:
+                assert self._trail is not None
+                self._trail.refusal(call, error)
             return error_response(error)
         except web.HTTPException as error:
             return error_response(errors.by_code(error.status))
@@ -202,17 +208,19 @@ class ApiServer:
         except Compacted:
             return error_response(errors.expired("the revision asked for is gone: list again"))
         except StoreError as error:
-            log.error("the store refused a request", extra={"error": error.message, "audit_id": audit_id})
-            return error_response(errors.internal(audit_id))
+            log.error(
+                "the store refused a request", extra={"error": error.message, "audit_id": call.audit_id}
+            )
+            return error_response(errors.internal(call.audit_id))
         except Corrupt as error:
             return error_response(ApiError(500, "InternalError", f"{error}; it is left as it is"))
         except (ConnectionError, asyncio.CancelledError):
             raise  # the client has gone
         except Exception:  # the last boundary: a bug must not cut the connection without a word
-            log.exception("a request failed", extra={"audit_id": audit_id, "path": call.request.path})
-            return error_response(errors.internal(audit_id))
+            log.exception("a request failed", extra={"audit_id": call.audit_id, "path": call.request.path})
+            return error_response(errors.internal(call.audit_id))
 
-    async def _admit(self, call: Call, audit_id: str) -> web.StreamResponse:
+    async def _admit(self, call: Call) -> web.StreamResponse:
         request = call.request
         path = request.path.rstrip("/") or "/"
         if path in OPEN_PATHS:
@@ -221,57 +229,17 @@ class ApiServer:
         if user is None:
             raise errors.unauthorized()
         call.user = user
-        other = impersonated(request, user, self._rights)
+        other = wanted_user(request)
         if other is not None:
             call.user, call.impersonator = other, user
+            may_impersonate(user, other, self._rights)
         call.target = parse_target(request.path)
         call.verb = verb_of(request.method, call.target, request.query)
         if request.method not in _CHANGING or review_of(call) is not None:
             return await self._dispatch(call, path)
-        return await self._audited(call, audit_id, path)
-
-    async def _audited(self, call: Call, audit_id: str, path: str) -> web.StreamResponse:
-        """Nothing changes that is not in the audit log first."""
-        assert self._audit is not None
-        trail = self._audit
-
-        def write(stage: str, **more: Any) -> None:
-            facts = {**_facts(call), **more}
-            at = self._objects.world.wall()
-            try:
-                trail.write(
-                    audit.event(
-                        audit_id=audit_id,
-                        stage=stage,
-                        verb=call.verb,
-                        user=call.impersonator or call.user,
-                        at=at,
-                        **facts,
-                    )
-                )
-            except OSError as error:
-                log.error("the audit log cannot be written", extra={"error": str(error)})
-                raise errors.unavailable(
-                    "the audit log cannot be written, so nothing may be changed"
-                ) from None
-
-        async def record(decision: dict[str, Any]) -> None:
-            write("RequestReceived", requestObject=decision)
-            await trail.sync()
-
-        call.record = record
-        write("RequestReceived")
-        code = 500
-        try:
-            answer = await self._dispatch(call, path)
-            code = answer.status
-        except ApiError as error:
-            code = error.code
-            raise
-        finally:
-            with contextlib.suppress(ApiError):  # what was done was done; its beginning is in the log
-                write("ResponseComplete", responseStatus={"code": code})
-        return answer
+        assert self._trail is not None
+        call.audited = True
+        return await self._trail.change(call, lambda: self._dispatch(call, path))
 
     async def _open(self, request: web.Request, path: str) -> web.StreamResponse:
         if request.method not in {"GET", "HEAD"}:
@@ -283,7 +251,7 @@ class ApiServer:
         return health.live()
 
     async def _dispatch(self, call: Call, path: str) -> web.StreamResponse:
-        authorize(self._rights, call.user, call.ask)
+        call.allowed_by = authorize(self._rights, call.user, call.ask)
         if call.target.plural:
             return await self._object(call)
         if call.request.method not in {"GET", "HEAD"}:
@@ -361,24 +329,12 @@ def tls_context(pki: Pki) -> ssl.SSLContext:
     return context
 
 
-def _facts(call: Call) -> dict[str, Any]:
-    target, request = call.target, call.request
-    reference = {
-        "resource": target.plural,
-        "namespace": target.namespace,
-        "name": target.name or call.created,
-        "apiGroup": target.group,
-        "apiVersion": target.version,
-        "subresource": target.subresource,
-    }
-    acted_as = call.user if call.impersonator is not None else None
-    return {
-        "impersonatedUser": acted_as and {"username": acted_as.name, "groups": list(acted_as.groups)},
-        "requestURI": request.path_qs[:2048],
-        "objectRef": {k: v for k, v in reference.items() if v},
-        "sourceIPs": [request.remote] if request.remote else [],
-        "userAgent": request.headers.get("User-Agent", "")[:256],
-    }
+async def _name(request: web.Request, answer: web.StreamResponse) -> None:
+    """Every answer tells by which id it is found in the log, and gives the client's own back."""
+    call: Call | None = request.get(_CALL)
+    if call is not None:
+        answer.headers["Audit-Id"] = call.audit_id
+        answer.headers["X-Request-Id"] = call.request_id or call.audit_id
 
 
 async def _unaudited(decision: dict[str, Any]) -> None:
