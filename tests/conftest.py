@@ -26,6 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("domctl")
     group.addoption("--require", default="none", help="lab,etcd: tests of these kinds must be able to run")
     group.addoption("--long", action="store_true", help="also run the tests marked long")
+    group.addoption("--regold", action="store_true", help="write golden files as seen; read the difference")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -92,6 +92,11 @@ def _apply(body: Body, operations: list[dict[str, Any]], subject: Subject, max_b
         one: Any = [operation]
         try:
             current = jsonpatch.JsonPatch(one).apply(current, in_place=True)
+        except jsonpatch.JsonPatchTestFailed:
+            message = (
+                f"operation {number} of the patch: {str(operation.get('path'))[:200]} is not as tested for"
+            )
+            raise errors.invalid(subject, [Cause("patch", message)]) from None
         except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, TypeError) as error:
             message = f"operation {number} of the patch cannot be applied: {error}"
             raise errors.invalid(subject, [Cause("patch", message)]) from None

@@ -1,0 +1,170 @@
+"""kubectl as its users know it, version by version: transcripts of sessions with `domctl serve`, all of it.
+
+A real server on its own real etcd with a real (if small) hypervisor, libvirt's test driver: domains really
+start and end here. Each file of tests/golden/kubectl is one session, run by every kubectl that is found on
+this machine (the oldest and the newest without --long), and must print what stands there. After a change
+that is meant, `.venv/bin/pytest --long --regold tests/integration/test_kubectl.py` writes the files anew:
+read the difference before it is committed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests import transcripts
+from tests.e2e.client import Api
+from tests.e2e.serve import Controller, until
+from tests.integration.test_api import kubectls
+from tests.transcripts import Answer, Step
+
+pytestmark = pytest.mark.etcd
+
+SESSIONS: Final = sorted((Path(__file__).parents[1] / "golden" / "kubectl").glob("*.txt"))
+FILES: Final = SESSIONS[0].parent / "files"
+RBAC: Final = "/apis/rbac.authorization.k8s.io/v1"
+NODE: Final = {
+    "apiVersion": "domctl.io/v1",
+    "kind": "Node",
+    "metadata": {"name": "hv1", "labels": {"zone": "a"}},
+    "spec": {"uri": "test:///default"},
+}
+# What a session may leave behind.
+LEFT: Final = (
+    "/apis/domctl.io/v1/migrations",
+    "/apis/domctl.io/v1/domains",
+    "/apis/domctl.io/v1/tokens",
+    f"{RBAC}/roles",
+    f"{RBAC}/rolebindings",
+)
+
+
+def version_of(binary: str) -> str:
+    done = subprocess.run([binary, "version", "--client", "-o", "json"], capture_output=True, check=True)
+    found = json.loads(done.stdout)["clientVersion"]
+    return f"{found['major']}.{found['minor'].rstrip('+')}"
+
+
+def _found() -> list[tuple[str, str]]:
+    """Version and binary, the newest first."""
+    found = {version_of(binary): binary for binary in kubectls()}
+    return sorted(found.items(), key=lambda one: [int(part) for part in one[0].split(".")], reverse=True)
+
+
+KUBECTLS: Final = _found()
+NEWEST: Final = KUBECTLS[0][0] if KUBECTLS else ""
+
+
+def _versions() -> list[Any]:
+    if not KUBECTLS:
+        return [pytest.param("", marks=pytest.mark.skip(reason="no kubectl was found on this machine"))]
+    ends = {KUBECTLS[0][0], KUBECTLS[-1][0]}
+    return [
+        pytest.param(version, id=version, marks=() if version in ends else pytest.mark.long)
+        for version, _ in KUBECTLS
+    ]
+
+
+@pytest.fixture(scope="module")
+def controller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]:
+    found = Controller(tmp_path_factory.mktemp("kubectl"))
+    try:
+        found.start()
+        found.api().create("/apis/domctl.io/v1/nodes", NODE)
+        yield found
+    finally:
+        found.stop()
+
+
+@pytest.fixture
+def clean(controller: Controller) -> Controller:
+    """With a node that is ready, and without what an earlier session left."""
+    api = controller.api()
+    for path in LEFT:
+        for item in api.get(path)["items"]:
+            metadata = item["metadata"]
+            namespace = metadata.get("namespace")
+            group, plural = path.rsplit("/", 1)
+            where = f"{group}/namespaces/{namespace}/{plural}" if namespace else path
+            api.delete(f"{where}/{metadata['name']}")
+    until(lambda: not api.get("/apis/domctl.io/v1/domains")["items"], 30, "domains do not go")
+    until(lambda: _ready(api), 30, "the node is not ready")
+    return controller
+
+
+def _ready(api: Api) -> bool:
+    status = api.get("/apis/domctl.io/v1/nodes/hv1").get("status") or {}
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", ()))
+
+
+class Shell:
+    """Runs the commands of a session: words and assignments before them, no more of a shell than that."""
+
+    def __init__(self, binary: str, controller: Controller, directory: Path) -> None:
+        self._binary = binary
+        self._directory = directory
+        shutil.copytree(FILES, directory / "files")
+        self._environ = {
+            "KUBECONFIG": str(controller.kubeconfig),
+            "HOME": str(directory),
+            "PATH": os.environ["PATH"],
+            "LC_ALL": "C",
+        }
+
+    def run(self, step: Step) -> Answer:
+        words = shlex.split(step.command)
+        environ = dict(self._environ)
+        while "=" in words[0]:
+            name, _, value = words.pop(0).partition("=")
+            environ[name] = value
+        assert words[0] == "kubectl", step.command
+        done = subprocess.run(
+            [self._binary, *words[1:]],
+            env=environ,
+            cwd=self._directory / "files",
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return transcripts.answer(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("version", _versions())
+@pytest.mark.parametrize("session", SESSIONS, ids=lambda path: path.stem)
+def test_a_session_goes_as_it_is_written(
+    session: Path, version: str, clean: Controller, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    shell = Shell(dict(KUBECTLS)[version], clean, tmp_path)
+    steps = transcripts.load(session)
+    regold = request.config.getoption("--regold")
+    wrong: list[str] = []
+    for step in steps:
+        seen, expected = shell.run(step), step.expected(version)
+        if regold:
+            step.learn(version, seen, newest=version == NEWEST)
+        elif seen != expected:
+            wrong += [
+                f"$ {step.command}",
+                *difflib.unified_diff(expected, seen, "written", "seen", "", "", 9),
+            ]
+    if regold:
+        transcripts.save(session, steps)
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_sessions_are_many_enough() -> None:
+    """Counted here, so that the figure in the README stays true."""
+    commands = [step.command for session in SESSIONS for step in transcripts.load(session)]
+    assert len(set(commands)) >= 80
+    assert all(command.rpartition("kubectl ")[2] for command in commands)
