@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import sys
 
-from controller.cli import changes, manifests, output, until
+from controller.cli import applyset, changes, destroying, manifests, output, until
 from controller.cli.client import connect
 from controller.cli.clientside import FIELD_MANAGER as CLIENT_SIDE_MANAGER
 from controller.cli.clientside import ClientSide
 from controller.cli.errors import Reported, StatusError, UsageError, rendered
 from controller.cli.flags import duration
-from controller.cli.serverside import FIELD_MANAGER, ServerSide
+from controller.cli.serverside import FIELD_MANAGER, Refused, ServerSide
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     Object = dict[str, Any]
     Applier = ClientSide | ServerSide
+    Placed = list[tuple[Manifest, str]]
 
 ABOUT = """Create objects, or change them to what files say.
 
@@ -35,7 +36,10 @@ ABOUT = """Create objects, or change them to what files say.
  users or the controller set are left alone, and fields that were applied before and are no longer in the file
  are removed. The server does it and keeps whose each field is: where a file would change what another manager
  owns, that is a conflict, and --force-conflicts takes the field over. What was applied before from a client's
- side, as kubectl does by default, is taken over."""
+ side, as kubectl does by default, is taken over.
+
+ With --prune, what was applied with the same --applyset before and is in none of the files any more is
+ deleted. It is counted before anything is sent: see --allow-destroy. With --wait it is waited for, too."""
 EXAMPLES = (
     ("Apply a file", "domctl apply -f web.yaml"),
     (
@@ -44,6 +48,10 @@ EXAMPLES = (
     ),
     ("Apply what another command writes", "generate | domctl apply -f -"),
     ("Let the server check, and change nothing", "domctl apply -f web.yaml --dry-run=server"),
+    (
+        "Apply a directory, and delete what has left it since the last time",
+        "domctl apply -R -f specs/ --prune --applyset=specs",
+    ),
     ("Take over fields that others set", "domctl apply -f web.yaml --force-conflicts"),
 )
 _FIELD_VALIDATION = {"strict": "Strict", "warn": "Warn", "ignore": "Ignore"}
@@ -54,6 +62,7 @@ def configure(flags: Flags) -> None:
     changes.configure_files(flags)
     changes.configure_dry_run(flags)
     configure_applying(flags)
+    destroying.configure(flags)
     flags.value("-o", "--output", text="Output format: json, yaml or name.")
     flags.switch("--wait", text="Wait until all applied objects are Ready.")
     flags.value("--timeout", default=60.0, to=duration, text="How long --wait waits. Negative: for a week.")
@@ -70,6 +79,12 @@ def configure_applying(flags: Flags) -> None:
     flags.value(
         "--field-manager", text=f'Name of the manager of what is applied; if left out, "{FIELD_MANAGER}".'
     )
+    flags.switch("--prune", text="Delete what was applied with the same --applyset and has left the files.")
+    flags.value(
+        "--applyset",
+        text="[KIND/]NAME of the object that remembers the set: a role without rules, unless another kind is "
+        "named (clusterrole, namespace, configmap, secret).",
+    )
 
 
 def applier(client: Client, args: argparse.Namespace, dry_run: str) -> Applier:
@@ -83,6 +98,19 @@ def applier(client: Client, args: argparse.Namespace, dry_run: str) -> Applier:
     return ClientSide(client, args.field_manager or CLIENT_SIDE_MANAGER, dry_run, validation)
 
 
+def set_for(client: Client, args: argparse.Namespace, placed: Placed) -> applyset.ApplySet | None:
+    """The set that is pruned; what is applied then carries its label. Raises CliError."""
+    if args.prune != bool(args.applyset):
+        raise UsageError("--prune and --applyset=[KIND/]NAME go together: only members of a set are pruned")
+    if not args.prune:
+        return None
+    if not args.server_side:
+        raise UsageError("--prune only works with --server-side")
+    chosen = applyset.named(client, args.applyset)
+    chosen.adopt(placed)
+    return chosen
+
+
 def run(args: argparse.Namespace) -> int:
     if args.words:
         raise UsageError(f"Unexpected args: {args.words}; files are named with -f")
@@ -90,26 +118,65 @@ def run(args: argparse.Namespace) -> int:
     wanted = output.Format(args.output) if args.output else None
     found = manifests.load(args.filename, recursive=args.recursive, check=args.validate)
     client = connect(args)
-    chosen = applier(client, args, dry_run)
     placed = [(one, manifests.namespace_for(one, client.namespace, args.namespace)) for one in found]
-    waiting: list[until.Awaited] = []
-    failed = 0
-    for one, namespace in placed:
-        try:
-            what, value = chosen.apply(one, namespace)
-        except StatusError as error:
-            sys.stdout.flush()
-            sys.stderr.write(rendered(error.while_(f"error when applying {one.place}")))
-            failed += 1
-            continue
-        _show(wanted, one, what + changes.dry_words(dry_run), value)
-        uid = str((value.get("metadata") or {}).get("uid") or "")
-        waiting.append(until.Awaited(one.resource, namespace, one.name, uid))
+    chosen = applier(client, args, dry_run)
+    members = set_for(client, args, placed)
+    leaving = members.leaving(placed) if members else []
+    destroying.check(leaving, args.allow_destroy, dry_run)
+    if members and dry_run == "none":
+        members.widen(placed)
+    waiting, failed = _apply(chosen, placed, wanted, dry_run)
+    gone: list[until.Awaited] = []
+    if members and failed:
+        sys.stderr.write(f"error: nothing was pruned, since {failed} could not be applied\n")
+    elif members:
+        gone, failed = _prune(members, leaving, placed, wanted, dry_run)
+        if dry_run == "none" and not failed:
+            members.narrow(placed)
     if args.wait and dry_run == "none":
+        failed += changes.wait_gone(client, gone, args.timeout)
         failed += changes.wait_ready(client, waiting, args.timeout)
     if failed:
         raise Reported
     return 0
+
+
+def _apply(
+    chosen: Applier, placed: Placed, wanted: output.Format | None, dry_run: str
+) -> tuple[list[until.Awaited], int]:
+    """What was applied, and how many could not be."""
+    applied: list[until.Awaited] = []
+    failed = 0
+    for one, namespace in placed:
+        try:
+            what, value = chosen.apply(one, namespace)
+        except (StatusError, Refused) as error:
+            doing = f"error when applying {one.place}"
+            sys.stdout.flush()
+            sys.stderr.write(rendered(error.while_(doing) if isinstance(error, StatusError) else error))
+            failed += 1
+            continue
+        _show(wanted, one, what + changes.dry_words(dry_run), value)
+        uid = str((value.get("metadata") or {}).get("uid") or "")
+        applied.append(until.Awaited(one.resource, namespace, one.name, uid))
+    return applied, failed
+
+
+def _prune(
+    members: applyset.ApplySet,
+    leaving: list[destroying.Doomed],
+    placed: Placed,
+    wanted: output.Format | None,
+    dry_run: str,
+) -> tuple[list[until.Awaited], int]:
+    """What was asked to go, and how many could not be."""
+    gone, failed = members.prune(leaving, placed, dry_run)
+    for one in gone:
+        if wanted is None or wanted.kind == "name":
+            words = f" pruned{changes.dry_words(dry_run)}" if wanted is None else ""
+            sys.stdout.write(f"{one.label}{words}\n")
+    sys.stdout.flush()
+    return [until.Awaited(one.resource, one.namespace, one.name, one.uid) for one in gone], failed
 
 
 def _show(wanted: output.Format | None, one: Manifest, what: str, value: Object) -> None:

@@ -56,14 +56,6 @@ def dry_words(mode: str) -> str:
 def wait_ready(client: Client, waiting: Sequence[until.Awaited], timeout_s: float) -> int:
     """Wait for Ready, telling what is met and what holds the rest; how many did not get there. An object that
     is Stalled needs a human: it is not waited for."""
-    told: dict[str, str] = {}
-
-    def on_pending(one: until.Awaited) -> None:
-        reason = until.reason_of(one.last)
-        if told.get(one.label) != reason:
-            told[one.label] = reason
-            _say(f"{one.label} waiting: {reason}")
-
     wait = until.Wait(
         client, lambda value: value is not None and until.is_condition(value, "Ready"), timeout_s
     )
@@ -77,6 +69,19 @@ def wait_ready(client: Client, waiting: Sequence[until.Awaited], timeout_s: floa
         why = "stalled" if stalled else f"timed out after {span(timeout_s)} waiting for the condition"
         sys.stderr.write(
             f"error: {why} on {one.resource.plural}/{printable(one.name)}: {until.reason_of(one.last)}\n"
+        )
+    return len(left)
+
+
+def wait_gone(client: Client, waiting: Sequence[until.Awaited], timeout_s: float) -> int:
+    """Wait until objects are gone, telling what holds them; how many are left."""
+    wait = until.Wait(client, lambda value: value is None, timeout_s)
+    wait.on_pending = pending_teller()
+    left = wait.run(waiting)
+    for one in left:
+        why = until.reason_of(one.last)
+        sys.stderr.write(
+            f"error: timed out waiting for {one.resource.plural}/{printable(one.name)} to be gone: {why}\n"
         )
     return len(left)
 

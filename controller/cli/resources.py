@@ -89,10 +89,11 @@ def find(client: Client, word: str) -> Resource:
     for resource in KNOWN:
         if name in resource.names and group in {"", resource.group, f"{VERSION}.{resource.group}"}:
             return resource
-    if group in {"", GROUP, f"{VERSION}.{GROUP}"}:
-        for resource in discovered(client):
-            if name in resource.names:
-                return resource
+    for served in ("", GROUP) if group == VERSION else (GROUP, ""):
+        if group in {"", served, f"{VERSION}.{served}".rstrip(".")}:
+            for resource in discovered(client, served):
+                if name in resource.names:
+                    return resource
     raise CliError(f'{UNKNOWN_TYPE} "{word}"', hint="domctl api-resources lists what there is")
 
 
@@ -101,20 +102,34 @@ def of_kind(kind: str) -> Resource:
     return next(resource for resource in KNOWN if resource.kind == kind)
 
 
-def discovered(client: Client) -> list[Resource]:
-    """What the server's group serves."""
-    found = client.get(f"/apis/{GROUP}/{VERSION}")
-    return [from_discovery(entry) for entry in found.get("resources") or () if "/" not in entry["name"]]
+def of_group_kind(client: Client, kind: str, group: str) -> Resource:
+    """Raises CliError where the server has no such kind."""
+    for resource in KNOWN:
+        if (resource.kind, resource.group) == (kind, group):
+            return resource
+    for resource in discovered(client, group):
+        if resource.kind == kind:
+            return resource
+    raise CliError(f'{UNKNOWN_TYPE} "{kind}.{group}"', hint="domctl api-resources lists what there is")
 
 
-def from_discovery(entry: dict[str, Any]) -> Resource:
-    return Resource(
+def discovered(client: Client, group: str = GROUP) -> list[Resource]:
+    """What the server serves of a group."""
+    found = client.get(f"/apis/{group}/{VERSION}" if group else f"/api/{VERSION}")
+    entries = [entry for entry in found.get("resources") or () if "/" not in entry["name"]]
+    return [from_discovery(entry, group) for entry in entries if "get" in (entry.get("verbs") or ("get",))]
+
+
+def from_discovery(entry: dict[str, Any], group: str) -> Resource:
+    resource = Resource(
         entry["name"],
         entry.get("singularName") or entry["kind"].lower(),
         entry["kind"],
         namespaced=bool(entry.get("namespaced")),
         short=entry.get("shortNames") or (),
     )
+    resource.group = group
+    return resource
 
 
 def named(client: Client, words: Sequence[str]) -> list[tuple[Resource, list[str]]]:

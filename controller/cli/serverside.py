@@ -11,7 +11,7 @@ from __future__ import annotations
 from controller.cli import owned
 from controller.cli.client import APPLY_PATCH, JSON_PATCH, Client
 from controller.cli.clientside import ATTEMPTS, ClientSide, live_object, warn_of_end
-from controller.cli.errors import StatusError
+from controller.cli.errors import CliError, StatusError, printable
 from controller.cli.merge3 import LAST_APPLIED
 
 TYPE_CHECKING = False
@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     Object = dict[str, Any]
 
 FIELD_MANAGER = "domctl-apply"  # not `domctl`, by which the controller is known
+PART_OF = "applyset.kubernetes.io/part-of"
 _MOVES = ("managedFields", "resourceVersion", "generation")
+
+
+class Refused(CliError):
+    """One object cannot be applied, and was not sent."""
 
 
 class ServerSide:
@@ -35,6 +40,7 @@ class ServerSide:
         self._client = client
         self._manager = field_manager
         self._dry_run = dry_run
+        self._force = force
         self._validation = validation
         self._query = [("fieldManager", field_manager), ("fieldValidation", validation)]
         self._apply_query = [*self._query, ("force", "true" if force else "false")]
@@ -55,6 +61,8 @@ class ServerSide:
 
     def _apply(self, one: Manifest, namespace: str, live: Object | None) -> tuple[str, Object]:
         wanted = sent(one, namespace)
+        if live and not self._force:
+            _refuse_other_set(one, wanted, live)
         if self._dry_run == "client":
             if live is None:
                 return "created", wanted
@@ -72,6 +80,17 @@ class ServerSide:
             return "unchanged", after
         warn_of_end(one, live)
         return "configured", after
+
+
+def _refuse_other_set(one: Manifest, wanted: Object, live: Object) -> None:
+    """An object is pruned with the set that it is in: none takes another's in silence."""
+    mine = (wanted["metadata"].get("labels") or {}).get(PART_OF)
+    other = (live["metadata"].get("labels") or {}).get(PART_OF)
+    if mine and other and mine != other:
+        raise Refused(
+            f"error when applying {one.place}: {one.label} belongs to another ApplySet, {printable(other)}",
+            hint="take it out of the other set's files first, or let this one have it by --force-conflicts",
+        )
 
 
 def sent(one: Manifest, namespace: str) -> Object:
