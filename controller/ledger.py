@@ -50,6 +50,8 @@ class Fence(Protocol):
     def token(self) -> int: ...
     @property
     def lost(self) -> asyncio.Event: ...
+    @property
+    def is_valid(self) -> bool: ...
     def lose(self, why: str) -> None: ...
     def horizon(self) -> Horizon: ...
     def answered(self, revision: int, before: Horizon, *, wrote: bool) -> None: ...
@@ -186,6 +188,9 @@ class Ledger:
             compares = [fence, *(compare for entry in remaining for compare in entry.compares)]
             writes = [write for entry in remaining for write in entry.writes]
             before = self._leadership.horizon()
+            if not self._leadership.is_valid:
+                self._settle_unsent(remaining)
+                return
             try:
                 result = await self._store.txn(compares, writes)
             except StoreUnavailable as error:
@@ -205,6 +210,15 @@ class Ledger:
                 _settle(entry, Commit(CommitOutcome.REFUSED, result.revision, current))
             assert refused, "a transaction was refused although every compare holds"
             remaining = [entry for entry in remaining if not entry.result.done()]
+
+    def _settle_unsent(self, batch: list[_Entry]) -> None:
+        """A process that was stopped for long would write what it had decided on before into a backup that
+        was restored meanwhile, in which its own leader's key stands again (seed 5 of left_armed)."""
+        if self._leadership.lost.is_set():
+            raise Fenced("leadership is lost")
+        error = StoreUnavailable("the lease was not renewed in time: nothing is written before it is")
+        for entry in batch:
+            _settle(entry, Commit(CommitOutcome.UNKNOWN, error=error))
 
     async def _settle_unanswered(self, batch: list[_Entry], error: StoreUnavailable, before: Horizon) -> None:
         """The reply was lost: what was written shows by reading it again; what does not show may still

@@ -10,12 +10,18 @@ from controller.storewatch import Horizon
 
 @dataclass
 class Term:
-    """`answers`: revision, what was known before it was asked, and whether something was put."""
+    """`answers`: revision, what was known before it was asked, and whether something was put.
+    `renewed`: whether its lease was, in time."""
 
     token: int
     lost: asyncio.Event = field(default_factory=asyncio.Event)
     revision: int = 0
+    renewed: bool = True
     answers: list[tuple[int, Horizon, bool]] = field(default_factory=list)
+
+    @property
+    def is_valid(self) -> bool:
+        return self.renewed and not self.lost.is_set()
 
     def lose(self, why: str) -> None:
         self.lost.set()

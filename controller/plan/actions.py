@@ -397,6 +397,12 @@ def drop_proof(case: Case, node: str, why: str) -> Action:
     )
 
 
+def take_back(case: Case, why: str) -> Action:
+    """The record of a deletion that is none."""
+    after = msgspec.structs.replace(case.assignment, tombstone=False)
+    return _action(case, ActionKind.RECORD, case.node, why, after)
+
+
 def reclaim(case: Case, node: str, why: str) -> Action:
     """A node that was taken for dead answers, or holds a copy: it is a candidate again."""
     after = msgspec.structs.replace(

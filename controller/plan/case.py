@@ -101,10 +101,12 @@ class Case:
 
     @property
     def deleting(self) -> bool:
-        """An explicit tombstone stands: the object's deletion, or the assignment's record of it (I11)."""
-        if self.held is not None and self.held.assignment.tombstone:
-            return True
-        return self.stored is not None and self.stored.domain.metadata.deletion_timestamp is not UNSET
+        """An explicit tombstone stands: the object's deletion, or the assignment's record of it (I11) once
+        the object is gone. An object that stands there undeleted beside such a record is what a store that
+        was set back holds, and is not taken away (seed 5 of left_armed)."""
+        if self.stored is not None:
+            return self.stored.domain.metadata.deletion_timestamp is not UNSET
+        return self.held is not None and self.held.assignment.tombstone
 
     @property
     def wanted(self) -> str:

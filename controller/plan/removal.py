@@ -41,7 +41,8 @@ def unexpected_copy(case: Case) -> Answer:
 
 def deleting(case: Case) -> Answer:
     if not case.deleting:
-        return None
+        left = case.held is not None and case.assignment.tombstone
+        return actions.take_back(case, "its object stands, and nobody deletes it") if left else None
     if case.held is None:
         return _never_placed(case)
     if case.stored is not None and effective_deletion_policy(case.stored.domain.spec) == "Orphan":

@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 from random import Random
 
-from controller.api.resources import DOMAINS, NODES
+from controller.api.resources import DOMAINS, MIGRATIONS, NODES
 from tests.sim.cluster import Replica
 from tests.sim.converged import is_met, says_ready
 from tests.sim.domain import Change
@@ -26,6 +26,7 @@ from tests.sim.workload import SPARE_HOST
 OFF_WITHIN_S = 25.0
 ENDS = 9  # destroys, in one run of a drill
 DEFINED_LATE_S = (1.0, 1.5)
+DEFINED_LONG_AFTER_S = (8.0, 12.0)
 BROKEN_AFTER_S = 30.0  # keep-alive has given the connections up by then
 
 
@@ -216,6 +217,65 @@ async def _overtake(drills: Drills, met: tuple[Moment, Replica, SimHost], theirs
     host.temper.event_loss = loss
 
 
+async def defined_late(drills: Drills, rng: Random) -> None:
+    """Somebody undefines what runs. Its host is frozen in the moment in which it is sent the definition
+    again, and carries that out long after it was read anew; the domain is to move away meanwhile (seed
+    102947)."""
+    cluster, found = drills.cluster, await drills.some_uuid(rng)
+    if found is None or drills.hands.guard.moves:
+        return
+    name, home = cluster.trace.named(found[0]), found[1]
+    before, home.temper.define_s = home.temper.define_s, DEFINED_LONG_AFTER_S
+    meeting = asyncio.create_task(drills.moment("define", name=name))
+    await drills.hands.on(home.name).undefine(found[0])
+    met = await meeting
+    if met is not None and met[2] is home and home.daemon == "up":
+        home.freeze()
+        await drills.api.create(MIGRATIONS, f"late-{rng.randrange(1000)}", {"domain": name})
+        await cluster.sleep(BROKEN_AFTER_S)
+        home.thaw()
+    await cluster.sleep(40.0)
+    home.temper.define_s = before
+
+
+async def left_armed(drills: Drills, rng: Random) -> None:
+    """A domain that starts with its host is moved by hand, and its definition stays behind. domctl sees where
+    it runs; then the host that it left boots (seed 105953)."""
+    cluster, hands, name = drills.cluster, drills.hands, f"b{rng.randrange(1000)}"
+    nodes = sorted(n for n in cluster.objects("nodes") if n in cluster.hosts) if cluster.etcd.running else []
+    if len(nodes) < 2 or hands.guard.moves:
+        return
+    home, target = (cluster.hosts[n] for n in rng.sample(nodes, 2))
+    wish = {"placement": {"node": home.name}, "recovery": {"autostart": True}}
+    if not await drills.api.create(DOMAINS, name, {"type": "qemu", "memory": "32Mi", **wish}):
+        return
+    hands.busy[name] = None
+    await cluster.sleep(10.0)
+    body = cluster.objects("domains").get(name) if cluster.etcd.running else None
+    if body is not None and is_met(cluster, body) and {home.daemon, target.daemon} == {"up"}:
+        moved = Manner(undefine_source=False)
+        if await hands.on(home.name).migrate(
+            body["metadata"]["uid"], target, moved
+        ) is None and await _is_led(drills, home, for_s=25):
+            home.power_off()
+            await cluster.sleep(10.0)
+            hands.power_on(home)
+            await cluster.sleep(20.0)
+    del hands.busy[name]
+
+
+async def _is_led(drills: Drills, host: SimHost, for_s: int) -> bool:
+    """Somebody led for so many seconds without a break, and could ask this host and act on what it said."""
+    cluster, first = drills.cluster, drills.cluster.leader
+    for _ in range(for_s):
+        leader = cluster.leader
+        up = leader is not None and host.daemon == "up" and cluster.network.up(leader.name, host.name)
+        if leader is not first or not up or not cluster.etcd.running or cluster.pasts:
+            return False
+        await cluster.sleep(1.0)
+    return True
+
+
 def _placed_on(node: str) -> Callable[[Body], object]:
     return lambda body: body["spec"].update(placement={"node": node})
 
@@ -232,5 +292,7 @@ COINCIDENCES: dict[str, Drill] = {
     "own_disk": own_disk,
     "all_at_once": all_at_once,
     "overtaken": overtaken,
+    "defined_late": defined_late,
+    "left_armed": left_armed,
 }
 """name: how it is made."""

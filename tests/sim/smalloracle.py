@@ -110,8 +110,10 @@ def _candidates(world: World) -> tuple[str, ...]:
 
 
 def _tombstone(world: World) -> bool:
-    promised = world.promise is not None and world.promise.tombstone
-    return promised or world.wanted in ("deleted", "orphaned")
+    """What an object that stands undeleted says counts more than a record of its deletion: that is what a
+    store holds that was set back."""
+    recorded = world.wanted == "none" and world.promise is not None and world.promise.tombstone
+    return recorded or world.wanted in ("deleted", "orphaned")
 
 
 def _proved_gone(world: World, node: str) -> bool:
@@ -528,6 +530,8 @@ def _silent(world: World, verdict: Verdict) -> str:
     if _tombstone(world):
         kept = world.promise is not None and world.promise.proof.endswith("R3") and world.wanted == "none"
         return "" if kept else "L4: it is to be deleted, and nothing happens"
+    if world.promise is not None and world.promise.tombstone:
+        return "I11: the record of a deletion stays that is none"
     if world.wanted == "transient, off" and not _may_hold(world, "a") and not _may_hold(world, "b"):
         stopped = world.promise is None or (world.promise.stopped and not world.promise.intent)
         unread = bool(_candidates(world)) and not known(here)

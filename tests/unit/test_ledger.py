@@ -62,6 +62,24 @@ def test_a_commit_writes_all_or_nothing_and_says_at_which_revision() -> None:
     virtualtime.run(main())
 
 
+def test_nothing_is_written_while_the_lease_was_not_renewed() -> None:
+    """Seed 5 of left_armed: stopped for 75 s, and woken before a backup with its own leader's key."""
+
+    async def main() -> None:
+        async with desk() as d:
+            d.term.renewed = False
+            held = await d.ledger.commit([Compare("a", 0)], [Put("a", b"1")])
+            assert held.outcome is CommitOutcome.UNKNOWN and "not renewed" in str(held.error)
+            assert await d.value("a") is None
+            d.term.renewed = True
+            assert (await d.ledger.commit([Compare("a", 0)], [Put("a", b"1")])).ok
+            d.term.lose("it ended")
+            with pytest.raises(Fenced):
+                await d.ledger.commit([Compare("b", 0)], [Put("b", b"1")])
+
+    virtualtime.run(main())
+
+
 def test_a_record_is_put_over_the_one_that_was_read_only() -> None:
     async def main() -> None:
         async with desk() as d:

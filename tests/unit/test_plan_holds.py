@@ -75,6 +75,14 @@ def test_a_tombstone_outlives_its_object_until_a_dead_node_answers() -> None:
     assert action is not None and action.after is not None and action.after.candidates == ("a",)
 
 
+def test_an_object_that_a_restored_store_has_undeleted_beside_its_tombstone_is_kept() -> None:
+    """Seed 5 of left_armed: it was taken away, and never removed, for it was not being deleted."""
+    for seen in (("running", "booted"), ("shutoff", "shutdown")):
+        action = two_nodes().domain().assigned("a", tombstone=True).seen("a", *seen).verdict().action
+        assert action is not None and action.kind is ActionKind.RECORD
+        assert action.after is not None and not action.after.tombstone
+
+
 def test_an_object_that_vanished_without_deletion_leaves_its_domain_alone() -> None:
     cluster = running_on_a()
     cluster.domains = {}
