@@ -359,12 +359,11 @@ class Drills:
         await virsh.set_mark(uuid, mark, live=True, config=True)
         await self.cluster.sleep(rng.uniform(30.0, 60.0))
         for node, there in self.cluster.hosts.items():
-            domain = there.domains.get(uuid)
-            if domain is not None:
-                virsh = self.hands.on(node)
-                await virsh.set_mark(
-                    uuid, None, live=domain.live is not None, config=domain.config is not None
-                )
+            while (domain := there.domains.get(uuid)) is not None:
+                live, config = domain.live is not None, domain.config is not None
+                if await self.hands.on(node).set_mark(uuid, None, live=live, config=config) is None:
+                    break
+                await self.cluster.sleep(1.0)  # its daemon is away just now
 
     async def deleted_while_saved(self, rng: Random) -> None:
         found = await self.some_uuid(rng)
