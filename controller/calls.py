@@ -6,6 +6,7 @@ node answers, the domain there awaits an observation. What a refusal means for l
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -23,6 +24,7 @@ from drivers.hypervisor import Outcome, Permit, Result, Session
 log = logging.getLogger(__name__)
 
 MINUTE_S: Final = 60.0
+AHEAD_S: Final = 1.0  # by then a request waits its turn at its host, if it is not answered
 GIVE_CAPABILITY: Final = ("define", "create")  # carried out late, they let a domain run where it was
 
 
@@ -153,23 +155,49 @@ class Calls:
             raise Halt(Report(Ending.STALE, f"it is still on {action.node}"))
 
     async def abort(self, progress: Progress) -> None:
-        uuid = progress.action.uuid
-        await self._mutate(progress, "abort", lambda s, permit: s.abort_job(uuid, permit))
+        """A definition at the target goes with it (safety §5). It cannot go before, for libvirt keeps whoever
+        changes the domain there waiting until the migration has ended: so it is asked to go, and then the job
+        is ended. A start that comes after finds no domain. One that waits beside the undefine may go first
+        (3 of 10 trials): late commands, which the plan waited for, are over, so it is none of ours."""
+        uuid, target = progress.action.uuid, progress.action.target
+        clearing: asyncio.Task[None] | None = None
+        if target:
+            undefine = self._mutate(
+                progress, "undefine", lambda s, permit: s.undefine(uuid, permit), node=target
+            )
+            clearing = asyncio.create_task(undefine, name=f"clear {target}")
+            await asyncio.wait({clearing}, timeout=AHEAD_S)
+            if clearing.done():
+                clearing.result()
+        try:
+            await self._mutate(progress, "abort", lambda s, permit: s.abort_job(uuid, permit))
+        finally:
+            if clearing is not None:
+                await asyncio.wait({clearing})
+        if clearing is not None:
+            clearing.result()
 
     async def _mutate(
-        self, progress: Progress, call: str, send: Callable[[Session, Permit], Awaitable[Result]]
+        self,
+        progress: Progress,
+        call: str,
+        send: Callable[[Session, Permit], Awaitable[Result]],
+        *,
+        node: str = "",
     ) -> None:
-        """Send one mutation. Whatever the answer, the domain on this node is Unknown until it was read."""
+        """Send one mutation to the action's node, or to another. Whatever the answer, the domain there is
+        Unknown until it was read."""
         action, hands = progress.action, self.hands
-        session, permit = hands.observer.session(action.node), hands.permit()
+        node = node or action.node
+        session, permit = hands.observer.session(node), hands.permit()
         if permit is None:
             raise Halt(Report(Ending.FAILED, "the lease is too close to its end to act"))
         if session is None:
-            raise Halt(Report(Ending.FAILED, f"the connection to node {action.node} is lost"))
+            raise Halt(Report(Ending.FAILED, f"the connection to node {node} is lost"))
         hands.begin()
         if action.kind is ActionKind.START:
-            hands.cache.seen.expectations.hold(action.uuid, action.node)
-        progress.touched = [action.node]
+            hands.cache.seen.expectations.hold(action.uuid, node)
+        progress.touched = list(dict.fromkeys((*progress.touched, node)))
         known = False
         try:
             result = await send(session, permit)
@@ -177,14 +205,14 @@ class Calls:
         finally:
             hands.end(known)
             if not known and call in GIVE_CAPABILITY:
-                hands.cache.seen.expectations.doubt(action.uuid, action.node, hands.world.now())
-            hands.cache.await_observation(action.uuid, action.node)
+                hands.cache.seen.expectations.doubt(action.uuid, node, hands.world.now())
+            hands.cache.await_observation(action.uuid, node)
         if result.outcome is not Outcome.DONE:
-            self._refused(action, call, result)
+            self._refused(action, call, result, node)
 
-    def _refused(self, action: Action, call: str, result: Result) -> None:
+    def _refused(self, action: Action, call: str, result: Result, node: str) -> None:
         error = result.error
-        message = f"{call} on {action.node}: {error.message if error is not None else result.outcome.value}"
+        message = f"{call} on {node}: {error.message if error is not None else result.outcome.value}"
         if isinstance(error, NoDomain):  # somebody took it away just now: look again, nothing failed
             raise Halt(Report(Ending.STALE, message))
         stalled = error is not None and error.advice is Advice.STALL and result.outcome is Outcome.REJECTED
@@ -192,7 +220,7 @@ class Calls:
         if isinstance(error, SaveUnreadable):
             attempts.unreadable_saves[action.uuid] = message
         if isinstance(error, Unsupported):
-            attempts.unsupported[action.uuid, action.node, call] = message
+            attempts.unsupported[action.uuid, node, call] = message
         log.warning("libvirt refused", extra={"domain": action.key, "why": message})
         if stalled and action.mark is not None and call in ("define", "create"):
             self.hands.cache.attempts.stalls[action.uuid] = Stall(action.node, action.mark.digest, message)

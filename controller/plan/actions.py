@@ -377,8 +377,11 @@ def unplant(case: Case, node: str, why: str) -> Action:
     return _action(case, ActionKind.UNPLANT, node, why, case.assignment)
 
 
-def abort(case: Case, node: str, why: str) -> Action:
-    return _action(case, ActionKind.ABORT, node, why, case.assignment)
+def abort(case: Case, node: str, why: str, *, clears: str = "") -> Action:
+    """End the job at `node`, with the definition that somebody put on its target (`clears`; "": there is
+    none)."""
+    action = _action(case, ActionKind.ABORT, node, why, case.assignment)
+    return dataclasses.replace(action, target=clears)
 
 
 def go_on(case: Case, node: str, why: str) -> Action:

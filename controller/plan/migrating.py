@@ -17,7 +17,15 @@ from typing import Literal
 from controller.model import Intent, IntentKind, MoveOutcome, Rule
 from controller.plan import actions
 from controller.plan.case import Case
-from controller.plan.evidence import PROVING_REASONS, absent_everywhere, is_dead, quiet, unreachable, way_out
+from controller.plan.evidence import (
+    PROVING_REASONS,
+    absent_everywhere,
+    is_dead,
+    late_commands,
+    quiet,
+    unreachable,
+    way_out,
+)
 from controller.plan.snapshot import Link, MoveWatch, Sighting
 from controller.plan.types import Action, Deferred, Reason, Verdict
 from specs.domain import effective_on_doubt
@@ -178,16 +186,12 @@ def _abort_is_wanted(ends: Ends) -> bool:
 
 
 def _abort(ends: Ends, why: str, *, is_stuck: bool = False) -> Answer:
-    """A definition that somebody put on the target goes first: after an abort it could be started."""
+    """A definition that somebody put on the target goes with it: after an abort it could be started."""
     case = ends.case
-    planted = ends.sighting(ends.target)
     if ends.at_source is End.SILENT:
         return _hold_for(ends, ends.source)
     if ends.at_target is not End.SILENT and _is_stale(ends):
         return _reading(ends, f"to be ended; reading {ends.source} and {ends.target} first")
-    if planted is not None and planted.in_migration and planted.detail.persistent:
-        why = f"somebody defined it on {ends.target}, and the migration is to be ended"
-        return quiet(case.snap, (ends.target,)) or actions.unplant(case, ends.target, why)
     stuck = ends.at_source is End.MIG and ends.at_target in (End.MIG, End.ABSENT) and is_stuck
     if ends.at_source is not End.ACTIVE and not stuck:
         return Deferred(
@@ -195,7 +199,13 @@ def _abort(ends: Ends, why: str, *, is_stuck: bool = False) -> Answer:
             f"it is just switching over from {ends.source} to {ends.target}",
             retry_after_s=1.0,
         )
-    return quiet(case.snap, (ends.source,)) or actions.abort(case, ends.source, why)
+    there = ends.sighting(ends.target)
+    planted = there is not None and there.in_migration and there.detail.persistent
+    clears = ends.target if planted else ""
+    late = quiet(case.snap, (ends.source,))
+    if planted and late is None:
+        late = late_commands(case.snap, case.uuid, (ends.target,))
+    return late or actions.abort(case, ends.source, why, clears=clears)
 
 
 def _unread(ends: Ends) -> Deferred | None:

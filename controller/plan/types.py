@@ -176,8 +176,9 @@ class Action:
     assignment once the last step has proved what it should (revoke). `reserve`: MACs to be taken.
     `room_bytes`: what a save may need on the host's disk.
     `consumes`: it acts on an operator's resolution, of which only `left` stands afterwards. `target` and
-    `move`: of a migration. `is_clear`: what migrations of it were seen is accounted for. `retry_after_s`: the
-    attempt to move it failed, and the next one is not made before."""
+    `move`: of a migration; of one that is to be ended, `target` has a definition that goes with it.
+    `is_clear`: what migrations of it were seen is accounted for. `retry_after_s`: the attempt to move it
+    failed, and the next one is not made before."""
 
     kind: ActionKind
     uuid: str

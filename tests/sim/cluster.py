@@ -236,6 +236,7 @@ class Cluster:
     etcd_away_at: float | None = None  # stopped or frozen since then
     pasts: int = 0  # how often etcd was set back
     doubled: set[str] = field(default_factory=set)  # what somebody started a second time by hand
+    disks_at: dict[str, str] = field(default_factory=dict)  # whose own storage has a domain's disks, as it is
     graves: list[tuple[Process, asyncio.Task[None]]] = field(default_factory=list)
     _decoded: dict[str, tuple[bytes, Any]] = field(default_factory=dict)
     network: Network = field(init=False)

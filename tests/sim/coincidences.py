@@ -21,10 +21,11 @@ from tests.sim.drills import Drill, Drills, Moment
 from tests.sim.host import SimHost
 from tests.sim.migration import Manner
 from tests.sim.people import Body
-from tests.sim.workload import SPARE_HOST
+from tests.sim.workload import FIRST_HOSTS, SPARE_HOST
 
 OFF_WITHIN_S = 25.0
 ENDS = 9  # destroys, in one run of a drill
+MOVES = 7  # migrations, in one
 DEFINED_LATE_S = (1.0, 1.5)
 DEFINED_LONG_AFTER_S = (8.0, 12.0)
 BROKEN_AFTER_S = 30.0  # keep-alive has given the connections up by then
@@ -148,6 +149,42 @@ async def all_at_once(drills: Drills, rng: Random) -> None:
     await cluster.sleep(90.0)
     for name in names:
         await drills.api.edit(DOMAINS, name, _state("running"), "running")
+
+
+async def deleted_unheard(drills: Drills, rng: Random) -> None:
+    """A domain is moved by hand, no event tells of it, and it is deleted when the host that it left was read
+    again; the other one may have to be read for that."""
+    cluster, ends = drills.cluster, await drills.ends_of_a_move(rng)
+    if ends is None:
+        return
+    uuid, source, target = ends
+    for host in (source, target):
+        host.temper.event_loss, host.temper.copy_s = 1.0, (0.2, 1.0)
+    async with drills.moving():
+        drills.say(f"{uuid} is moved from {source.name} to {target.name}")
+        if await drills.hands.on(source.name).migrate(uuid, target) is None:
+            source.kill_daemon()
+            source.start_daemon()
+            await cluster.sleep(rng.uniform(0.0, 6.0))
+            await drills.api.delete(DOMAINS, cluster.trace.named(uuid))
+            await cluster.sleep(30.0)
+    for host in (source, target):
+        host.temper.event_loss, host.temper.copy_s = 0.02, (5.0, 25.0)
+
+
+async def all_to_one(drills: Drills, rng: Random) -> None:
+    """More domains are to go to one host than may move there at once."""
+    cluster, names = drills.cluster, [f"b{number}" for number in range(MOVES)]
+    if rng.random() < 0.5:
+        return  # often enough, and so many domains make a run slow
+    for name in names:
+        if not cluster.etcd.running or name not in cluster.objects("domains"):
+            await drills.api.create(DOMAINS, name, {"type": "qemu", "memory": "32Mi"})
+    await cluster.sleep(20.0)
+    target, number = rng.choice(FIRST_HOSTS), rng.randrange(1000)
+    for name in names:
+        await drills.api.create(MIGRATIONS, f"{name}-{number}", {"domain": name, "node": target})
+    await cluster.sleep(60.0)
 
 
 async def overtaken(drills: Drills, rng: Random) -> None:
@@ -294,5 +331,7 @@ COINCIDENCES: dict[str, Drill] = {
     "overtaken": overtaken,
     "defined_late": defined_late,
     "left_armed": left_armed,
+    "deleted_unheard": deleted_unheard,
+    "all_to_one": all_to_one,
 }
 """name: how it is made."""

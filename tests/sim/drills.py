@@ -377,13 +377,13 @@ class Drills:
 
     async def moved_unheard(self, rng: Random) -> None:
         """A quick move by hand of which no event tells; the source is read at once when it is over."""
-        ends = await self._ends_of_a_move(rng)
+        ends = await self.ends_of_a_move(rng)
         if ends is None:
             return
         uuid, source, target = ends
         for host in (source, target):
             host.temper.event_loss, host.temper.copy_s = 1.0, (0.2, 1.0)
-        async with self._moving():
+        async with self.moving():
             self.say(f"{uuid} is moved from {source.name} to {target.name}")
             answer = await self.hands.on(source.name).migrate(uuid, target)
             if answer is None and self.cluster.policy.hand_migrations:
@@ -395,13 +395,13 @@ class Drills:
 
     async def moved_slowly(self, rng: Random) -> None:
         """A move by hand that takes long, of a domain that is deleted meanwhile."""
-        ends = await self._ends_of_a_move(rng)
+        ends = await self.ends_of_a_move(rng)
         if ends is None:
             return
         uuid, source, target = ends
         for host in (source, target):
             host.temper.copy_s = (50.0, 70.0)
-        async with self._moving():
+        async with self.moving():
             self.say(f"{uuid} is moved from {source.name} to {target.name}")
             moving = asyncio.create_task(self.hands.on(source.name).migrate(uuid, target))
             await self.cluster.sleep(rng.uniform(2.0, 12.0))
@@ -411,7 +411,7 @@ class Drills:
         for host in (source, target):
             host.temper.copy_s = (5.0, 25.0)
 
-    async def _ends_of_a_move(self, rng: Random) -> tuple[str, SimHost, SimHost] | None:
+    async def ends_of_a_move(self, rng: Random) -> tuple[str, SimHost, SimHost] | None:
         found = await self.some_uuid(rng)
         if found is None or not self.cluster.etcd.running or self.hands.guard.moves:
             return None
@@ -420,7 +420,7 @@ class Drills:
         return uuid, source, self.cluster.hosts[rng.choice(sorted(others))]
 
     @asynccontextmanager
-    async def _moving(self) -> AsyncIterator[None]:
+    async def moving(self) -> AsyncIterator[None]:
         """Meanwhile nothing becomes unreachable: see Guard."""
         self.hands.guard.moves += 1
         try:

@@ -39,8 +39,9 @@ class Leaving:
         self._complain = checks.complain
         self._departs: dict[tuple[str, str], tuple[float, Intent]] = {}  # by client and uuid
         self._read_at: dict[tuple[str, str, str], float] = {}  # by client, host and uuid ("": a list)
+        self._defined_at: dict[tuple[str, str], float] = {}  # by host and uuid
+        self._undefined_at: dict[tuple[str, str, str], float] = {}  # by client, host and uuid: asked to be
         self._left_at: dict[tuple[str, str], float] = {}  # by host and uuid
-        self._disks: dict[str, str] = {}  # the host whose own storage has a domain's disks
 
     def listen(self) -> None:
         """Before any replica starts."""
@@ -71,6 +72,10 @@ class Leaving:
             return
         if sent.call == "migrate":
             self._check_target_read(sent, departs_at, intent)
+        if sent.call == "undefine":
+            self._undefined_at[sent.client, sent.host, sent.uuid] = sent.at
+        if sent.call == "abort_job":
+            self._check_target_bare(sent, intent)
         if sent.call == "destroy" and sent.host == intent.node:
             self._check_only_copy(sent)
 
@@ -79,6 +84,20 @@ class Leaving:
         where = (sent.client, intent.target)
         if max(self._read_at.get((*where, u), -1.0) for u in (sent.uuid, "")) < departs_at:
             self._complain("I2", f"{sent.client} sends {sent.uuid} to {intent.target}, and did not read that")
+
+    def _check_target_bare(self, sent: Sent, intent: Intent) -> None:
+        """Safety 5: before an abort goes, or is asked to go, what the target could be started with, if it was
+        read there."""
+        domain = self._cluster.hosts[intent.target].domains.get(sent.uuid)
+        defined_at = self._defined_at.get((intent.target, sent.uuid), float("inf"))
+        where = (sent.client, intent.target)
+        read_at = max(self._read_at.get((*where, u), -1.0) for u in (sent.uuid, ""))
+        if self._undefined_at.get((sent.client, intent.target, sent.uuid), -1.0) > defined_at:
+            return  # it waits there, for the migration has the domain
+        if domain is not None and domain.config is not None and read_at > defined_at:
+            self._complain(
+                "I2", f"{sent.client} ends the move of {sent.uuid}, which {intent.target} can start"
+            )
 
     def _check_only_copy(self, sent: Sent) -> None:
         """Table M, MIG | absent: ended by somebody's word, or by leave."""
@@ -105,20 +124,40 @@ class Leaving:
             self._left_at[change.host, change.uuid] = change.at
         if change.what in ("started", "resumed"):
             self._check_disks(change)
+        if change.what == "defined":
+            self._defined_at.setdefault((change.host, change.uuid), change.at)
+        if change.what == "undefined":
+            self._defined_at.pop((change.host, change.uuid), None)
+        if change.what == "arriving":
+            self._check_budget(change)
+
+    def _check_budget(self, change: Change) -> None:
+        """I8: what one leader moves at once, to and from one node, is bounded."""
+        cluster = self._cluster
+        at_work = [m for host in cluster.hosts.values() for m in host.operations.migrations.values()]
+        for client in cluster.replicas:
+            intents = {u: intent for (c, u), (_, intent) in self._departs.items() if c == client}
+            ours = [m for m in at_work if m.uuid in intents and intents[m.uuid].target == m.target.name]
+            if change.uuid not in {m.uuid for m in ours}:
+                continue
+            for node in (intents[change.uuid].node, change.host):
+                count = sum(node in (m.source.name, m.target.name) for m in ours)
+                if count > cluster.policy.migrations_per_node:
+                    self._complain("I8", f"{client} moves {count} domains at once to or from {node}")
 
     def _check_disks(self, change: Change) -> None:
         domain = self._cluster.hosts[change.host].domains.get(change.uuid)
         if domain is None or domain.live is None:
             return
         if not definition.known(domain.live).local_disks:
-            self._disks.pop(change.uuid, None)
+            self._cluster.disks_at.pop(change.uuid, None)
             return
-        last = self._disks.get(change.uuid, change.host)
+        last = self._cluster.disks_at.get(change.uuid, change.host)
         if last != change.host and change.by in self._cluster.replicas and not self._is_shared(change.uuid):
             self._complain(
                 "Pinned", f"{change.by} starts {change.uuid} on {change.host}, disks are on {last}"
             )
-        self._disks[change.uuid] = change.host
+        self._cluster.disks_at[change.uuid] = change.host
 
     def _is_shared(self, uuid: str) -> bool:
         """Somebody says so in its spec, and is believed (seed 6 of own_disk: an operator did not look)."""

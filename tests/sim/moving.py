@@ -84,13 +84,18 @@ class Moving:
         phases, blows = drill.phases, drill.blows
         names = self._movable() if drill.movable else ()
         name, phase, blow = rng.choice(names or DOMAIN_NAMES), rng.choice(phases), rng.choice(blows)
+        if drill.copies:
+            name = f"k{rng.randrange(1000)}"
+            await self._workload.own_disk(name)
+            await self._cluster.sleep(5.0)
         body = self._cluster.objects("domains").get(name) if self._cluster.etcd.running else None
         if body is None:
             return
         if drill.transient:
             await self._workload.make_transient(name)
             await self._cluster.sleep(5.0)
-        await self._workload.move(name, rng.choice(("", "", *sorted(self._cluster.hosts))))
+        target = rng.choice(("", "", *sorted(self._cluster.hosts)))
+        await self._workload.move(name, target, copies=drill.copies)
         met = await self._await(body["metadata"]["uid"], name, phase)
         if met is None:
             return
@@ -328,6 +333,16 @@ class Moving:
             await self._faults.lasting(50.0)
         met.target.temper.event_loss = before
 
+    async def planted(self, met: Met, rng: Random) -> None:
+        """Somebody defines it on its target while the command to move it is on its way there, too late for
+        whoever looked; and then it is not to move after all."""
+        shown = self._faults.hands.on(met.source.name).shown(met.uuid)
+        if shown is None:
+            return
+        met.target.operations.put(shown, "virsh")
+        await self._faults.lasting(rng.choice((0.5, 2.0, 4.0)))
+        await self._workload.end_moves(met.name)
+
     async def no_way(self, met: Met, rng: Random) -> None:
         """Between both ends, for as long as it may be tried again and again."""
         self._cluster.network.cut(met.source.name, met.target.name)
@@ -375,6 +390,7 @@ BLOWS: dict[str, Callable[[Moving, Met, Random], Awaitable[None]]] = {
     "source frozen, and keeps it of a dead leader": Moving.source_keeps_it_of_the_dead,
     "it arrives unheard": Moving.arrives_unheard,
     "no way between the ends": Moving.no_way,
+    "defined at the target, and ended": Moving.planted,
 }
 """How a migration is met."""
 
@@ -392,21 +408,25 @@ class Drill:
     late_s: tuple[float, float] = (0.0, 0.0)
     movable: bool = False
     transient: bool = False  # such a domain leaves no definition where it ends
+    copies: bool = False  # a domain of its own, whose disk is copied
 
 
 _ENDS = ("source daemon killed", "target daemon killed", "both daemons killed", "ends cut from each other")
 _KEPT = ("source frozen, and keeps it", "source frozen, and keeps it of a dead leader")
-_RARE = (*_KEPT, "it arrives unheard", "no way between the ends")  # in drills of their own
+_ALONE = ("it arrives unheard", "no way between the ends", "defined at the target, and ended")
+_RARE = (*_KEPT, *_ALONE)  # in drills of their own
 _SWITCH = ("switching", "arrived")
 DRILLS: dict[str, Drill] = {
     "moves_left_paused": Drill(_SWITCH, _ENDS, left_paused=1.0),
     "moves_unheard": Drill(_SWITCH, ("target isolated", "leader killed", "ends cut, leader killed"), 1.0),
     "moves_lost": Drill(("arrived",), ("target isolated",), left_paused=0.0),
     "moves_gone": Drill(("arrived",), ("it ran and is gone, unheard",), 1.0, transient=True),
+    "moves_copied": Drill(("arrived",), ("it ran and is gone, unheard",), left_paused=0.0, copies=True),
     "moves_cut_off": Drill(("asking", "copying", *_SWITCH), ("source isolated", "source frozen"), 1.0),
     "moves_stalled": Drill(("copying",), ("leader killed", "leader restarted"), stalls=1.0),
     "moves_kept": Drill(("sent",), _KEPT, late_s=KEPT_S, movable=True),
     "moves_deaf": Drill(("recorded", "copying"), ("it arrives unheard",), left_paused=1.0, movable=True),
+    "moves_planted": Drill(("sent",), ("defined at the target, and ended",), stalls=0.5, movable=True),
     "moves_without_way": Drill(("recorded",), ("no way between the ends",), movable=True),
     "moves_met": Drill(PHASES, tuple(sorted(set(BLOWS) - set(_RARE)))),
 }

@@ -138,6 +138,14 @@ class Operator:
         keep = held.node if held is not None and held.node in active else active[0]
         return await self.api.resolve(name, keep=keep)
 
+    async def _right_disks(self, name: str, body: Body, found: re.Match[str]) -> bool:
+        """Disks of its own, which were copied: whoever looks sees which are the newer."""
+        uuid = body["metadata"]["uid"]
+        node = self.cluster.disks_at.get(uuid, "")
+        if not node or self.hands.migrates(uuid) or any(on != node for on in self.cluster.active_on(uuid)):
+            return False
+        return await self.api.resolve(name, keep=node)
+
     async def _acknowledge(self, name: str, body: Body, found: re.Match[str]) -> bool:
         """A store of another cluster, or of none, is for processes that begin with it: all begin anew."""
         if OTHER_CLUSTER.search(_said(body)[1]) and self._began_anew != self.cluster.pasts:
@@ -318,6 +326,7 @@ WAYS: tuple[tuple[re.Pattern[str], Way], ...] = (
     (re.compile(r"^domctl store ack"), Operator._acknowledge),
     (re.compile(r"^domctl resolve \S+( -n \S+)? --keep (?P<node>h\d+) to let it"), Operator._decide_doubt),
     (re.compile(r"^domctl resolve \S+( -n \S+)? --keep (?P<node>h\d+)"), Operator._keep),
+    (re.compile(r"^domctl resolve \S+( -n \S+)? --keep NODE: the node whose disks"), Operator._right_disks),
     (re.compile(r"^domctl resolve \S+( -n \S+)? --keep NODE"), Operator._choose),
     (re.compile(r"^register node (?P<node>\S+) again"), Operator._register),
     (re.compile(r"^virsh resume or virsh destroy on (?P<node>\S+),"), Operator._resume_or_destroy),

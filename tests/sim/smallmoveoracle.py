@@ -160,8 +160,8 @@ def _abort(case: MoveWorld, action: Action) -> str:
         return "there is no such job"
     if here != ACTIVE and not (here == MIG and there in (MIG, ABSENT) and _is_stuck(case)):
         return "I9: it is just switching over"
-    if there == MIG and on(case.world, "b").extra != "transient":
-        return "safety 5: after it, what is defined at the target could be started"
+    if (action.target == "b") != (there == MIG and on(case.world, "b").extra != "transient"):
+        return "safety 5: after it, what is defined at the target could be started, and nothing else is to go"
     return ""
 
 
@@ -179,11 +179,6 @@ def _go_on(case: MoveWorld, action: Action) -> str:
 
 def _unplant(case: MoveWorld, action: Action) -> str:
     here, other = _end(case, action.node), _end(case, "b" if action.node == "a" else "a")
-    if action.node == "b" and here == MIG:
-        ends = _is_to_end(case) or _is_stuck(case)
-        return (
-            "" if ends and on(case.world, "b").extra != "transient" else "nothing is to be taken from there"
-        )
     if here not in SHUTOFF:
         return "it is not an inactive definition"
     if _is_kept(case, action.node) and other != ACTIVE:

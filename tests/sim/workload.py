@@ -13,6 +13,7 @@ from random import Random
 from typing import Any
 
 from controller.api.resources import DOMAINS, MIGRATIONS, NODES
+from specs.migration import FINISHED
 from specs.requests import ANNOTATIONS
 from tests.sim.cluster import Cluster
 from tests.sim.people import Api, Body
@@ -192,7 +193,15 @@ class Workload:
     async def make_transient(self, domain: str) -> None:
         await self._api.edit(DOMAINS, domain, _transient, "transient, and running")
 
-    async def move(self, domain: str, node: str, *, cold: bool = False, ended_after_s: float = 0.0) -> None:
+    async def own_disk(self, domain: str) -> None:
+        """One that runs, leaves no definition where it ends, and has a disk on its host's own storage."""
+        disk = {"name": "root", "source": {"file": f"/srv/own/{domain}.img"}}
+        spec: Body = {"type": "qemu", "memory": "32Mi", "persistence": "transient", "disks": [disk]}
+        await self._api.create(DOMAINS, domain, spec)
+
+    async def move(
+        self, domain: str, node: str, *, cold: bool = False, copies: bool = False, ended_after_s: float = 0.0
+    ) -> None:
         self._asked += 1
         name = f"m{self._asked}"
         spec: Body = {"domain": domain}
@@ -200,10 +209,18 @@ class Workload:
             spec["node"] = node
         if cold:
             spec["mode"] = "Cold"
+        if copies:
+            spec["copyStorage"] = True
         if not await self._api.create(MIGRATIONS, name, spec) or not ended_after_s:
             return
         await self._cluster.sleep(ended_after_s)
         await self._api.edit(MIGRATIONS, name, _ended, "abort")
+
+    async def end_moves(self, domain: str) -> None:
+        """Whatever Migration of it has not ended is to be."""
+        for name, body in self._cluster.objects("migrations").items():
+            if body["spec"]["domain"] == domain and (body.get("status") or {}).get("phase") not in FINISHED:
+                await self._api.edit(MIGRATIONS, name, _ended, "abort")
 
     def _bounce(self) -> Step:
         """Down and up again faster than anything can follow."""

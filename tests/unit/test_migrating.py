@@ -200,10 +200,13 @@ def test_a_job_that_stands_still_is_ended_at_the_source() -> None:
     assert acted(with_ends(moving(watch), RUNNING, MIG).verdict()) == (ActionKind.ABORT, "a")
 
 
-def test_a_definition_that_somebody_put_on_the_target_goes_before_the_job_is_ended() -> None:
+def test_a_definition_that_somebody_put_on_the_target_goes_with_the_job() -> None:
     watch = dataclasses.replace(READ, job=JOB, still_since=NOW - 41)
     cluster = with_ends(moving(watch), RUNNING, None).seen("b", *MIG, since=940.0, persistent=True)
-    assert acted(cluster.verdict()) == (ActionKind.UNPLANT, "b")
+    verdict = cluster.verdict()
+    assert acted(verdict) == (ActionKind.ABORT, "a")
+    assert verdict.action is not None
+    assert verdict.action.target == "b"
 
 
 def test_a_source_that_was_not_asked_for_its_job_since_is_asked_first() -> None:
