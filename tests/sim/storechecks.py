@@ -270,6 +270,9 @@ class StoreChecks:
                 self._heard.asked.setdefault((body["metadata"]["uid"], name), set()).add(annotations[key])
         history = self._heard.wanted.setdefault(body["metadata"]["uid"], deque(maxlen=16))
         if not history or history[-1][1] != wanted:
+            self._heard.unmet_since.pop(
+                body["metadata"]["uid"], None
+            )  # it was met, perhaps, between two looks
             if history:  # what was wanted until now was wanted lately
                 history.append((self._heard.cluster.clock(), history[-1][1]))
             history.append((self._heard.cluster.clock(), wanted))
