@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from specs.core import CORE_API_VERSION, Namespace
 from specs.domain import Domain
 from specs.meta import API_VERSION
 from specs.migration import Migration
@@ -12,7 +13,7 @@ from specs.node import Node
 from specs.rights import RBAC_API_VERSION, ClusterRole, ClusterRoleBinding, Role, RoleBinding
 from specs.token import Token
 
-Object = Domain | Node | Migration | Role | ClusterRole | RoleBinding | ClusterRoleBinding | Token
+Object = Domain | Node | Migration | Role | ClusterRole | RoleBinding | ClusterRoleBinding | Token | Namespace
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +49,13 @@ def _right(kind: str, namespaced: bool, struct: type[Object]) -> Kind:
 KINDS: Final = (
     Kind("Domain", "domains", "domain", ("dom",), True, Domain),
     Kind("Migration", "migrations", "migration", ("mig",), True, Migration),
-    Kind("Node", "nodes", "node", ("no",), False, Node),
+    Kind("Node", "nodes", "node", (), False, Node),
     Kind("Token", "tokens", "token", (), False, Token, ()),
     _right("ClusterRole", False, ClusterRole),
     _right("ClusterRoleBinding", False, ClusterRoleBinding),
     _right("Role", True, Role),
     _right("RoleBinding", True, RoleBinding),
+    Kind("Namespace", "namespaces", "namespace", ("ns",), False, Namespace, (), CORE_API_VERSION),
 )
 
 

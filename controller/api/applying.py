@@ -19,7 +19,7 @@ from controller.api.admission import Admission, Update, subject_of
 from controller.api.errors import ApiError, Cause
 from controller.api.fieldsets import ambiguous
 from controller.api.managed import Application, Conflicts, Manager, shape_for, with_managers
-from controller.api.reading import shown
+from controller.api.reading import answered
 from controller.api.requests import Call, as_object, decode_json, json_response, read_body, too_deep
 from controller.api.writing import PATCH_ATTEMPTS, Writer, check_preconditions, enveloped, unknown_fields
 from controller.limits import Bounds
@@ -56,8 +56,8 @@ class Applier:
                 current = None
             try:
                 if current is None:
-                    return json_response(shown(call.resource, await self._create(call, asked)), status=201)
-                return json_response(shown(call.resource, await self._change(call, asked, current)))
+                    return json_response(answered(call.resource, await self._create(call, asked)), status=201)
+                return json_response(answered(call.resource, await self._change(call, asked, current)))
             except AlreadyExists:
                 if last:
                     raise errors.already_exists(call.subject) from None

@@ -1,10 +1,11 @@
 """delete and deletecollection: an object that has finalizers is marked, any other goes at once.
 
-The controller ends what was marked; nothing here removes a Domain or a Node from the store. Preconditions
-(uid, resourceVersion) are those of the request, compared again with what the store holds when it commits. All
-propagation policies are taken and end alike: nothing that is stored here is owned by another object, so
-there is nobody to delete, or to leave, with it. A collection is what matched at one revision; what somebody
-else deleted since is passed over, and the first that may not go ends it (what went before it has gone).
+The controller ends what was marked; nothing here removes a Domain or a Node from the store. What may not go
+at all yet is in `controller.api.deletable`. Preconditions (uid, resourceVersion) are those of the request,
+compared again with what the store holds when it commits. All propagation policies are taken and end alike:
+nothing that is stored here is owned by another object, so there is nobody to delete, or to leave, with it. A
+collection is what matched at one revision; what somebody else deleted since is passed over, and the first
+that may not go ends it (what went before it has gone).
 """
 
 from __future__ import annotations
@@ -12,19 +13,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-import msgspec
 from aiohttp import web
 
-from controller import keys
 from controller.api import errors, selectors
+from controller.api.deletable import Deletable
 from controller.api.errors import ApiError, Cause, Subject
-from controller.api.reading import Reader, shown
+from controller.api.reading import Reader, answered, shown
 from controller.api.requests import Call, as_object, dry_run, json_response, positive, read_json
-from controller.api.resources import NODES
 from controller.api.writing import PATCH_ATTEMPTS, check_preconditions, current_of
 from controller.birth import FINALIZERS
 from controller.limits import Bounds
-from controller.model import Assignment
 from controller.objects import Body, Conflict, Objects, StoredObject
 
 POLICIES: Final = ("Orphan", "Background", "Foreground")
@@ -38,9 +36,10 @@ class _Options:
 
 
 class Deleter:
-    def __init__(self, objects: Objects, reader: Reader, bounds: Bounds) -> None:
+    def __init__(self, objects: Objects, reader: Reader, deletable: Deletable, bounds: Bounds) -> None:
         self._objects = objects
         self._reader = reader
+        self._deletable = deletable
         self._bounds = bounds
 
     async def delete(self, call: Call) -> web.Response:
@@ -90,7 +89,7 @@ class Deleter:
         for attempt in range(PATCH_ATTEMPTS):
             current = await current_of(self._objects, call)
             check_preconditions(call, current, options.preconditions)
-            await self._check_deletable(call, current)
+            await self._deletable.check(call.stored.kind, current, call.subject)
             try:
                 return await self._end(call, current, dry=options.dry_run)
             except Conflict:
@@ -100,11 +99,11 @@ class Deleter:
 
     async def _end(self, call: Call, current: StoredObject, *, dry: bool) -> Body:
         if current.terminating:
-            return shown(call.resource, current)
-        ours = FINALIZERS.get(call.resource.kind)
+            return answered(call.resource, current)
+        ours = FINALIZERS.get(call.stored.kind)
         finalizers = current.body["metadata"].get("finalizers") or ([ours] if ours else [])
         if not finalizers:
-            await self._objects.remove(call.resource, current, dry_run=dry)
+            await self._objects.remove(call.stored, current, dry_run=dry)
             return _deleted(call.subject, current)
         metadata = {
             **current.body["metadata"],
@@ -113,8 +112,8 @@ class Deleter:
             "deletionGracePeriodSeconds": 0,
         }
         marked = {**current.body, "metadata": metadata}
-        stored = await self._objects.replace(call.resource, current, marked, dry_run=dry)
-        return shown(call.resource, stored)
+        stored = await self._objects.replace(call.stored, current, marked, dry_run=dry)
+        return answered(call.resource, stored)
 
     async def _options(self, call: Call) -> _Options:
         """From the body, or without one from the query, as on Kubernetes. Raises ApiError."""
@@ -132,28 +131,6 @@ class Deleter:
             raise errors.invalid(_SUBJECT, [Cause("propagationPolicy", message, "FieldValueNotSupported")])
         dry = call.dry_run or (value is not None and dry_run(options.get("dryRun") or []))
         return _Options(preconditions, dry)
-
-    async def _check_deletable(self, call: Call, current: StoredObject) -> None:
-        """A Node stays while anything may be on it. The leader looks again before it takes the finalizer
-        away, and assigns nothing to a Node that is being deleted; it is the only one that assigns."""
-        if call.resource is not NODES:
-            return
-        node = call.target.name
-        holders: list[str] = []
-        for kv in (await self._objects.store.list(keys.ASSIGNMENTS)).items:
-            try:
-                record = msgspec.json.decode(kv.value, type=Assignment)
-            except msgspec.DecodeError:
-                raise errors.conflict(call.subject, f"{kv.key} cannot be read, so it may name it") from None
-            if node in record.candidates or record.node == node:
-                holders.append(f"{record.namespace}/{record.name}")
-        if holders:
-            listed = ", ".join(sorted(holders)[:5]) + (f" and {len(holders) - 5} more" if holders[5:] else "")
-            raise errors.conflict(
-                call.subject,
-                f"domains may still be on it: {listed}; delete or move them first, or if the node is off for "
-                f"good, run 'domctl node confirm-dead {current.name}'",
-            )
 
 
 def _deleted(subject: Subject, current: StoredObject) -> Body:

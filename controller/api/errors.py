@@ -128,8 +128,8 @@ def too_large(message: str) -> ApiError:
     return ApiError(413, "RequestEntityTooLarge", message)
 
 
-def method_not_allowed() -> ApiError:
-    return by_code(405)
+def method_not_allowed(what_to_do: str = "") -> ApiError:
+    return by_code(405, what_to_do)
 
 
 def unauthorized() -> ApiError:

@@ -64,14 +64,14 @@ class Guard:
 
     def check(self, call: Call, before: Body | None, after: Body) -> None:
         """Raises ApiError (403; 404 when a role that is to be bound is not there)."""
-        change = Change(call.resource, before or _NOTHING, after)
+        change = Change(call.stored, before or _NOTHING, after)
         if before is None and call.verb != "create":  # a patch that is applied may create, too
             authorize(self._rights, call.user, replace(call.ask, verb="create"))
-        for ask, why in _NEEDED.get(call.resource.kind, _none)(change):
+        for ask, why in _NEEDED.get(call.stored.kind, _none)(change):
             authorize(self._rights, call.user, ask, why)
-        if call.resource.kind in {"Role", "ClusterRole"}:
+        if call.stored.kind in {"Role", "ClusterRole"}:
             self._check_role(call.user, change)
-        if call.resource.kind in {"RoleBinding", "ClusterRoleBinding"}:
+        if call.stored.kind in {"RoleBinding", "ClusterRoleBinding"}:
             self._check_binding(call.user, change)
 
     def _check_role(self, user: User, change: Change) -> None:

@@ -19,12 +19,12 @@ from specs.meta import GROUP, VERSION
 from specs.rights import RBAC_GROUP
 from specs.schema import components
 
-PREFIXES: Final = {GROUP: "io.domctl.v1.", RBAC_GROUP: "io.k8s.api.rbac.v1."}
+PREFIXES: Final = {GROUP: "io.domctl.v1.", RBAC_GROUP: "io.k8s.api.rbac.v1.", "": "io.k8s.api.core.v1."}
 _GVK: Final = "x-kubernetes-group-version-kind"
 
 
 def document_path(group: str) -> str:
-    return f"apis/{group}/{VERSION}"
+    return f"apis/{group}/{VERSION}" if group else f"api/{VERSION}"
 
 
 @lru_cache(maxsize=len(PREFIXES))
@@ -43,16 +43,45 @@ def index() -> dict[str, Any]:
 
 def document(group: str) -> dict[str, Any]:
     paths: dict[str, Any] = {}
+    pictures: dict[str, Any] = {}
     for resource in RESOURCES:
-        if resource.struct is not None and resource.group == group:
+        if resource.group != group:
+            continue
+        if resource.struct is not None or resource.source is not None:
             paths.update(_paths(resource))
+        if resource.source is not None:
+            pictures.update(_picture(resource))
     kinds = [kind for kind in KINDS if kind.group == group]
     return {
         "openapi": "3.0.0",
         "info": {"title": "domctl", "version": VERSION},
         "paths": paths,
-        "components": {"schemas": components(PREFIXES[group], kinds)},
+        "components": {"schemas": {**components(PREFIXES[group], kinds), **pictures}},
     }
+
+
+def _picture(resource: Resource) -> dict[str, Any]:
+    """Of a kind whose schema is Kubernetes', and of which only some fields are ever there. Its operations are
+    listed although some are refused: kubectl looks at PATCH before it sends anything."""
+    prefix = PREFIXES[resource.group]
+    name, anything = prefix + resource.kind, {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    text = {"type": "string"}
+    schema = {
+        "description": resource.description,
+        "type": "object",
+        "properties": {
+            "apiVersion": text,
+            "kind": text,
+            "metadata": {"$ref": f"#/components/schemas/{prefix}ObjectMeta"},
+            "spec": anything,
+            "status": anything,
+        },
+        _GVK: [_gvk(resource)],
+    }
+    listed = {"type": "array", "items": {"$ref": f"#/components/schemas/{name}"}}
+    properties = {"apiVersion": text, "kind": text, "metadata": anything, "items": listed}
+    gvk = [{**_gvk(resource), "kind": f"{resource.kind}List"}]
+    return {name: schema, f"{name}List": {"type": "object", "properties": properties, _GVK: gvk}}
 
 
 def _gvk(resource: Resource) -> dict[str, str]:
@@ -66,7 +95,7 @@ def _parameter(name: str, where: str, kind: str = "string") -> dict[str, Any]:
     return parameter
 
 
-_GROUP_WORDS: Final = {GROUP: "DomctlIo", RBAC_GROUP: "RbacAuthorization"}
+_GROUP_WORDS: Final = {GROUP: "DomctlIo", RBAC_GROUP: "RbacAuthorization", "": "Core"}
 _WRITE_PARAMETERS: Final = ("dryRun", "fieldManager", "fieldValidation")
 
 

@@ -108,6 +108,8 @@ _MESSAGES: Final[Mapping[str, Message]] = {
     "SelfSubjectRulesReview": _review("SelfSubjectRulesReviewSpec"),
     "SelfSubjectRulesReviewSpec": {1: ("namespace", "text")},
     "SelfSubjectReview": {1: ("metadata", "ObjectMeta"), 2: ("status", "skip")},
+    "Namespace": {1: ("metadata", "ObjectMeta"), 2: ("spec", "NamespaceSpec"), 3: ("status", "skip")},
+    "NamespaceSpec": {1: ("finalizers", "text*")},
     "DeleteOptions": {
         1: ("gracePeriodSeconds", "number"),
         2: ("preconditions", "Preconditions"),

@@ -55,10 +55,15 @@ def decode_position(token: str, prefix: str) -> Position:
 
 
 def shown(resource: Resource, stored: StoredObject) -> Body:
-    """The object as this resource serves it."""
+    """What was read by this resource, as it is served."""
     if stored.body.get("apiVersion") == resource.api_version:
         return stored.body
     return {**stored.body, "apiVersion": resource.api_version}
+
+
+def answered(resource: Resource, stored: StoredObject) -> Body:
+    """What was written, as this resource serves it."""
+    return shown(resource, resource.pictured(stored))
 
 
 def instant(wall: str) -> datetime.datetime:
@@ -74,7 +79,7 @@ class Reader:
         kv = await self._objects.store.get(resource.key(target.namespace, target.name))
         if kv is None:
             raise errors.not_found(call.subject)
-        stored = self._objects.note(resource.decode(resource, kv))
+        stored = self._objects.note(resource.read(kv))
         if stored.problem:
             raise errors.ApiError(
                 500,
@@ -155,7 +160,7 @@ class Reader:
                 after = kv.key
                 if exact and kv.key != exact:
                     return
-                stored = self._objects.note(scan.resource.decode(scan.resource, kv))
+                stored = self._objects.note(scan.resource.read(kv))
                 if stored.problem or not scan.selector.matches(stored.body):
                     continue
                 matching.append(stored)

@@ -101,6 +101,11 @@ class Call:
         return self.target.resource
 
     @property
+    def stored(self) -> Resource:
+        """Whose objects are written."""
+        return self.resource.stored
+
+    @property
     def subject(self) -> Subject:
         """For refusals that name the plural; validation errors name the Kind."""
         return self.target.subject

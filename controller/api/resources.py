@@ -2,7 +2,8 @@
 
 All verbs are generic over this table; a kind is an entry of `specs.kinds` and, if it should look well in a
 terminal, of `COLUMNS` in `controller.api.tables`. Events and assignments are the controller's own records,
-served read-only through the same machinery.
+served read-only through the same machinery. Pictures of Kubernetes' own kinds (`controller.api.facade`) are
+read through it too, and written where they say how.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from typing import Any, Final
 import msgspec
 
 from controller import keys
+from controller.api.errors import Cause
+from controller.api.facade import namespaces, nodes
 from controller.model import Assignment
 from controller.objects import Body, StoredObject, parse
 from drivers.store import KeyValue
+from specs.core import CORE_API_VERSION
 from specs.kinds import KINDS, Kind
 from specs.meta import API_VERSION, GROUP, VERSION
 from specs.rights import RBAC_GROUP
@@ -53,7 +57,12 @@ class Scale:
 class Resource:
     """One served collection. `kind`, `plural` and `namespaced` make it a Kind for `controller.objects`;
     `prefix` is where it stands in the store, `api_version` how it is shown. `fields` maps what a field
-    selector may name to its path. `group` "" is the core group. `path_name`: see `specs.kinds`."""
+    selector may name to its path. `group` "" is the core group. `path_name`: see `specs.kinds`.
+
+    `pictured` makes of an object as it stands what is shown of it, where that is not the same. `source` is
+    the resource whose objects these are pictures of, and `taken` makes its object of (that object, its
+    picture, the picture as it is wanted), with what cannot be wanted. `refusals` say for a verb that is not
+    served what to do instead."""
 
     group: str
     kind: str
@@ -71,10 +80,25 @@ class Resource:
     decode: Callable[[Resource, KeyValue], StoredObject] = parse
     path_name: bool = False
     scale: Scale | None = None
+    pictured: Callable[[StoredObject], StoredObject] = lambda stored: stored
+    source: Resource | None = None
+    taken: Callable[[Body, Body, Body], tuple[Body, list[Cause]]] = lambda ours, seen, wanted: (wanted, [])
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    description: str = ""
 
     @property
     def subresources(self) -> tuple[str, ...]:
         return (*(("status",) if self.has_status else ()), *(("scale",) if self.scale is not None else ()))
+
+    @property
+    def stored(self) -> Resource:
+        """Whose objects stand in the store."""
+        return self.source or self
+
+    def read(self, kv: KeyValue) -> StoredObject:
+        """A value of the store as it is shown; never fails."""
+        found = self.decode(self, kv)
+        return found if found.problem else self.pictured(found)
 
     @property
     def qualified(self) -> str:
@@ -114,7 +138,9 @@ def _camel(record: Mapping[str, Any]) -> Body:
 
 _MORE_FIELDS: Final[Mapping[str, Mapping[str, Path]]] = {
     "Domain": {"status.node": ("status", "node"), "status.phase": ("status", "phase")},
+    "Namespace": {"status.phase": ("status", "phase")},
 }
+_PICTURED: Final[Mapping[str, Callable[[StoredObject], StoredObject]]] = {"Namespace": namespaces.pictured}
 
 
 def _of(kind: Kind) -> Resource:
@@ -133,6 +159,7 @@ def _of(kind: Kind) -> Resource:
         path_name=kind.path_name,
         fields={**_METADATA_FIELDS, **_MORE_FIELDS.get(kind.kind, {})},
         struct=kind.struct,
+        pictured=_PICTURED.get(kind.kind, lambda stored: stored),
     )
 
 
@@ -189,11 +216,29 @@ QUESTIONS: Final = (
     Question(AUTHENTICATION, "SelfSubjectReview"),
 )
 
-RESOURCES: Final = (*(_of(kind) for kind in KINDS), EVENTS, ASSIGNMENTS, CORE_EVENTS)
+_STORED: Final = (*(_of(kind) for kind in KINDS), EVENTS, ASSIGNMENTS, CORE_EVENTS)
+NODES: Final = next(r for r in _STORED if (r.group, r.plural) == (GROUP, "nodes"))
+CORE_NODES: Final = Resource(
+    "",
+    "Node",
+    "nodes",
+    "node",
+    False,
+    NODES.prefix,
+    api_version=CORE_API_VERSION,
+    verbs=(*READ, "update", "patch", "delete"),
+    short_names=("no",),
+    pictured=nodes.pictured,
+    source=NODES,
+    taken=nodes.taken,
+    refusals={"create": nodes.CREATE},
+    description=nodes.DESCRIPTION,
+)
+RESOURCES: Final = (*_STORED, CORE_NODES)
 BY_PATH: Final = {(r.group, r.plural): r for r in RESOURCES}
 GROUPS: Final = (GROUP, RBAC_GROUP, AUTHORIZATION, AUTHENTICATION)  # but the core group
 DOMAINS: Final = BY_PATH[GROUP, "domains"]
-NODES: Final = BY_PATH[GROUP, "nodes"]
+NAMESPACES: Final = BY_PATH["", "namespaces"]
 MIGRATIONS: Final = BY_PATH[GROUP, "migrations"]
 ROLES: Final = BY_PATH[RBAC_GROUP, "roles"]
 CLUSTER_ROLES: Final = BY_PATH[RBAC_GROUP, "clusterroles"]

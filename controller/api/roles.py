@@ -28,6 +28,7 @@ _SEEN: Final = ("assignments", "domains", "domains/status", "migrations", "migra
 _VIEW: Final = (
     Rule(_READ, (GROUP,), (*_SEEN, "nodes/status")),
     Rule(_READ, ("", GROUP), ("events",)),
+    Rule(_READ, ("",), ("namespaces", "nodes")),
 )
 _EDIT: Final = (*_VIEW, Rule(_WRITE, (GROUP,), ("domains", "migrations")))
 _ADMIN: Final = (
@@ -50,7 +51,7 @@ ROLES: Final[Mapping[str, tuple[Rule, ...]]] = {
         Rule(("create",), (GROUP,), ("assignments/resolve", "domains/resolve", "storeacks")),
     ),
     "domctl:node-admin": (
-        Rule((*_READ, *_WRITE), (GROUP,), ("nodes",)),
+        Rule((*_READ, *_WRITE), ("", GROUP), ("nodes",)),
         Rule(("use",), (GROUP,), ("nodes/allowedpaths", "nodes/uri")),
     ),
     "system:basic-user": (

@@ -28,9 +28,11 @@ from controller.api.applying import Applier
 from controller.api.audit import AuditLog
 from controller.api.auth import ANONYMOUS, OPEN_PATHS, authorize, identify, may_impersonate, wanted_user
 from controller.api.compression import compressed
+from controller.api.deletable import Deletable
 from controller.api.deleting import Deleter
 from controller.api.documents import DOCUMENTS
 from controller.api.errors import ApiError
+from controller.api.facade.namespaces import Namespaces
 from controller.api.guard import Guard
 from controller.api.meters import make_meters
 from controller.api.operations import Operations, is_operation
@@ -44,7 +46,7 @@ from controller.api.requests import (
     parse_target,
     verb_of,
 )
-from controller.api.resources import RESOURCES
+from controller.api.resources import NAMESPACES, RESOURCES
 from controller.api.reviews import Reviews, review_of
 from controller.api.rights import Rights
 from controller.api.scaling import Scaler
@@ -106,9 +108,12 @@ class ApiServer:
         self._streamer = Streamer(objects, self._reader, self._hubs)
         admission = Admission(objects, allow_xml=config.allow_xml)
         self._rights = Rights(objects, self._reader, self._hubs)
-        self._writer = Writer(objects, admission, Guard(self._rights), config.bounds)
+        self._namespaces = Namespaces(
+            objects, NAMESPACES, [r for r in RESOURCES if r.struct and r.namespaced]
+        )
+        self._writer = Writer(objects, admission, Guard(self._rights), self._namespaces, config.bounds)
         self._scaler = Scaler(self._writer, config.bounds)
-        self._deleter = Deleter(objects, self._reader, config.bounds)
+        self._deleter = Deleter(objects, self._reader, Deletable(objects, self._namespaces), config.bounds)
         self._applier = Applier(objects, admission, self._writer, config.bounds)
         self._operations = Operations(objects)
         self._reviews = Reviews(self._rights)
@@ -123,6 +128,7 @@ class ApiServer:
         config = self._config
         self._trail = Trail(AuditLog(config.audit_log), self._objects.world)
         await self._rights.start()
+        self._namespaces.start()
         server = await self._listen(self._serve, (config.host, config.port), tls_context(config.pki))
         self.address = (config.host, server.sockets[0].getsockname()[1])
         if config.metrics_listen is not None:
@@ -134,6 +140,7 @@ class ApiServer:
         for server in self._servers:
             server.close()
         await self._rights.stop()
+        await self._namespaces.stop()
         await asyncio.gather(*(hub.stop() for hub in self._hubs.values()))
         await asyncio.gather(*(runner.cleanup() for runner in self._runners))
         self._servers.clear()
@@ -274,7 +281,7 @@ class ApiServer:
         if target.subresource and target.subresource not in resource.subresources:
             raise errors.by_code(404)
         if call.verb not in resource.verbs:
-            raise errors.method_not_allowed()
+            raise errors.method_not_allowed(resource.refusals.get(call.verb, ""))
         if call.verb == "watch":
             if target.subresource:
                 raise errors.method_not_allowed()
@@ -301,6 +308,8 @@ class ApiServer:
             return await writer.update(call)
         if call.verb == "patch":
             applies = media_type(call.request) == patch.APPLY
+            if applies and call.resource.struct is None:
+                raise patch.unsupported()  # without a schema nobody can say whose a field is
             return await (self._applier.apply(call) if applies else writer.patch(call))
         if target.subresource:
             raise errors.method_not_allowed()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from controller.api.facade import nodes
 from controller.api.resources import Resource
 from specs.ages import age
 
@@ -43,6 +44,11 @@ def _text(*path: str, missing: str = NONE) -> Callable[[Object, datetime.datetim
         return missing if value is None or value == "" else str(value)
 
     return cell
+
+
+def _of(word: Callable[[Object], str]) -> Callable[[Object, datetime.datetime], str]:
+    """A cell that does not depend on the time."""
+    return lambda body, now: word(body) or NONE
 
 
 def _name(body: Object, now: datetime.datetime) -> str:
@@ -204,7 +210,33 @@ COLUMNS: Final[Mapping[str, tuple[Column, ...]]] = {
     "RoleBinding": _BINDING,
     "ClusterRoleBinding": _BINDING,
 }
+# Kinds of Kubernetes whose names domctl has too, or has not, with the columns that they have there.
+_PICTURES: Final[Mapping[str, tuple[Column, ...]]] = {
+    "nodes": (
+        NAME_COLUMN,
+        Column("Status", _of(nodes.condition_word), "Whether it answers, and takes new domains"),
+        Column("Roles", _of(nodes.roles), "By its labels node-role.kubernetes.io/ROLE"),
+        AGE_COLUMN,
+        Column("Version", _text("status", "nodeInfo", "kubeletVersion"), "Version of libvirt"),
+        Column("Hostname", _of(nodes.hostname), "The host's name for itself", wide=True),
+        Column(
+            "Container-Runtime",
+            _text("status", "nodeInfo", "containerRuntimeVersion"),
+            "The hypervisor and its version",
+            wide=True,
+        ),
+    ),
+    "namespaces": (
+        NAME_COLUMN,
+        Column("Status", _text("status", "phase"), "Active, or Terminating"),
+        AGE_COLUMN,
+    ),
+}
 _PLAIN: Final = (NAME_COLUMN, AGE_COLUMN)
+
+
+def _columns(resource: Resource) -> tuple[Column, ...]:
+    return _PICTURES.get(resource.qualified) or COLUMNS.get(resource.kind, _PLAIN)
 
 
 def definitions(resource: Resource) -> list[dict[str, Any]]:
@@ -216,13 +248,13 @@ def definitions(resource: Resource) -> list[dict[str, Any]]:
             "description": column.description,
             "priority": 1 if column.wide else 0,
         }
-        for column in COLUMNS.get(resource.kind, _PLAIN)
+        for column in _columns(resource)
     ]
 
 
 def row(resource: Resource, body: Object, now: datetime.datetime, include: str) -> dict[str, Any]:
     """`include` is the request's includeObject: Metadata (default), Object or None."""
-    cells = [column.cell(body, now) for column in COLUMNS.get(resource.kind, _PLAIN)]
+    cells = [column.cell(body, now) for column in _columns(resource)]
     if include == "None":
         return {"cells": cells}
     if include == "Object":

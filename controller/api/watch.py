@@ -210,8 +210,8 @@ class Hub:
 
 def _event(resource: Resource, change: Change) -> Event:
     kv, previous = change.kv, change.previous
-    now = resource.decode(resource, kv) if change.kind == "put" else None
-    before = None if previous is None else resource.decode(resource, previous)
+    now = resource.read(kv) if change.kind == "put" else None
+    before = None if previous is None else resource.read(previous)
     created = change.kind == "put" and kv.create_revision == kv.mod_revision
     size = len(kv.key) + len(kv.value) + (0 if previous is None else len(previous.value))
     return Event(kv.mod_revision, size, kv.key, created, now, before)

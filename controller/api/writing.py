@@ -19,9 +19,10 @@ from aiohttp import web
 from controller.api import errors, managed, owners, patch
 from controller.api.admission import UNKNOWN_FIELDS, Admission, Checked, Update, subject_of
 from controller.api.errors import Cause, Subject
+from controller.api.facade.namespaces import Namespaces
 from controller.api.guard import Guard
 from controller.api.managed import with_managers
-from controller.api.reading import shown
+from controller.api.reading import answered
 from controller.api.requests import (
     Call,
     as_object,
@@ -42,8 +43,16 @@ _DEFAULT_NAMESPACE: Final = "default"
 
 
 class Writer:
-    def __init__(self, objects: Objects, admission: Admission, guard: Guard, bounds: Bounds) -> None:
+    def __init__(
+        self,
+        objects: Objects,
+        admission: Admission,
+        guard: Guard,
+        namespaces: Namespaces,
+        bounds: Bounds,
+    ) -> None:
         self._objects = objects
+        self._namespaces = namespaces
         self._guard = guard
         self._admission = admission
         self._bounds = bounds
@@ -68,17 +77,19 @@ class Writer:
                     continue
                 subject = Subject(resource.plural, str(metadata["name"]), resource.group)
                 raise errors.already_exists(subject) from None
-            return json_response(shown(resource, stored), status=201)
+            return json_response(answered(resource, stored), status=201)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def add(self, call: Call, checked: Checked) -> StoredObject:
         """Write a new object that was admitted. Raises AlreadyExists, ApiError."""
         self._guard.check(call, None, checked.body)
         self._check_size(checked.body)
+        if call.stored.namespaced:
+            await self._namespaces.open(checked.body["metadata"]["namespace"], dry_run=call.dry_run)
         try:
-            stored = await self._objects.create(call.resource, checked.body, dry_run=call.dry_run)
+            stored = await self._objects.create(call.stored, checked.body, dry_run=call.dry_run)
         except Claimed as error:
-            raise self._admission.claimed(call.resource, checked.body, error) from None
+            raise self._admission.claimed(call.stored, checked.body, error) from None
         call.warnings[:] = checked.warnings
         call.created = stored.name
         return stored
@@ -96,8 +107,8 @@ class Writer:
             cause = Cause("metadata.resourceVersion", "must be specified for an update", "FieldValueRequired")
             raise errors.invalid(subject_of(call.resource, current.body), [cause])
         check_preconditions(call, current, metadata)
-        update = Update(current, body, unknown_fields(call))
-        return json_response(shown(call.resource, await self.write(call, update)))
+        update = Update(current, _stored(call, current, body), unknown_fields(call))
+        return json_response(answered(call.resource, await self.write(call, update)))
 
     async def patch(self, call: Call) -> web.Response:
         kind = patch.kind_of(media_type(call.request), call.resource)
@@ -115,17 +126,19 @@ class Writer:
         pinned = patch.names_revision(kind, value)
         for attempt in range(PATCH_ATTEMPTS):
             current = await self.current(call)
-            body = change(current.body)
-            _check_identity(call, current, body)
+            seen = call.resource.pictured(current)
+            body = change(seen.body)
+            _check_identity(call, seen, body)
             check_preconditions(call, current, body["metadata"])
+            update = Update(current, _stored(call, current, body), unknown_fields(call), patched=True)
             try:
-                stored = await self.write(call, Update(current, body, unknown_fields(call), patched=True))
+                stored = await self.write(call, update)
             except errors.ApiError as error:
                 moved = error.code == 409 and error.reason == "Conflict"
                 if moved and not pinned and attempt + 1 < PATCH_ATTEMPTS:
                     continue
                 raise
-            return json_response(shown(call.resource, stored))
+            return json_response(answered(call.resource, stored))
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def write(self, call: Call, update: Update) -> StoredObject:
@@ -139,8 +152,8 @@ class Writer:
 
     async def admit(self, call: Call, update: Update) -> Checked:
         if call.target.subresource == "status":
-            return self._admission.update_status(call.resource, update)
-        checked = await self._admission.update(call.resource, update)
+            return self._admission.update_status(call.stored, update)
+        checked = await self._admission.update(call.stored, update)
         self._guard.check(call, update.current.body, checked.body)
         return checked
 
@@ -155,13 +168,13 @@ class Writer:
         except Conflict:
             raise errors.conflict(call.subject) from None
         except Claimed as error:
-            raise self._admission.claimed(call.resource, checked.body, error) from None
+            raise self._admission.claimed(call.stored, checked.body, error) from None
 
     async def _replace(self, call: Call, current: StoredObject, checked: Checked) -> StoredObject:
         dry = call.dry_run
         ends = current.terminating and not checked.body["metadata"].get("finalizers")
-        if ends and call.resource.kind not in FINALIZERS:
-            await self._objects.remove(call.resource, current, dry_run=dry)
+        if ends and call.stored.kind not in FINALIZERS:
+            await self._objects.remove(call.stored, current, dry_run=dry)
             return StoredObject(
                 current.key,
                 current.namespace,
@@ -170,7 +183,7 @@ class Writer:
                 current.create_revision,
                 checked.body,
             )
-        return await self._objects.replace(call.resource, current, checked.body, dry_run=dry)
+        return await self._objects.replace(call.stored, current, checked.body, dry_run=dry)
 
     async def current(self, call: Call) -> StoredObject:
         return await current_of(self._objects, call)
@@ -194,7 +207,7 @@ async def current_of(objects: Objects, call: Call) -> StoredObject:
     """What stands at the call's path. Raises ApiError 404."""
     target = call.target
     try:
-        return await objects.get(call.resource, target.namespace, target.name)
+        return await objects.get(call.stored, target.namespace, target.name)
     except NotFound:
         raise errors.not_found(call.subject) from None
 
@@ -236,6 +249,15 @@ def enveloped(call: Call, body: Body) -> Body:
         "kind": resource.kind,
         "metadata": dict(metadata),
     }
+
+
+def _stored(call: Call, current: StoredObject, wanted: Body) -> Body:
+    """The object that stands behind what is wanted, where that is a picture. Raises ApiError (422)."""
+    resource = call.resource
+    body, causes = resource.taken(current.body, resource.pictured(current).body, wanted)
+    if causes:
+        raise errors.invalid(subject_of(resource, wanted), causes)
+    return body
 
 
 def _check_identity(call: Call, current: StoredObject, body: Body) -> None:

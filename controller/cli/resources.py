@@ -76,8 +76,16 @@ def _right(kind: str, *, namespaced: bool) -> Resource:
     return resource
 
 
+def _core(kind: str, short: str, *, namespaced: bool) -> Resource:
+    word = kind.lower()
+    resource = Resource(f"{word}s", word, kind, namespaced=namespaced, short=(short,))
+    resource.group = ""
+    return resource
+
+
 KNOWN = (
     *(DOMAINS, NODES, MIGRATIONS, EVENTS, ASSIGNMENTS, TOKENS),
+    _core("Namespace", "ns", namespaced=False),
     *(_right(kind, namespaced=True) for kind in ("Role", "RoleBinding")),
     *(_right(kind, namespaced=False) for kind in ("ClusterRole", "ClusterRoleBinding")),
 )

@@ -190,7 +190,7 @@ async def test_objects_are_shown_in_every_form(kubectl: Kubectl) -> None:
     listed = json.loads(await kubectl.good("get", "domains", "-o", "json"))
     assert (listed["kind"], listed["items"][0]["spec"]["vcpus"]) == ("List", 2)
     assert "  memory: 512Mi\n" in await kubectl.good("get", "domain", "web-1", "-o", "yaml")
-    assert (await kubectl.good("get", "nodes")).split()[:6] == [
+    assert (await kubectl.good("get", "nodes.domctl.io")).split()[:6] == [
         "NAME", "READY", "REASON", "URI", "DOMAINS", "AGE",
     ]  # fmt: skip
     assert await kubectl.good("get", "domains", "-l", "app=web", "-o", "name") != ""

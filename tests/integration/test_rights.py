@@ -95,12 +95,14 @@ async def test_roles_are_applied_shown_and_true_to_what_is_enforced(kubectl: Kub
 
 
 async def test_kubectl_makes_roles_and_bindings_by_its_own_verbs(kubectl: Kubectl) -> None:
-    await kubectl.good("create", "clusterrole", "deaders", "--verb=create", "--resource=nodes/confirmdead")
+    await kubectl.good(
+        "create", "clusterrole", "deaders", "--verb=create", "--resource=nodes.domctl.io/confirmdead"
+    )
     await kubectl.good("create", "clusterrolebinding", "dead", "--clusterrole=deaders", "--group=ops")
     await kubectl.good("create", "role", "starters", "--verb=get,patch", "--resource=domains")
     await kubectl.good("create", "rolebinding", "starters", "--role=starters", "--user=bob")
     ops = ("--as=ann", "--as-group=ops")
-    await soon(kubectl, "yes", "create", "nodes", "--subresource=confirmdead", *ops)
+    await soon(kubectl, "yes", "create", "nodes.domctl.io", "--subresource=confirmdead", *ops)
     await soon(kubectl, "no", "create", "nodes", *ops)
     await soon(kubectl, "yes", "patch", "domains", "--as=bob")
     await soon(kubectl, "no", "patch", "domains", "-A", "--as=bob")

@@ -52,7 +52,7 @@ WRONG: list[tuple[object, str, str]] = [
     (3, "", "must be an object, is 3"),
     ([], "", "must be an object, is a list"),
     ({"kind": "Domain"}, "apiVersion", "is required: domctl.io/v1"),
-    (domain() | {"apiVersion": "v1"}, "apiVersion", 'must be domctl.io/v1, is "v1"'),
+    (domain() | {"apiVersion": "v1"}, "apiVersion", 'must be domctl.io/v1 for a Domain, is "v1"'),
     (domain() | {"apiVersion": "domctl.io/v2"}, "apiVersion", "has only this version"),
     (domain() | {"kind": "Pod"}, "kind", 'must be Domain, Migration, Node or Token, is "Pod"'),
     (domain() | {"kind": None}, "kind", "is required"),

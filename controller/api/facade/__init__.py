@@ -1,0 +1,9 @@
+"""Kinds of Kubernetes as pictures of domctl's own objects, so that kubectl's own verbs work on them.
+
+    v1 Namespace    namespaces   stored as it is; made when it is first used, gone only when it is empty
+    v1 Node         nodes        a Node of domctl.io: labels, annotations, taints, unschedulable write through
+
+A picture is computed whenever it is read and stands nowhere; it says nothing that domctl does not know. Its
+resourceVersion is that of the object behind it, so lists and watches are those of that object. What cannot be
+done by way of a picture is refused, with what to do instead.
+"""

@@ -1,0 +1,232 @@
+"""kubectl's own verbs on pictures of domctl's objects: real kubectl, the real server, a real etcd.
+
+No controller runs here: what its leader would write into a status is written by the test.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller.api.resources import NAMESPACES
+from tests.apiserver import DOMAINS, MERGE, NODES, Api, domain, node
+from tests.etcdserver import EtcdServer
+from tests.integration.test_api import Kubectl, _versions, real_api, until
+
+pytestmark = pytest.mark.etcd
+
+STATUS = {
+    "hostname": "hv1.example.org",
+    "hostUuid": "8d5e1e37-30f6-4f6e-9d5c-0a7c41e4f001",
+    "driver": "qemu",
+    "libvirtVersion": "9.0.0",
+    "hypervisorVersion": "7.2.15",
+    "arch": "x86_64",
+    "cpus": 8,
+    "memoryBytes": 16 << 30,
+    "freeMemoryBytes": 12 << 30,
+    "allocatable": {"vcpus": 32, "memoryBytes": 15 << 30},
+    "conditions": [
+        {
+            "type": "Ready",
+            "status": "True",
+            "reason": "Ready",
+            "message": "answers",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
+    with EtcdServer(tmp_path_factory.mktemp("etcd")) as running:
+        yield running
+
+
+@pytest.fixture
+async def api(etcd: EtcdServer, tmp_path: Path) -> AsyncGenerator[Api, None]:
+    async with real_api(etcd, tmp_path) as found:
+        yield found
+
+
+@pytest.fixture(params=_versions())
+def kubectl(request: pytest.FixtureRequest, api: Api, tmp_path: Path) -> Kubectl:
+    home = tmp_path / "home"
+    home.mkdir()
+    return Kubectl(request.param, api.pki.kubeconfig, home)
+
+
+async def ready(api: Api, name: str = "hv1") -> None:
+    assert (await api.call("POST", NODES, node(name))).status == 201
+    reply = await api.call("PATCH", f"{NODES}/{name}/status", {"status": STATUS}, type=MERGE)
+    assert reply.status == 200, reply.text
+
+
+async def ours(api: Api, name: str = "hv1") -> dict[str, Any]:
+    found: dict[str, Any] = (await api.call("GET", f"{NODES}/{name}")).body
+    return found
+
+
+# --- namespaces
+
+
+async def names(api: Api) -> list[str]:
+    items = (await api.call("GET", "/api/v1/namespaces")).body["items"]
+    return [item["metadata"]["name"] for item in items]
+
+
+async def has(api: Api, name: str) -> bool:
+    return name in await names(api)
+
+
+async def test_namespaces_are_created_listed_used_and_deleted(kubectl: Kubectl, api: Api) -> None:
+    await until(lambda: has(api, "default"))
+    assert await kubectl.good("create", "ns", "team-a") == "namespace/team-a created\n"
+    out = await kubectl.good("create", "namespace", "dry", "--dry-run=server")
+    assert out == "namespace/dry created (server dry run)\n"
+    head, *rows = (await kubectl.good("get", "ns")).splitlines()
+    assert head.split() == ["NAME", "STATUS", "AGE"]
+    assert [row.split()[:2] for row in rows] == [["default", "Active"], ["team-a", "Active"]]
+    assert "Status:" in await kubectl.good("describe", "ns", "team-a")
+    await kubectl.good("label", "ns", "team-a", "tier=front")
+    assert "team-a" in await kubectl.good("get", "ns", "-l", "tier=front", "-o", "name")
+    manifest = "apiVersion: v1\nkind: Namespace\nmetadata: {name: team-b}\n"
+    assert await kubectl.good("apply", "-f", "-", stdin=manifest) == "namespace/team-b created\n"
+    assert await kubectl.good("apply", "-f", "-", stdin=manifest) == "namespace/team-b unchanged\n"
+    await kubectl.good("apply", "--server-side", "-f", "-", stdin=manifest)
+    assert "already exists" in await kubectl.bad("create", "ns", "team-a")
+    out = await kubectl.good("delete", "ns", "team-b", "--dry-run=server")
+    assert "(server dry run)" in out and await has(api, "team-b")
+    assert "deleted" in await kubectl.good("delete", "ns", "team-b")
+    assert await names(api) == ["default", "team-a"]
+    assert "this namespace may not be deleted" in await kubectl.bad("delete", "ns", "default")
+
+
+async def test_a_namespace_comes_with_its_first_object_and_stays_while_it_has_any(
+    kubectl: Kubectl, api: Api
+) -> None:
+    text = json.dumps(domain("web-1"))
+    await kubectl.good("create", "-n", "new", "--dry-run=server", "-f", "-", stdin=text)
+    assert not await has(api, "new")
+    await kubectl.good("create", "-n", "new", "-f", "-", stdin=text)
+    assert await has(api, "new")
+    refused = await kubectl.bad("delete", "ns", "new")
+    assert "it has domains: web-1; it goes only when it is empty" in refused
+    assert (await api.call("GET", DOMAINS.replace("default", "new") + "/web-1")).status == 200
+    assert await has(api, "new")
+
+
+async def test_namespaces_of_objects_that_are_older_than_the_kind_are_found(
+    etcd: EtcdServer, tmp_path: Path
+) -> None:
+    async with real_api(etcd, tmp_path / "first") as api:
+        for space in ("a", "a0", "a-b"):
+            for name in ("one", "two"):
+                path = DOMAINS.replace("default", space)
+                assert (await api.call("POST", path, domain(name))).status == 201
+            assert (await api.call("GET", f"/api/v1/namespaces/{space}")).status == 200
+            kv = await api.store.get(f"/domctl/objects/namespaces/{space}")
+            assert kv is not None
+            await api.objects.remove(*await _namespace(api, space))
+        assert not await has(api, "a0")
+        api.server._namespaces.start()
+        await until(lambda: _are(api, ["a", "a-b", "a0", "default"]))
+
+
+async def _namespace(api: Api, name: str) -> tuple[Any, Any]:
+    return NAMESPACES, await api.objects.get(NAMESPACES, "", name)
+
+
+async def _are(api: Api, wanted: list[str]) -> bool:
+    return await names(api) == wanted
+
+
+# --- nodes
+
+
+async def test_nodes_are_shown_as_kubernetes_shows_them(kubectl: Kubectl, api: Api) -> None:
+    await ready(api)
+    head, row = (await kubectl.good("get", "nodes")).splitlines()
+    assert head.split() == ["NAME", "STATUS", "ROLES", "AGE", "VERSION"]
+    assert (row.split()[:3], row.split()[-1]) == (["hv1", "Ready", "<none>"], "libvirt-9.0.0")
+    code, wide, err = await kubectl.run("get", "no", "-o", "wide")
+    assert (code, err) == (0, "")
+    assert wide.splitlines()[1].split()[-2:] == ["hv1.example.org", "qemu://7.2.15"]
+    allocatable = await kubectl.good("get", "node", "hv1", "-o", "jsonpath={.status.allocatable.cpu}")
+    assert allocatable == "32"
+    assert (await kubectl.good("get", "nodes.domctl.io")).split()[3] == "URI"
+    await kubectl.good("wait", "--for=condition=Ready", "node/hv1", "--timeout=10s")
+
+
+async def test_cordon_label_taint_and_annotate_write_through_to_our_node(kubectl: Kubectl, api: Api) -> None:
+    await ready(api)
+    before = (await ours(api))["spec"]
+    assert await kubectl.good("cordon", "hv1", "--dry-run=server") == "node/hv1 cordoned (server dry run)\n"
+    assert (await ours(api))["spec"] == before
+    assert await kubectl.good("cordon", "hv1") == "node/hv1 cordoned\n"
+    assert (await ours(api))["spec"] == {**before, "unschedulable": True}
+    assert "Ready,SchedulingDisabled" in await kubectl.good("get", "nodes")
+    assert "already cordoned" in await kubectl.good("cordon", "hv1")
+    await kubectl.good("label", "node", "hv1", "disk=fast", "node-role.kubernetes.io/db=")
+    await kubectl.good("annotate", "node", "hv1", "note=before")
+    await kubectl.good("taint", "node", "hv1", "gpu=yes:NoSchedule")
+    found = await ours(api)
+    assert found["metadata"]["labels"] == {"disk": "fast", "node-role.kubernetes.io/db": ""}
+    assert found["metadata"]["annotations"]["note"] == "before"
+    assert found["metadata"]["finalizers"] == ["domctl.io/node"]
+    assert found["spec"]["taints"] == [{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]
+    assert found["status"]["hostname"] == "hv1.example.org"
+    assert " db " in await kubectl.good("get", "nodes", "-l", "disk=fast")
+    refused = await kubectl.bad("taint", "node", "hv1", "gpu=yes:NoExecute")
+    assert "nothing is moved off a node by itself" in refused
+    await kubectl.good("taint", "node", "hv1", "gpu-")
+    await kubectl.good("label", "node", "hv1", "disk-")
+    assert await kubectl.good("uncordon", "hv1") == "node/hv1 uncordoned\n"
+    found = await ours(api)
+    assert found["spec"] == before
+    assert "disk" not in found["metadata"]["labels"]
+    await kubectl.good("edit", "node", "hv1", EDITOR="sed -i s/before/after/")
+    assert (await ours(api))["metadata"]["annotations"]["note"] == "after"
+
+
+async def test_what_a_picture_of_a_node_cannot_do_is_refused_with_the_way(kubectl: Kubectl, api: Api) -> None:
+    await ready(api)
+    new = '{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "hv2"}}'
+    assert "create a Node of domctl.io/v1 instead" in await kubectl.bad("create", "-f", "-", stdin=new)
+    patch = '{"spec":{"podCIDR":"10.0.0.0/24"}}'
+    refused = await kubectl.bad("patch", "node", "hv1", "-p", patch)
+    assert "spec.podCIDR: is a picture only: change the Node of domctl.io/v1" in refused
+    seen = (await api.call("GET", "/api/v1/nodes/hv1")).body
+    seen["spec"]["unschedulable"] = True
+    assert (await api.call("PUT", "/api/v1/nodes/hv1", seen)).body["spec"]["unschedulable"] is True
+    assert (await api.call("PUT", "/api/v1/nodes/hv1", seen)).status == 409, "it has moved"
+    reply = await api.call("PATCH", "/api/v1/nodes/hv1?dryRun=All", {"spec": {"uri": "x"}}, type=MERGE)
+    assert reply.causes == {"spec.uri": "is a picture only: change the Node of domctl.io/v1"}
+    apply = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "hv1"}}
+    path = "/api/v1/nodes/hv1?fieldManager=x"
+    assert (await api.call("PATCH", path, apply, type="application/apply-patch+yaml")).status == 415
+
+
+async def test_deleting_the_picture_of_a_node_deletes_the_node(kubectl: Kubectl, api: Api) -> None:
+    await ready(api)
+    assert "deleted" in await kubectl.good("delete", "node", "hv1", "--wait=false", "--dry-run=server")
+    assert "deletionTimestamp" not in (await ours(api))["metadata"]
+    assert "deleted" in await kubectl.good("delete", "node", "hv1", "--wait=false")
+    assert (await ours(api))["metadata"]["finalizers"] == ["domctl.io/node"]
+    assert "deletionTimestamp" in (await ours(api))["metadata"]
+
+
+async def test_a_watch_of_nodes_shows_changes_of_ours_as_pictures(api: Api) -> None:
+    await ready(api)
+    async with api.watch("/api/v1/nodes?watch=1") as events:
+        first = await anext(events)
+        assert (first["type"], first["object"]["apiVersion"]) == ("ADDED", "v1")
+        await api.call("PATCH", f"{NODES}/hv1", {"spec": {"unschedulable": True}}, type=MERGE)
+        second = await anext(events)
+        assert (second["type"], second["object"]["spec"]["unschedulable"]) == ("MODIFIED", True)
+        assert "uri" not in second["object"]["spec"]
