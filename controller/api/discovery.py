@@ -90,6 +90,18 @@ def resource_list(group: str) -> dict[str, Any]:
             }
             for name in resource.subresources
         )
+        listed.extend(
+            {
+                "name": f"{resource.plural}/{name}",
+                "singularName": "",
+                "namespaced": resource.namespaced,
+                "group": other,
+                "version": VERSION,
+                "kind": kind,
+                "verbs": ["create"],
+            }
+            for name, (other, kind) in resource.actions.items()
+        )
     for question in questions_of(group):
         listed.append(
             {
@@ -172,13 +184,21 @@ def _discovered(resource: Resource) -> dict[str, Any]:
         "verbs": list(resource.verbs),
         **_optional(resource),
     }
-    if resource.subresources:
-        document["subresources"] = [
-            {
-                "subresource": name,
-                "responseKind": {**kind, **_kind_of(resource, name)},
-                "verbs": ["get", "patch", "update"],
-            }
-            for name in resource.subresources
-        ]
+    subresources = [
+        {
+            "subresource": name,
+            "responseKind": {**kind, **_kind_of(resource, name)},
+            "verbs": ["get", "patch", "update"],
+        }
+        for name in resource.subresources
+    ] + [
+        {
+            "subresource": name,
+            "responseKind": {"group": group, "version": VERSION, "kind": action},
+            "verbs": ["create"],
+        }
+        for name, (group, action) in resource.actions.items()
+    ]
+    if subresources:
+        document["subresources"] = subresources
     return document

@@ -110,6 +110,7 @@ _MESSAGES: Final[Mapping[str, Message]] = {
     "SelfSubjectReview": {1: ("metadata", "ObjectMeta"), 2: ("status", "skip")},
     "Namespace": {1: ("metadata", "ObjectMeta"), 2: ("spec", "NamespaceSpec"), 3: ("status", "skip")},
     "NamespaceSpec": {1: ("finalizers", "text*")},
+    "Eviction": {1: ("metadata", "ObjectMeta"), 2: ("deleteOptions", "DeleteOptions")},
     "DeleteOptions": {
         1: ("gracePeriodSeconds", "number"),
         2: ("preconditions", "Preconditions"),

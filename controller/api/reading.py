@@ -61,6 +61,11 @@ def shown(resource: Resource, stored: StoredObject) -> Body:
     return {**stored.body, "apiVersion": resource.api_version}
 
 
+def sees(resource: Resource, selector: selectors.Selector, stored: StoredObject) -> bool:
+    """Whether somebody who asks with this selector is to see it."""
+    return resource.shows(stored) and selector.matches(stored.body)
+
+
 def answered(resource: Resource, stored: StoredObject) -> Body:
     """What was written, as this resource serves it."""
     return shown(resource, resource.pictured(stored))
@@ -86,6 +91,8 @@ class Reader:
                 "InternalError",
                 f'{call.subject} "{target.name}" cannot be read ({stored.problem}); it is left as it is',
             )
+        if stored.name != target.name or not resource.shows(stored):
+            raise errors.not_found(call.subject)
         body = shown(resource, stored)
         if not wants_table(call.request):
             return json_response(body)
@@ -161,7 +168,7 @@ class Reader:
                 if exact and kv.key != exact:
                     return
                 stored = self._objects.note(scan.resource.read(kv))
-                if stored.problem or not scan.selector.matches(stored.body):
+                if stored.problem or not sees(scan.resource, scan.selector, stored):
                     continue
                 matching.append(stored)
                 if scan.limit and len(matching) == wanted:

@@ -16,7 +16,7 @@ import msgspec
 
 from controller import keys
 from controller.api.errors import Cause
-from controller.api.facade import namespaces, nodes
+from controller.api.facade import namespaces, nodes, pods
 from controller.model import Assignment
 from controller.objects import Body, StoredObject, parse
 from drivers.store import KeyValue
@@ -62,7 +62,9 @@ class Resource:
     `pictured` makes of an object as it stands what is shown of it, where that is not the same. `source` is
     the resource whose objects these are pictures of, and `taken` makes its object of (that object, its
     picture, the picture as it is wanted), with what cannot be wanted. `refusals` say for a verb that is not
-    served what to do instead."""
+    served what to do instead. `shows` is whether there is a picture at all, and `key_name` the name of the
+    object that a picture's name leads to. `actions` are subresources that are only ever posted to, each with
+    the group and kind of what is posted."""
 
     group: str
     kind: str
@@ -85,6 +87,9 @@ class Resource:
     taken: Callable[[Body, Body, Body], tuple[Body, list[Cause]]] = lambda ours, seen, wanted: (wanted, [])
     refusals: Mapping[str, str] = field(default_factory=dict)
     description: str = ""
+    shows: Callable[[StoredObject], bool] = lambda stored: True
+    key_name: Callable[[str], str] = lambda name: name
+    actions: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def subresources(self) -> tuple[str, ...]:
@@ -109,7 +114,7 @@ class Resource:
         return f"{self.prefix}{namespace}/" if self.namespaced and namespace else self.prefix
 
     def key(self, namespace: str, name: str) -> str:
-        return self.scope(namespace) + name
+        return self.scope(namespace) + self.key_name(name)
 
 
 def _assignment(resource: Resource, kv: KeyValue) -> StoredObject:
@@ -234,10 +239,29 @@ CORE_NODES: Final = Resource(
     refusals={"create": nodes.CREATE},
     description=nodes.DESCRIPTION,
 )
-RESOURCES: Final = (*_STORED, CORE_NODES)
+DOMAINS: Final = next(r for r in _STORED if (r.group, r.plural) == (GROUP, "domains"))
+PODS: Final = Resource(
+    "",
+    "Pod",
+    "pods",
+    "pod",
+    True,
+    DOMAINS.prefix,
+    api_version=CORE_API_VERSION,
+    short_names=("po",),
+    fields={**_METADATA_FIELDS, "spec.nodeName": ("spec", "nodeName"), "status.phase": ("status", "phase")},
+    decode=lambda resource, kv: parse(DOMAINS, kv),
+    pictured=pods.pictured,
+    source=DOMAINS,
+    shows=pods.is_there,
+    key_name=pods.domain_of,
+    refusals=pods.REFUSALS,
+    description=pods.DESCRIPTION,
+    actions={"eviction": ("policy", "Eviction")},
+)
+RESOURCES: Final = (*_STORED, CORE_NODES, PODS)
 BY_PATH: Final = {(r.group, r.plural): r for r in RESOURCES}
 GROUPS: Final = (GROUP, RBAC_GROUP, AUTHORIZATION, AUTHENTICATION)  # but the core group
-DOMAINS: Final = BY_PATH[GROUP, "domains"]
 NAMESPACES: Final = BY_PATH["", "namespaces"]
 MIGRATIONS: Final = BY_PATH[GROUP, "migrations"]
 ROLES: Final = BY_PATH[RBAC_GROUP, "roles"]

@@ -28,9 +28,13 @@ _SEEN: Final = ("assignments", "domains", "domains/status", "migrations", "migra
 _VIEW: Final = (
     Rule(_READ, (GROUP,), (*_SEEN, "nodes/status")),
     Rule(_READ, ("", GROUP), ("events",)),
-    Rule(_READ, ("",), ("namespaces", "nodes")),
+    Rule(_READ, ("",), ("namespaces", "nodes", "pods")),
 )
-_EDIT: Final = (*_VIEW, Rule(_WRITE, (GROUP,), ("domains", "migrations")))
+_EDIT: Final = (
+    *_VIEW,
+    Rule(_WRITE, (GROUP,), ("domains", "migrations")),
+    Rule(("create",), ("",), ("pods/eviction",)),
+)
 _ADMIN: Final = (
     *_EDIT,
     Rule((*_READ, *_WRITE), (RBAC_GROUP,), ("rolebindings", "roles")),

@@ -32,6 +32,7 @@ from controller.api.deletable import Deletable
 from controller.api.deleting import Deleter
 from controller.api.documents import DOCUMENTS
 from controller.api.errors import ApiError
+from controller.api.facade.evictions import Evictions
 from controller.api.facade.namespaces import Namespaces
 from controller.api.guard import Guard
 from controller.api.meters import make_meters
@@ -46,7 +47,7 @@ from controller.api.requests import (
     parse_target,
     verb_of,
 )
-from controller.api.resources import NAMESPACES, RESOURCES
+from controller.api.resources import NAMESPACES, PODS, RESOURCES
 from controller.api.reviews import Reviews, review_of
 from controller.api.rights import Rights
 from controller.api.scaling import Scaler
@@ -116,6 +117,7 @@ class ApiServer:
         self._deleter = Deleter(objects, self._reader, Deletable(objects, self._namespaces), config.bounds)
         self._applier = Applier(objects, admission, self._writer, config.bounds)
         self._operations = Operations(objects)
+        self._actions = {("", PODS.plural, "eviction"): Evictions(objects).handle}
         self._reviews = Reviews(self._rights)
         self._runners: list[web.AppRunner] = []
         self._servers: list[asyncio.Server] = []
@@ -273,6 +275,9 @@ class ApiServer:
         target = call.target
         if is_operation(call):
             return await self._operations.handle(call)
+        action = self._actions.get((target.group, target.plural, target.subresource))
+        if action is not None:
+            return await action(call)
         if (question := review_of(call)) is not None:
             return await self._reviews.handle(call, question)
         resource = target.resource

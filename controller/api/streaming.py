@@ -18,7 +18,7 @@ import msgspec
 from aiohttp import web
 
 from controller.api import errors, selectors, tables
-from controller.api.reading import Reader, instant, shown
+from controller.api.reading import Reader, instant, sees, shown
 from controller.api.requests import Call, positive, wants_table
 from controller.api.resources import Resource
 from controller.api.selectors import Selector
@@ -46,27 +46,33 @@ class _View:
     table: bool
     include: str
 
-    def verdict(self, event: Event) -> tuple[str, StoredObject | None] | None:
-        """The type of the event for this client and the object to show (None: a stub), None for nothing."""
-        if not event.key.startswith(self.scope):
-            return None
-        if event.now is None:
-            before = event.before
+    def verdicts(self, event: Event) -> list[tuple[str, StoredObject | None]]:
+        """The types of the events for this client, and the objects to show (None: a stub)."""
+        before, now = event.before, event.now
+        if not event.key.startswith(self.scope) or (now is not None and now.problem):
+            return []
+        if now is None:
             if before is None or before.problem:
-                return "DELETED", None
-            return ("DELETED", before) if self.selector.matches(before.body) else None
-        if event.now.problem:
-            return None
-        matches = self.selector.matches(event.now.body)
+                return [("DELETED", None)]
+            return [("DELETED", before)] if self._sees(before) else []
+        matches = self._sees(now)
         if event.created:
-            return ("ADDED", event.now) if matches else None
-        if event.before is not None and event.before.problem:
-            return ("MODIFIED", event.now) if matches else None
+            return [("ADDED", now)] if matches else []
+        if before is not None and before.problem:
+            return [("MODIFIED", now)] if matches else []
         # Without its predecessor an object may have been in view: saying so too often does no harm.
-        matched = event.before is None or self.selector.matches(event.before.body)
+        matched = before is None or self._sees(before)
+        if before is not None and before.name != now.name:  # two pictures of one object
+            return [
+                *([("DELETED", before)] if matched else []),
+                *([("ADDED", now)] if matches else []),
+            ]
         if matches:
-            return ("MODIFIED" if matched else "ADDED", event.now)
-        return ("DELETED", event.now) if matched else None
+            return [("MODIFIED" if matched else "ADDED", now)]
+        return [("DELETED", now)] if matched else []
+
+    def _sees(self, stored: StoredObject) -> bool:
+        return sees(self.resource, self.selector, stored)
 
 
 class Streamer:
@@ -175,10 +181,8 @@ class _Writer:
     async def events(self, events: Iterable[Event]) -> None:
         lines: list[bytes] = []
         for event in events:
-            line = self._line(event)
-            if line is not None:
-                lines.append(line)
-            if len(lines) == _BATCH:
+            lines += self._lines(event)
+            if len(lines) >= _BATCH:
                 await self._write(lines)
                 lines = []
         if lines:
@@ -200,13 +204,13 @@ class _Writer:
         except (ConnectionError, _TooSlow):
             return  # it has gone, or does not listen
 
-    def _line(self, event: Event) -> bytes | None:
-        verdict = self._view.verdict(event)
+    def _lines(self, event: Event) -> list[bytes]:
+        verdicts = self._view.verdicts(event)
         if event.now is not None:
             self._objects.note(event.now)
-        if verdict is None:
-            return None
-        kind, stored = verdict
+        return [self._line(event, kind, stored) for kind, stored in verdicts]
+
+    def _line(self, event: Event, kind: str, stored: StoredObject | None) -> bytes:
         view = self._view
         form = (kind, view.table, view.include)
         first_table = view.table and self._columns is not None

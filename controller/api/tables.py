@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from controller.api.facade import nodes
+from controller.api.facade import nodes, pods
 from controller.api.resources import Resource
 from specs.ages import age
 
@@ -225,6 +225,14 @@ _PICTURES: Final[Mapping[str, tuple[Column, ...]]] = {
             "The hypervisor and its version",
             wide=True,
         ),
+    ),
+    "pods": (
+        NAME_COLUMN,
+        Column("Ready", _of(pods.ready_word), "Whether the domain is as its spec wants it"),
+        Column("Status", _of(pods.status_word), "libvirt's state of the domain"),
+        Column("Restarts", _of(pods.restarts), "How often it was started again"),
+        AGE_COLUMN,
+        Column("Node", _text("spec", "nodeName"), "The node that it is on", wide=True),
     ),
     "namespaces": (
         NAME_COLUMN,

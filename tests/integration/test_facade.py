@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from controller.api.resources import NAMESPACES
-from tests.apiserver import DOMAINS, MERGE, NODES, Api, domain, node
+from tests.apiserver import DOMAINS, MERGE, NODES, V1, Api, domain, node
 from tests.etcdserver import EtcdServer
 from tests.integration.test_api import Kubectl, _versions, real_api, until
 
@@ -160,6 +160,9 @@ async def test_nodes_are_shown_as_kubernetes_shows_them(kubectl: Kubectl, api: A
     allocatable = await kubectl.good("get", "node", "hv1", "-o", "jsonpath={.status.allocatable.cpu}")
     assert allocatable == "32"
     assert (await kubectl.good("get", "nodes.domctl.io")).split()[3] == "URI"
+    described = await kubectl.good("describe", "node", "hv1")
+    assert "Unschedulable:      false" in described
+    assert "Non-terminated Pods:          (0 in total)" in described
     await kubectl.good("wait", "--for=condition=Ready", "node/hv1", "--timeout=10s")
 
 
@@ -230,3 +233,185 @@ async def test_a_watch_of_nodes_shows_changes_of_ours_as_pictures(api: Api) -> N
         second = await anext(events)
         assert (second["type"], second["object"]["spec"]["unschedulable"]) == ("MODIFIED", True)
         assert "uri" not in second["object"]["spec"]
+
+
+# --- pods
+
+PODS = "/api/v1/namespaces/default/pods"
+MIGRATIONS = f"{V1}/namespaces/default/migrations"
+
+
+async def state(api: Api, name: str, state: str, on: str = "hv1", **more: Any) -> None:
+    """As the leader would say it."""
+    ready = {**STATUS["conditions"][0], "status": "True" if state == "running" else "False"}  # type: ignore[index]
+    status = {"state": state, "node": on, "conditions": [ready], **more}
+    reply = await api.call("PATCH", f"{DOMAINS}/{name}/status", {"status": status}, type=MERGE)
+    assert reply.status == 200, reply.text
+
+
+async def runs_on(api: Api, *names: str, on: str = "hv1") -> None:
+    for name in names:
+        assert (await api.call("POST", DOMAINS, domain(name, vcpus=2))).status == 201
+        await state(api, name, "running", on)
+
+
+async def pods_of(api: Api) -> dict[str, Any]:
+    return {item["metadata"]["name"]: item for item in (await api.call("GET", PODS)).body["items"]}
+
+
+async def the_pod(api: Api) -> str:
+    (name,) = await pods_of(api)
+    return name
+
+
+async def test_active_domains_are_shown_as_pods(kubectl: Kubectl, api: Api) -> None:
+    await ready(api)
+    await runs_on(api, "web-1", "web-2")
+    await api.call("POST", DOMAINS, domain("off"))
+    await state(api, "off", "shutoff")
+    await state(api, "web-2", "unknown")
+    head, *rows = (await kubectl.good("get", "pods")).splitlines()
+    assert head.split() == ["NAME", "READY", "STATUS", "RESTARTS", "AGE"]
+    shown = {row.split()[0].rpartition("-")[0]: row.split()[1:4] for row in rows}
+    assert shown == {"web-1": ["1/1", "Running", "0"], "web-2": ["0/1", "Unknown", "0"]}
+    code, wide, err = await kubectl.run("get", "po", "-A", "-o", "wide")
+    assert (code, err) == (0, "")
+    assert [row.split()[-1] for row in wide.splitlines()[1:]] == ["hv1", "hv1"]
+    names = (await kubectl.good("get", "pods", "-o", "name")).split()
+    first = names[0].removeprefix("pod/")
+    owner = await kubectl.good("get", "pod", first, "-o", "jsonpath={.metadata.ownerReferences[0].name}")
+    assert owner == "web-1"
+    described = await kubectl.good("describe", "pod", first)
+    assert "Controlled By:  Domain/web-1" in described
+    node_described = await kubectl.good("describe", "node", "hv1")
+    assert "Non-terminated Pods:          (2 in total)" in node_described
+    elsewhere = await kubectl.good("get", "pods", "--field-selector=spec.nodeName=hv2", "-o", "name")
+    assert elsewhere == ""
+    assert "not found" in await kubectl.bad("get", "pod", "web-1")
+    assert "not found" in await kubectl.bad("get", "pod", "off-aaaaa")
+
+
+async def test_a_pod_is_only_a_picture(kubectl: Kubectl, api: Api) -> None:
+    await runs_on(api, "web-1")
+    name = await the_pod(api)
+    refused = await kubectl.bad("delete", "pod", name)
+    assert "evict the pod" in refused and "spec.state of its Domain" in refused
+    assert "change the Domain of domctl.io/v1" in await kubectl.bad("label", "pod", name, "a=b")
+    assert "create a Domain of domctl.io/v1" in await kubectl.bad("run", "x", "--image=y")
+    assert "only the picture" in await kubectl.bad("delete", "pods", "--all")
+    assert list(await pods_of(api)) == [name]
+
+
+async def test_a_watch_sees_one_pod_end_and_another_begin_when_a_domain_moves(api: Api) -> None:
+    await runs_on(api, "web-1")
+    first = await the_pod(api)
+    async with api.watch(f"{PODS}?watch=1") as events:
+        assert (await anext(events))["object"]["metadata"]["name"] == first
+        await state(api, "web-1", "running", "hv2")
+        gone, new = await anext(events), await anext(events)
+        assert (gone["type"], gone["object"]["metadata"]["name"]) == ("DELETED", first)
+        assert (new["type"], new["object"]["spec"]["nodeName"]) == ("ADDED", "hv2")
+        assert gone["object"]["metadata"]["uid"] != new["object"]["metadata"]["uid"]
+        await state(api, "web-1", "unknown", "hv2")
+        assert (await anext(events))["object"]["status"]["phase"] == "Unknown", "unknown is not absent"
+        await state(api, "web-1", "shutoff", "hv2")
+        assert (await anext(events))["type"] == "DELETED"
+        await state(api, "web-1", "running", "hv1")
+        again = await anext(events)
+        assert (again["type"], again["object"]["metadata"]["name"]) == ("ADDED", first)
+
+
+# --- eviction
+
+
+def eviction(pod: str, **options: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": pod, "namespace": "default"},
+        "deleteOptions": options,
+    }
+
+
+async def migrations(api: Api) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = (await api.call("GET", MIGRATIONS)).body["items"]
+    return found
+
+
+async def test_an_eviction_asks_once_for_a_migration_and_says_what_it_waits_for(api: Api) -> None:
+    await runs_on(api, "web-1")
+    pod = await the_pod(api)
+    path = f"{PODS}/{pod}/eviction"
+    assert (await api.call("POST", path, eviction(pod, dryRun=["All"]))).status == 201
+    assert (await api.call("POST", f"{path}?dryRun=All", eviction(pod))).status == 201
+    assert await migrations(api) == []
+    reply = await api.call("POST", path, eviction(pod, preconditions={"uid": "other"}))
+    assert reply.status == 409
+    for _ in range(3):
+        reply = await api.call("POST", path, eviction(pod))
+        assert (reply.status, reply.body["reason"]) == (429, "TooManyRequests")
+        assert "Retry-After" not in reply.headers
+    (asked,) = await migrations(api)
+    assert asked["spec"] == {"domain": "web-1"}
+    assert asked["metadata"]["name"] == f"evict-{pod}"
+    assert f"evict-{pod}" in api.audit_log.read_text()
+    status = {"phase": "Running", "conditions": [{**STATUS["conditions"][0], "message": "hv1 to hv2"}]}  # type: ignore[index]
+    await api.call("PATCH", f"{MIGRATIONS}/evict-{pod}/status", {"status": status}, type=MERGE)
+    assert "Running: hv1 to hv2" in (await api.call("POST", path, eviction(pod))).body["message"]
+    await state(api, "web-1", "running", "hv2")
+    assert (await api.call("POST", path, eviction(pod))).status == 404
+    assert len(await migrations(api)) == 1
+
+
+async def test_an_eviction_that_failed_is_tried_again_after_a_while_under_the_same_name(api: Api) -> None:
+    await runs_on(api, "web-1")
+    pod = await the_pod(api)
+    path, mine = f"{PODS}/{pod}/eviction", f"{MIGRATIONS}/evict-{pod}"
+    await api.call("POST", path, eviction(pod))
+    first = (await api.call("GET", mine)).body["metadata"]["uid"]
+    just_now = api.objects.world.wall()
+    status = {"phase": "Failed", "completedAt": just_now, "conditions": STATUS["conditions"]}
+    await api.call("PATCH", f"{mine}/status", {"status": status}, type=MERGE)
+    reply = await api.call("POST", path, eviction(pod))
+    assert (reply.status, "Failed: answers" in reply.body["message"]) == (429, True)
+    assert (await api.call("GET", mine)).body["metadata"]["uid"] == first
+    status["completedAt"] = "2026-01-01T00:00:00Z"
+    await api.call("PATCH", f"{mine}/status", {"status": status}, type=MERGE)
+    assert (await api.call("POST", f"{path}?dryRun=All", eviction(pod))).status == 201
+    assert (await api.call("GET", mine)).body["metadata"]["uid"] == first
+    assert (await api.call("POST", path, eviction(pod))).status == 429
+    assert (await api.call("GET", mine)).body["metadata"]["uid"] != first
+    assert len(await migrations(api)) == 1
+
+
+async def test_an_eviction_waits_for_a_migration_that_somebody_else_asked_for(api: Api) -> None:
+    await runs_on(api, "web-1")
+    pod = await the_pod(api)
+    body = {"apiVersion": "domctl.io/v1", "kind": "Migration", "metadata": {"name": "by-hand"}}
+    reply = await api.call("POST", MIGRATIONS, {**body, "spec": {"domain": "web-1", "node": "hv2"}})
+    assert reply.status == 201
+    reply = await api.call("POST", f"{PODS}/{pod}/eviction", eviction(pod))
+    assert (reply.status, "default/by-hand" in reply.body["message"]) == (429, True)
+    assert [m["metadata"]["name"] for m in await migrations(api)] == ["by-hand"]
+
+
+async def test_a_drain_cordons_evicts_all_and_ends_when_they_have_left(kubectl: Kubectl, api: Api) -> None:
+    await ready(api)
+    await runs_on(api, "web-1", "web-2")
+    out = await kubectl.good("drain", "hv1", "--ignore-daemonsets", "--dry-run=server")
+    assert "drained (server dry run)" in out
+    assert await migrations(api) == []
+    process = await kubectl.start("drain", "hv1", "--ignore-daemonsets", "--timeout=60s")
+    await until(lambda: _are_asked(api, 2))
+    assert (await ours(api))["spec"]["unschedulable"] is True
+    await state(api, "web-1", "running", "hv2")
+    await state(api, "web-2", "running", "hv2")
+    out_bytes, err = await process.communicate()
+    assert process.returncode == 0, err
+    assert b"node/hv1 drained" in out_bytes
+    assert b"Cannot evict pod before its domain has moved" in err
+    assert len(await migrations(api)) == 2
+
+
+async def _are_asked(api: Api, number: int) -> bool:
+    return len(await migrations(api)) == number

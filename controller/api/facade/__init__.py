@@ -2,6 +2,8 @@
 
     v1 Namespace    namespaces   stored as it is; made when it is first used, gone only when it is empty
     v1 Node         nodes        a Node of domctl.io: labels, annotations, taints, unschedulable write through
+    v1 Pod          pods         a Domain that is active, on its node; read-only
+    policy Eviction              of a pod: a Migration of its domain to any other node
 
 A picture is computed whenever it is read and stands nowhere; it says nothing that domctl does not know. Its
 resourceVersion is that of the object behind it, so lists and watches are those of that object. What cannot be
