@@ -208,12 +208,12 @@ def _condition_lines(conditions: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _event_lines(events: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = [["Type", "Reason", "Age", "From", "Message"], ["----", "------", "---", "----", "-------"]]
-    for one in sorted(events, key=_when):
+    for one in sorted(events, key=event_time):
         source = one.get("reportingComponent") or (one.get("source") or {}).get("component") or ""
         texts = [
             one.get("type"),
             one.get("reason"),
-            _event_age(one),
+            event_age(one),
             source,
             str(one.get("message") or "").strip(),
         ]
@@ -221,14 +221,14 @@ def _event_lines(events: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"  {line}".rstrip() for line in Grid().lines(rows)]
 
 
-def _when(event: Mapping[str, Any]) -> str:
+def event_time(event: Mapping[str, Any]) -> str:
     keys = ("lastTimestamp", "eventTime", "firstTimestamp")
     return next(
         (str(event[key]) for key in keys if event.get(key)), str(event["metadata"].get("creationTimestamp"))
     )
 
 
-def _event_age(event: Mapping[str, Any]) -> str:
+def event_age(event: Mapping[str, Any]) -> str:
     count, first = event.get("count") or 1, event.get("firstTimestamp")
-    last = age(_when(event))
+    last = age(event_time(event))
     return f"{last} (x{count} over {age(first)})" if isinstance(count, int) and count > 1 and first else last

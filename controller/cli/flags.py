@@ -100,6 +100,21 @@ class Flags:
         args.cleanup = []
         return args
 
+    def names(self) -> list[tuple[str, str]]:
+        """Every option by its long name, with the first sentence of its text."""
+        shown = [*self._shown, *self._global]
+        return sorted((names[-1], text.partition(". ")[0]) for names, _, text in shown)
+
+    def long_name(self, name: str) -> str:
+        """`--output` of `-o`; itself if there is none."""
+        shown = [*self._shown, *self._global]
+        return next((names[-1] for names, _, _ in shown if name in names), name)
+
+    def takes_value(self, name: str) -> bool:
+        """Whether a value follows the option as a word of its own."""
+        actions = self.parser._option_string_actions
+        return name in actions and actions[name].nargs != 0
+
     def help(self) -> str:
         parts = [self.about.strip(), ""]
         if self.examples:

@@ -80,6 +80,11 @@ def target(args: argparse.Namespace, environ: Mapping[str, str] = os.environ) ->
     return Target(cluster, user, namespace)
 
 
+def contexts(args: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> list[str]:
+    """The names of all contexts. Raises CliError."""
+    return sorted(_load(args.kubeconfig, environ).sections["contexts"])
+
+
 def _override(cluster: dict[str, Any], user: dict[str, Any], args: argparse.Namespace) -> None:
     """The options of the command line; embedded data must not win over a file that was named."""
     if args.server:

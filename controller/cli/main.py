@@ -60,6 +60,10 @@ def _guarded(argv: list[str]) -> int:
 
 
 def _run(argv: list[str]) -> int:
+    if argv[:1] == ["__complete"]:
+        from controller.cli import completion  # noqa: PLC0415 - only for shells
+
+        return completion.answer(argv[1:])
     verb, rest = verbs.split(argv)
     if verb in {"", "help"}:
         return _help(rest if verb else [])

@@ -46,8 +46,8 @@ def last_applied(live: Mapping[str, Any]) -> Json | None:
 
 def three_way(before: Mapping[str, Any] | None, wanted: Mapping[str, Any], live: Mapping[str, Any]) -> Json:
     """The merge patch from `live` to `wanted`; {} when nothing is to be done."""
-    changes = _without_nulls(_diff(live, wanted))
-    removals = _only_nulls(_diff(before or {}, wanted), live)
+    changes = _without_nulls(difference(live, wanted))
+    removals = _only_nulls(difference(before or {}, wanted), live)
     return _merged(changes, removals)
 
 
@@ -80,13 +80,13 @@ def _go_numbers(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 1e21 else value
 
 
-def _diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> Json:
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Json:
     """The merge patch from `old` to `new`; what `new` lacks is null."""
     patch: Json = {}
     for key, value in new.items():
         known = old.get(key, _MISSING)
         if isinstance(value, dict) and isinstance(known, dict):
-            inner = _diff(known, value)
+            inner = difference(known, value)
             if inner:
                 patch[key] = inner
         elif not same(known, value):

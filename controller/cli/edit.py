@@ -1,0 +1,136 @@
+"""`domctl edit`: change one object in an editor.
+
+What was changed in the editor, and nothing else, is sent. What the server or the parser refuses comes back
+into the editor with the reason above it; who leaves it as it is gives up, and keeps a copy of what was
+written.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+
+from controller.cli import merge3, output, yamlout
+from controller.cli.client import MERGE_PATCH, Client, connect
+from controller.cli.errors import CliError, UsageError, printable, rendered
+from controller.cli.resources import Resource, named
+from specs.yamldoc import load
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
+    from controller.cli.flags import Flags
+
+    Object = dict[str, Any]
+
+EXAMPLES = (
+    ("Edit a domain", "domctl edit domain/web-1"),
+    ("With another editor", "KUBE_EDITOR=nano domctl edit domain/web-1"),
+)
+_HEAD = """# Please edit the object below. Lines beginning with a '#' will be ignored,
+# and an empty file will abort the edit. If an error occurs while saving this file will be
+# reopened with the relevant failures.
+#
+"""
+
+
+def configure(flags: Flags) -> None:
+    flags.describe(
+        "(TYPE NAME | TYPE/NAME) [options]",
+        "Edit an object in an editor: $KUBE_EDITOR, $EDITOR, or vi.\n\n Only what was changed is sent.",
+        EXAMPLES,
+    )
+    flags.value("--field-manager", default="domctl-edit", text="Name of the manager of what is changed.")
+    flags.connection()
+
+
+def run(args: argparse.Namespace) -> int:
+    client = connect(args)
+    targets = named(client, args.words)
+    if len(targets) != 1 or len(targets[0][1]) != 1:
+        raise UsageError("name one object: TYPE NAME or TYPE/NAME")
+    resource, (name,) = targets[0]
+    path = resource.path(client.namespace if resource.namespaced else "", name)
+    live: Object = client.get(path)
+    before = _editable(live)
+    text, why = yamlout.dump(before), ""
+    while True:
+        written = _edited(_HEAD + why + text, resource, name)
+        body = "".join(line for line in written.splitlines(keepends=True) if not line.startswith("#"))
+        if not body.strip():
+            sys.stdout.write("Edit cancelled, saved file was empty.\n")
+            return 0
+        if body == text:
+            return _given_up(body, why)
+        text = body
+        try:
+            return _save(client, args, path, (resource, before, _parsed(body)))
+        except CliError as error:
+            why = "".join(f"# {line}\n" for line in rendered(error).splitlines()) + "#\n"
+
+
+def _editable(live: Object) -> Object:
+    shown = output.without_managed_fields(live)
+    return {**shown, "metadata": {k: v for k, v in shown["metadata"].items() if k != "resourceVersion"}}
+
+
+def _given_up(body: str, why: str) -> int:
+    if not why:
+        sys.stdout.write("Edit cancelled, no changes made.\n")
+        return 0
+    handle, kept = tempfile.mkstemp(prefix="domctl-edit-", suffix=".yaml")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(body)
+    reason = "\n".join(line.removeprefix("# ") for line in why.splitlines() if line != "#")
+    raise CliError(
+        f"Edit cancelled, no valid changes were saved.\n{reason}", hint=f"what you wrote is in {kept}"
+    )
+
+
+def _parsed(text: str) -> Object:
+    """Raises CliError."""
+    loaded = load(text)
+    if loaded.problems:
+        raise CliError("; ".join(str(problem) for problem in loaded.problems))
+    if len(loaded.documents) != 1 or not isinstance(loaded.documents[0].value, dict):
+        raise CliError("the file must hold one object")
+    return dict(loaded.documents[0].value)
+
+
+def _save(client: Client, args: argparse.Namespace, path: str, edit: tuple[Resource, Object, Object]) -> int:
+    resource, before, after = edit
+    label = f"{resource.word}/{printable(before['metadata']['name'])}"
+    patch = merge3.difference(before, after)
+    if not patch:
+        sys.stdout.write("Edit cancelled, no changes made.\n")
+        return 0
+    query = [("fieldManager", args.field_manager), ("fieldValidation", "Strict")]
+    client.call("PATCH", path, query, patch, content_type=MERGE_PATCH)
+    sys.stdout.write(f"{label} edited\n")
+    return 0
+
+
+def _edited(text: str, resource: Resource, name: str) -> str:
+    """What the editor made of it. Raises CliError."""
+    editor = os.environ.get("KUBE_EDITOR") or os.environ.get("EDITOR") or "vi"
+    with tempfile.NamedTemporaryFile(
+        "w", prefix=f"domctl-{resource.singular}-{name}-", suffix=".yaml", delete=False, encoding="utf-8"
+    ) as file:
+        file.write(text)
+    try:
+        done = subprocess.run([*shlex.split(editor), file.name], check=False)  # noqa: S603 - the user's editor
+        if done.returncode:
+            raise CliError(
+                f'the editor "{editor}" failed with exit code {done.returncode}; nothing was changed'
+            )
+        with open(file.name, encoding="utf-8") as changed:
+            return changed.read()
+    except FileNotFoundError:
+        raise CliError(f'unable to launch the editor "{editor}"', hint="set KUBE_EDITOR or EDITOR") from None
+    finally:
+        os.unlink(file.name)
