@@ -178,3 +178,54 @@ async def test_delete_of_many_asks_for_the_number(cli: Cli) -> None:
     assert (ran.code, ran.err) == (0, "No resources found\n")
     assert (await cli("delete domains")).code == 1
     assert (await cli("delete domains other --all")).code == 1
+
+
+# diff
+
+
+async def test_diff_in_markdown_tells_first_what_goes(cli: Cli) -> None:
+    await cli(PRUNE, stdin=several("a", "b"))
+    changed = "---\n".join([domain("b", vcpus=2), domain("new")])
+    ran = await cli("diff -f - --prune --applyset=web -o markdown", stdin=changed)
+    assert (ran.code, ran.err) == (1, "")
+    lines = ran.out.splitlines()
+    assert lines[:3] == ["### domctl diff", "", "**1 to delete**, 1 to change, 1 to create."]
+    headings = [line for line in lines if "<summary>" in line]
+    assert headings == [
+        "<details open><summary>deleted domain.domctl.io/a in default</summary>",
+        "<details><summary>changed domain.domctl.io/b in default</summary>",
+        "<details><summary>created domain.domctl.io/new in default</summary>",
+    ]
+    assert "+  vcpus: 2" in lines and "-  name: a" in lines
+    assert lines.count("```diff") == lines.count("```") == 3
+    assert await there(cli) == ["a", "b"]
+    unified = await cli("diff -f - --prune --applyset=web", stdin=changed)
+    assert "-  name: a\n" in unified.out and unified.code == 1
+
+
+async def test_diff_in_markdown_says_that_nothing_differs_and_what_failed(cli: Cli) -> None:
+    await applied(cli, domain())
+    ran = await cli("diff -f - -o markdown", stdin=domain())
+    assert ran == ran.__class__(0, "### domctl diff\n\nNo differences.\n", "")
+    await cli("apply --field-manager=other --force-conflicts -f -", stdin=domain(vcpus=2))
+    ran = await cli("diff -f - -o markdown", stdin=domain(vcpus=3) + "---\n" + domain("new"))
+    assert ran.code == 2
+    assert "1 to create." in ran.out and "1 could not be compared:" in ran.out
+    assert 'conflict with "other": .spec.vcpus' in ran.out and 'conflict with "other"' in ran.err
+    assert (await cli("diff -f - -o html", stdin=domain())).code == 2
+
+
+async def test_diff_in_markdown_names_what_apply_would_ask_for_and_fits_into_a_comment(cli: Cli) -> None:
+    names = [f"d{i:02}" for i in range(30)]
+    note = {"description": "`" * 5 + "x" * 4000}
+    docs = [yaml.safe_load(domain(name)) for name in names]
+    for doc in docs:
+        doc["metadata"]["annotations"] = note
+    texts = "---\n".join(map(yaml.safe_dump, docs))
+    assert (await cli(f"{PRUNE}", stdin=texts)).code == 0
+    ran = await cli("diff -f - --prune --applyset=web -o markdown", stdin=domain("only"))
+    assert "Applying this needs `--allow-destroy 30`: the guests of domains end.\n" in ran.out
+    assert len(ran.out) < 65_000
+    assert all(f"deleted domain.domctl.io/{name} in default" in ran.out for name in names)
+    assert "deleted domain.domctl.io/d29 in default; its lines do not fit here\n" in ran.out
+    assert "\n``````diff\n" in ran.out
