@@ -24,7 +24,7 @@ from controller.faults import points
 from controller.plan.types import ActionKind
 from tests.sim.cluster import Replica
 from tests.sim.converged import what_is_left
-from tests.sim.process import ProcessLoop
+from tests.sim.process import loop_of_processes
 from tests.sim.stage import HOSTS, NAMES, STORIES, Stage, Story
 
 CONVERGE_S: Final = 600.0
@@ -265,9 +265,7 @@ def interrupt(point: str, mishap: str, users: str) -> Ending:
     logging.disable(logging.WARNING)
     controller.addHandler(bugs)
     try:
-        with asyncio.Runner(loop_factory=ProcessLoop) as runner:
-            loop = runner.get_loop()
-            assert isinstance(loop, ProcessLoop)
+        with loop_of_processes() as (runner, loop):
             ending = runner.run(_interrupt(Stage(loop, f"{point}/{mishap}/{users}"), point, mishap, users))
     finally:
         controller.removeHandler(bugs)

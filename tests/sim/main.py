@@ -64,7 +64,7 @@ def outcomes(seeds: Iterable[int], jobs: int, drill: str = "") -> Iterator[Outco
         yield from map(work, seeds)
         return
     with ProcessPoolExecutor(jobs) as pool:
-        yield from pool.map(work, seeds, chunksize=4)
+        yield from pool.map(work, seeds, chunksize=1)
 
 
 def replay(seed: int, mutant: str = "", drill: str = "") -> str:

@@ -12,7 +12,6 @@ which are drawn are too mild.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import logging
 import os
 import subprocess
@@ -27,7 +26,7 @@ from typing import NamedTuple, NoReturn
 import msgspec
 
 from tests.sim.main import MUTANTS, mutated, outcome_of
-from tests.sim.process import ProcessLoop
+from tests.sim.process import loop_of_processes
 from tests.sim.seed import ALL_DRILLS, Run
 from tests.sim.trace import Trace
 
@@ -95,9 +94,7 @@ def _hunted(arguments: list[str]) -> None:
     logging.disable(logging.CRITICAL)
     for seed in map(int, seeds):
         try:
-            with asyncio.Runner(loop_factory=ProcessLoop) as runner:
-                loop = runner.get_loop()
-                assert isinstance(loop, ProcessLoop)
+            with loop_of_processes() as (runner, loop):
                 run = Run(seed, loop, "" if drill == NO_DRILL else drill)
                 _end_at_violation(seed, run.trace)
                 runner.run(run.all())

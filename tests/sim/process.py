@@ -12,8 +12,10 @@ are the world's, and go on: they are known by where their code stands.
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
 from heapq import heappop, heappush
 from pathlib import Path
@@ -35,13 +37,13 @@ class Process:
         self.name = name
         self.runs = True
         self.went_on_at = float("-inf")
-        self.held: list[asyncio.Handle] = []
+        self.held: list[_Handle] = []
 
     async def going_on(self) -> None:
         """Until it runs: a task of it that was stopped in the middle of a step."""
         while not self.runs:
             waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self.held.append(asyncio.Handle(_settle, (waiting,), asyncio.get_running_loop()))
+            self.held.append(_Handle(_settle, (waiting,), copy_context()))
             await waiting
 
     def hear(self, callback: Callable[[], None]) -> None:
@@ -49,7 +51,7 @@ class Process:
         if self.runs:
             callback()
         else:
-            self.held.append(asyncio.Handle(callback, (), asyncio.get_running_loop()))
+            self.held.append(_Handle(callback, (), copy_context()))
 
 
 def _settle(waiting: asyncio.Future[None]) -> None:
@@ -60,54 +62,21 @@ def _settle(waiting: asyncio.Future[None]) -> None:
 PROCESS: ContextVar[Process | None] = ContextVar("process", default=None)
 
 
-class _Light:
-    """A callback as asyncio has them, made and run in fewer steps: a run makes some thirty thousand."""
+class _Handle:
+    """A callback, with what anybody asks of asyncio's handles and timers: to be cancelled. A run makes some
+    forty thousand."""
 
-    __slots__ = ()
+    __slots__ = ("args", "callback", "context")
 
     def __init__(
-        self, callback: Callable[..., object], args: Any, loop: ProcessLoop, context: Context | None
+        self, callback: Callable[..., object] | None, args: tuple[Any, ...], context: Context
     ) -> None:
-        self._context = copy_context() if context is None else context
-        self._loop = loop
-        self._callback = callback
-        self._args = args
-        self._cancelled = False
-        self._repr = None
-        self._source_traceback = None
+        self.callback = callback
+        self.args = args
+        self.context = context
 
     def cancel(self) -> None:
-        self._cancelled = True
-
-    _context: Context
-    _loop: Any
-    _callback: Any
-    _args: Any
-    _repr: Any
-    _source_traceback: Any
-
-
-class _Handle(_Light, asyncio.Handle):
-    __slots__ = ()
-
-
-class _Timer(_Light, asyncio.TimerHandle):
-    __slots__ = ()
-
-    def __init__(
-        self,
-        when: float,
-        callback: Callable[..., object],
-        args: Any,
-        loop: ProcessLoop,
-        context: Context | None,
-    ) -> None:
-        super().__init__(callback, args, loop, context)
-        self._when = when
-        self._scheduled = True
-
-    _when: float
-    _scheduled: bool
+        self.callback = None
 
 
 class ProcessLoop(VirtualLoop):
@@ -115,12 +84,13 @@ class ProcessLoop(VirtualLoop):
     two looks at a real one do. Its rounds are asyncio's own without what virtual time has no use for: there
     are no sockets, and no thread can come in between."""
 
-    _ready: deque[Any]  # asyncio's own queue of callbacks
+    _ready: deque[_Handle]  # type: ignore[assignment]  # asyncio's own queue of callbacks
+    _stopping: bool  # as its `stop` says
 
     def __init__(self) -> None:
         super().__init__()
         self._stopped = 0
-        self._timers: list[tuple[float, int, _Timer]] = []
+        self._timers: list[tuple[float, int, _Handle]] = []
         self._numbers = 0
         self.set_task_factory(_make_task)
 
@@ -142,10 +112,10 @@ class ProcessLoop(VirtualLoop):
                 self._ready.append(handle)
             process.held.clear()
 
-    def call_soon(
+    def call_soon(  # type: ignore[override]  # as much of a handle as is used
         self, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
-    ) -> asyncio.Handle:
-        handle = _Handle(callback, args, self, context)
+    ) -> _Handle:
+        handle = _Handle(callback, args, copy_context() if context is None else context)
         if self._stopped and context is not None and isinstance(_owner(callback), asyncio.Task):
             process = context.get(PROCESS)
             if process is not None and not process.runs:
@@ -154,46 +124,68 @@ class ProcessLoop(VirtualLoop):
         self._ready.append(handle)
         return handle
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self,
         when: float,
         callback: Callable[[Unpack[Ts]], object],
         *args: *Ts,
         context: Context | None = None,
-    ) -> asyncio.TimerHandle:
-        timer = _Timer(when, callback, args, self, context)
+    ) -> _Handle:
+        timer = _Handle(callback, args, copy_context() if context is None else context)
         self._numbers += 1
         heappush(self._timers, (when, self._numbers, timer))
         return timer
 
-    def _run_once(self) -> None:
-        timers, ready, clock = self._timers, self._ready, self._clock
-        while timers and timers[0][2]._cancelled:
-            heappop(timers)
-        if ready:
-            self._rounds += 1
-            assert self._rounds < MAX_ROUNDS, f"the clock stands still at {clock.now_s}"
-        elif timers:
-            self._rounds = 0
-            clock.now_s = max(clock.now_s, timers[0][0])
-        else:
-            clock.select(None)  # raises: nothing can ever happen
-        now_s = clock.now_s
-        while timers and timers[0][0] <= now_s:
-            timer = heappop(timers)[2]
-            if not timer._cancelled:
-                ready.append(timer)
-        for _ in range(len(ready)):
-            handle = ready.popleft()
-            if handle._cancelled:
-                continue
-            try:
-                handle._context.run(handle._callback, *handle._args)
-            except Exception as error:  # noqa: BLE001 - as asyncio's own handles do
-                told = {"message": "Exception in callback", "exception": error, "handle": handle}
-                self.call_exception_handler(told)
+    def call_later(  # type: ignore[override]
+        self,
+        delay: float,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: Context | None = None,
+    ) -> _Handle:
+        return self.call_at(self.time() + delay, callback, *args, context=context)
 
-    _rounds = 0
+    def _run_once(self) -> None:
+        """Not one round, as asyncio's own, but all until it is told to stop."""
+        timers, ready, clock = self._timers, self._ready, self._clock
+        rounds = 0  # at one instant
+        while not self._stopping:
+            if ready:
+                rounds += 1
+                assert rounds < MAX_ROUNDS, f"the clock stands still at {clock.now_s}"
+            else:
+                rounds = 0
+                while timers and timers[0][2].callback is None:
+                    heappop(timers)
+                if not timers:
+                    clock.select(None)  # raises: nothing can ever happen
+                clock.now_s = max(clock.now_s, timers[0][0])
+            now_s = clock.now_s
+            while timers and timers[0][0] <= now_s:
+                ready.append(heappop(timers)[2])
+            for _ in range(len(ready)):
+                handle = ready.popleft()
+                if handle.callback is None:
+                    continue
+                try:
+                    handle.context.run(handle.callback, *handle.args)
+                except Exception as error:  # noqa: BLE001 - as asyncio's own handles do
+                    told = {"message": "Exception in callback", "exception": error, "handle": handle}
+                    self.call_exception_handler(told)
+
+
+@contextmanager
+def loop_of_processes() -> Iterator[tuple[asyncio.Runner, ProcessLoop]]:
+    """For one run. Garbage is collected when it is over: a run is short, and would look through all of
+    itself again and again."""
+    gc.disable()
+    try:
+        with asyncio.Runner(loop_factory=ProcessLoop) as runner:
+            loop = runner.get_loop()
+            assert isinstance(loop, ProcessLoop)
+            yield runner, loop
+    finally:
+        gc.enable()
 
 
 def _owner(callback: object) -> object:

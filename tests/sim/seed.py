@@ -8,7 +8,6 @@ nothing may be sent (L2).
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -31,7 +30,7 @@ from tests.sim.moving import DRILLS as MOVING_DRILLS
 from tests.sim.moving import Moving
 from tests.sim.operator import Operator
 from tests.sim.people import Api
-from tests.sim.process import ProcessLoop
+from tests.sim.process import ProcessLoop, loop_of_processes
 from tests.sim.trace import Trace
 from tests.sim.workload import FIRST_HOSTS, LENGTH_S, SPARE_HOST, Workload
 
@@ -67,15 +66,11 @@ def run_seed(seed: int, drill: str = "") -> Result:
     where nobody caught it."""
     logging.disable(logging.CRITICAL)
     began = time.process_time()
-    gc.disable()  # a run is short, and looks through all of itself again and again otherwise
     try:
-        with asyncio.Runner(loop_factory=ProcessLoop) as runner:
-            loop = runner.get_loop()
-            assert isinstance(loop, ProcessLoop)
+        with loop_of_processes() as (runner, loop):
             run = Run(seed, loop, drill)
             runner.run(run.all())
     finally:
-        gc.enable()
         logging.disable(logging.NOTSET)
     return Result(
         seed,

@@ -7,15 +7,13 @@ import contextvars
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from tests.sim.process import PROCESS, Process, ProcessLoop
+from tests.sim.process import PROCESS, Process, ProcessLoop, loop_of_processes
 
 Main = Callable[[ProcessLoop, Process], Coroutine[Any, Any, Any]]
 
 
 def run(main: Main) -> Any:
-    with asyncio.Runner(loop_factory=ProcessLoop) as runner:
-        loop = runner.get_loop()
-        assert isinstance(loop, ProcessLoop)
+    with loop_of_processes() as (runner, loop):
         return runner.run(main(loop, Process("c1")))
 
 
