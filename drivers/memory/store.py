@@ -190,7 +190,7 @@ class MemoryStore:
         if revision > self._revision:
             raise Compacted(f"revision {revision} is not reached: the store is at {self._revision}")
         self._compacted = revision
-        del self._history[: bisect_right(self._history, revision, key=_revision_of)]
+        del self._history[: self._since(revision)]
         for key, versions in list(self._versions.items()):
             keep = max(0, bisect_right(versions.revisions, revision) - 1)
             if versions.revisions[keep] <= revision and versions.values[keep] is None:
@@ -231,12 +231,8 @@ class MemoryStore:
             raise Compacted(
                 f"the changes after revision {revision} have been compacted", compact_revision=self._compacted
             )
-        start = bisect_right(self._history, revision, key=_revision_of)
-        end = bisect_right(self._history, upto, key=_revision_of)
-        return [
-            ChangeSet(found.revision, tuple(c for c in found.changes if c.kv.key.startswith(prefix)))
-            for found in self._history[start:end]
-        ]
+        start, end = self._since(revision), self._since(upto)
+        return [_under(prefix, found) for found in self._history[start:end]]
 
     # --- leases
 
@@ -289,6 +285,10 @@ class MemoryStore:
             start = bisect_right(self._order, after)
         end = bisect_right(self._order, prefix, key=lambda key: key[: len(prefix)])
         return self._order[start:end]
+
+    def _since(self, revision: int) -> int:
+        """Where in the history the changes after `revision` begin: every revision has one change set."""
+        return max(0, revision + 1 - self._history[0].revision) if self._history else 0
 
     def _holds(self, compare: Compare) -> bool:
         kv = self._current(compare.key)
@@ -343,10 +343,9 @@ class MemoryStore:
 
     def _expire(self) -> None:
         now = self._clock()
-        for lease, held in sorted(self._leases.items(), key=lambda item: item[1].expires_at):
-            if held.expires_at > now:
-                break
-            self._end_lease(lease)
+        over = [(held.expires_at, id_) for id_, held in self._leases.items() if held.expires_at <= now]
+        for _, id_ in sorted(over):
+            self._end_lease(id_)
 
     def _arm(self) -> None:
         """See to it that watches learn of the next lease's end even if nobody calls."""
@@ -376,5 +375,6 @@ class MemoryStore:
             self._waiting.pop(future, None)
 
 
-def _revision_of(change_set: ChangeSet) -> int:
-    return change_set.revision
+def _under(prefix: str, found: ChangeSet) -> ChangeSet:
+    changes = tuple(change for change in found.changes if change.kv.key.startswith(prefix))
+    return found if len(changes) == len(found.changes) else ChangeSet(found.revision, changes)

@@ -239,15 +239,14 @@ class Cluster:
     disks_at: dict[str, str] = field(default_factory=dict)  # whose own storage has a domain's disks, as it is
     graves: list[tuple[Process, asyncio.Task[None]]] = field(default_factory=list)
     _decoded: dict[str, tuple[bytes, Any]] = field(default_factory=dict)
+    clock: Callable[[], float] = field(init=False)
     network: Network = field(init=False)
     etcd: SimEtcd = field(init=False)
 
     def __post_init__(self) -> None:
+        self.clock = self.loop.time
         self.network = Network(self.random("network"), self.clock)
         self.etcd = SimEtcd(self.clock, self.random("etcd"), self.network)
-
-    def clock(self) -> float:
-        return self.loop.time()
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

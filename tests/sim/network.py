@@ -115,13 +115,15 @@ class Network:
 
     async def pass_(self, a: str, b: str) -> None:
         """One message's way; waits while the link is cut, for the caller to bound."""
-        began = self.clock()
+        began, loop = self.clock(), asyncio.get_running_loop()
         while True:
             if self.up(a, b):
-                await asyncio.sleep(self.latency_s())
+                arrived: asyncio.Future[None] = loop.create_future()
+                loop.call_later(self.latency_s(), _settle, arrived, True)
+                await arrived
                 if self.up(a, b):
                     return
-            healed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            healed: asyncio.Future[None] = loop.create_future()
             self.follow(healed, a, b, partial(_settle, healed))
             try:
                 await healed

@@ -70,7 +70,7 @@ class Ways:
         return not (self.refuse or self.lose_request or self.lose_reply or self.reset or self.delay)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Fate:
     """One call's."""
 
@@ -94,7 +94,7 @@ _GOOD: Final = _Fate(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _Answer(Generic[T]):
     value: T | None = None
     error: StoreError | None = None
@@ -254,16 +254,16 @@ class SimStore:
         fate = self._fate()
         if fate.refused:
             raise StoreUnavailable("etcdserver: too many requests")
-        reply: asyncio.Future[_Answer[T] | None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        reply: asyncio.Future[_Answer[T] | None] = loop.create_future()
         self._replies[reply] = None
         message = self._deliver(effect, self._connection(), fate, reply)
         self._etcd.fly(message, f"{self.name} to etcd")
+        limit = loop.call_later(WRITE_S, finish, reply)
         try:
-            async with asyncio.timeout(WRITE_S):
-                answer = await reply
-        except TimeoutError:
-            answer = None
+            answer = await reply
         finally:
+            limit.cancel()
             self._replies.pop(reply, None)
         if answer is None:
             self._incarnation = None
