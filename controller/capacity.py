@@ -54,9 +54,10 @@ class Capacity:
 
     def regroup(self, node: str, old: str, new: str) -> None:
         """A node turned out to be (part of) another host."""
-        if old != new:
-            self._together.get(old, set()).discard(node)
-            self._together.setdefault(new, set()).add(node)
+        if old == new:
+            return
+        self._together.get(old, set()).discard(node)
+        self._together.setdefault(new, set()).add(node)
         here = self._by_node.get(node, Usage())
         self._add(old, Usage(-here.vcpus, -here.memory_bytes))
         self._add(new, here)

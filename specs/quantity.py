@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 from typing import Final
 
 from specs.problems import shown
@@ -93,6 +94,12 @@ def _split(value: str | int) -> tuple[Fraction, str]:
         if abs(value) >= 10**MAX_LENGTH:
             raise ValueError("is too large for a quantity")
         return Fraction(value), "decimal"
+    return _split_text(value)
+
+
+@lru_cache(maxsize=1024)
+def _split_text(value: str) -> tuple[Fraction, str]:
+    """Specs are full of the same few sizes, and every plan asks for them."""
     if len(value) > MAX_LENGTH:
         raise ValueError(f"has {len(value)} characters, a quantity has at most {MAX_LENGTH}")
     found = _FORM.fullmatch(value)

@@ -28,6 +28,7 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
@@ -99,9 +100,10 @@ class ParsedUri:
         return f"{self.driver}{plus}://{self.path}"
 
 
+@lru_cache(maxsize=8192)
 def parse_uri(uri: str) -> ParsedUri:
     """Take a libvirt URI apart. Raises UriNotAllowed for what we do not allow, ValueError for what is no
-    libvirt URI; both say what would be right."""
+    libvirt URI; both say what would be right. Those of Nodes are asked for whenever one of them changes."""
     driver, plus, authority, path, query = _split(uri)
     if driver not in _PATHS:
         raise UriNotAllowed(f"driver {driver!r} is not one of {', '.join(sorted(_PATHS))}")
