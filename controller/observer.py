@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from controller.nodewatcher import Eyes, NodeWatcher
 from controller.plan.snapshot import Link, NodeView, StoredNode

@@ -10,7 +10,9 @@ decides, and nothing here knows etcd.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from controller.expectations import Expectations
 from controller.plan.snapshot import Sighting, Usage, WitnessedEnd

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from msgspec import Struct
+
 from drivers.errors import HypervisorError
 from specs.mark import MARK_NAMESPACE, Mark
 
@@ -60,8 +62,7 @@ class State(enum.StrEnum):
     PMSUSPENDED = "pmsuspended"
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """One domain in a listing. `reason` is libvirt's reason enumerator in lower case with dashes, without
     its prefix (shutoff: unknown, shutdown, destroyed, crashed, migrated, saved, failed, from-snapshot,
     daemon; paused: user, migration, starting-up, postcopy, ...; running: booted, migrated, ...).
@@ -74,8 +75,7 @@ class Record:
     active: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(Struct, frozen=True):
     """Every domain of the host, active and inactive, in one complete answer; never a partial one.
     `sent_at` and `ended_at` are monotonic seconds: freshness counts from when the request was sent."""
 
@@ -84,8 +84,7 @@ class Listing:
     records: tuple[Record, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Detail:
+class Detail(Struct, frozen=True):
     """All that is to be known of one domain. `config_xml` is the persistent definition (None: transient),
     `live_xml` the running one (None: inactive); `vcpus` and `memory_bytes` are what it is given now.
     `saved_xml` is the definition that a managed save goes on with (None: there is none, or it is not
@@ -157,8 +156,7 @@ class EventKind(enum.StrEnum):
     OTHER = "other"  # metadata, device, reboot, job: only "look again"
 
 
-@dataclass(frozen=True, slots=True)
-class HostEvent:
+class HostEvent(Struct, frozen=True):
     """A wake-up. `detail` is libvirt's detail enumerator, written as reasons are. `at`: monotonic seconds
     when the driver's thread received it."""
 
@@ -187,8 +185,7 @@ class Outcome(enum.Enum):
     AMBIGUOUS = "ambiguous"  # sent, no reply: it may have happened, or may still happen
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(Struct, frozen=True):
     outcome: Outcome
     error: HypervisorError | None = None
 

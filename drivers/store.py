@@ -12,8 +12,9 @@ the changes of one revision together, or raises `Compacted`. Not here: object ki
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
 from typing import Literal, Protocol
+
+from msgspec import Struct, field
 
 from drivers.errors import StoreRefused
 
@@ -22,8 +23,7 @@ MAX_VALUE_BYTES = 1_000_000  # below etcd's 1.5 MiB request limit
 MAX_REQUEST_BYTES = 1_500_000  # keys and values of one transaction, below the same limit
 
 
-@dataclass(frozen=True, slots=True)
-class KeyValue:
+class KeyValue(Struct, frozen=True):
     key: str
     value: bytes
     create_revision: int
@@ -31,8 +31,7 @@ class KeyValue:
     lease: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(Struct, frozen=True):
     """Keys in order, all read at `revision`. `more` tells whether keys follow the last one."""
 
     items: tuple[KeyValue, ...]
@@ -40,8 +39,7 @@ class Page:
     more: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Compare:
+class Compare(Struct, frozen=True):
     """Holds when `key`'s create or modification revision equals `revision`; 0 means: the key is absent."""
 
     key: str
@@ -49,23 +47,20 @@ class Compare:
     on: Literal["mod", "create"] = "mod"
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(Struct, frozen=True):
     key: str
     value: bytes
     lease: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(Struct, frozen=True):
     key: str
 
 
 Write = Put | Delete
 
 
-@dataclass(frozen=True, slots=True)
-class TxnResult:
+class TxnResult(Struct, frozen=True):
     """`revision` is the store's after the transaction. When `ok` is False nothing was written, and
     `current` holds what the compared keys look like now (None: absent)."""
 
@@ -74,8 +69,7 @@ class TxnResult:
     current: dict[str, KeyValue | None] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """One key's change. For a deletion `value` is empty and `mod_revision` is the deletion's.
     `previous` is what stood there before, where the store still has it."""
 
@@ -84,8 +78,7 @@ class Change:
     previous: KeyValue | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeSet:
+class ChangeSet(Struct, frozen=True):
     """All changes of one revision under the watched prefix. Empty `changes` is a progress mark:
     everything up to `revision` has been delivered."""
 
@@ -93,8 +86,7 @@ class ChangeSet:
     changes: tuple[Change, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class StoreStatus:
+class StoreStatus(Struct, frozen=True):
     cluster_id: int
     revision: int
     version: str

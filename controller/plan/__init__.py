@@ -8,8 +8,9 @@ here knows asyncio, time, chance or I/O; the same snapshot gives the same plan o
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping
+
+import msgspec
 
 from controller.model import Intent
 from controller.plan.case import Case
@@ -25,7 +26,7 @@ def plan(snap: Snapshot, dirty: Iterable[str]) -> Mapping[str, Verdict]:
     usage = dict(snap.usage)
     macs = dict(snap.macs)
     moving = dict(snap.moving)
-    working = dataclasses.replace(snap, usage=usage, macs=macs, moving=moving)
+    working = msgspec.structs.replace(snap, usage=usage, macs=macs, moving=moving)
     verdicts: dict[str, Verdict] = {}
     for uuid in sorted(set(dirty)):
         verdict = _judged(working, uuid)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from msgspec import UnsetType
+from msgspec import Struct, UnsetType
 
 from controller.model import Assignment, IntentKind
 from controller.plan.snapshot import Held, Link, Sighting, Snapshot, StoredDomain, namespace_of
@@ -21,18 +21,15 @@ PROVING_REASONS = frozenset({"shutdown", "destroyed", "crashed", "failed", "save
 """SHUTOFF reasons that say that the domain ended here (I22b). Not: migrated, unknown, from-snapshot."""
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(Struct, frozen=True):
     sighting: Sighting
 
 
-@dataclass(frozen=True, slots=True)
-class Absent:
+class Absent(Struct, frozen=True):
     """The node was read completely, after anything that could have put the domain there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(Struct, frozen=True):
     deferred: Deferred
 
 

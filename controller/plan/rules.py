@@ -512,12 +512,13 @@ def judge(case: Case) -> Verdict:
         if rule.apply in NEED_ASSIGNMENT and case.held is None:
             continue
         answer = rule.apply(case)
+        if answer is None:
+            continue
         if isinstance(answer, Verdict):
             return _word_used_up(case, answer) or answer
         if isinstance(answer, Action):
             answer = _paused(case) or answer
         if isinstance(answer, Action):
             return Verdict(rule.situation, action=answer)
-        if isinstance(answer, Deferred):
-            return Verdict(rule.situation, deferred=answer)
+        return Verdict(rule.situation, deferred=answer)
     raise AssertionError(f"no rule speaks for {case.uuid}")

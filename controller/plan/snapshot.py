@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from msgspec import UnsetType
+from msgspec import Struct, UnsetType, field
 
 from controller.limits import Timing
 from controller.model import Assignment, Decision, Intent, Quarantine
@@ -32,8 +32,7 @@ class Link(enum.StrEnum):
     REFUSED = "Refused"  # it answers, and must not be used: identity, authentication or URI
 
 
-@dataclass(frozen=True, slots=True)
-class NodeView:
+class NodeView(Struct, frozen=True):
     """What the observer knows of a node. `session` numbers unbroken connections (0: none). `reads` are the
     (sent, ended) instants of its last complete listings, newest last. `first_read_at`: when this leader
     first completed a listing there. `cause`: a word for why it cannot be talked to, where that is known.
@@ -65,8 +64,7 @@ class NodeView:
 UNSEEN = NodeView()  # of a node that nobody has looked at
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """What is promised or taken on one host: domains of ours by their spec, foreign ones as they are."""
 
     vcpus: int = 0
@@ -76,8 +74,7 @@ class Usage:
         return Usage(self.vcpus + vcpus, self.memory_bytes + memory_bytes)
 
 
-@dataclass(frozen=True, slots=True)
-class Sighting:
+class Sighting(Struct, frozen=True):
     """A domain as last seen on one node; since `since` it was seen in this state for this reason."""
 
     record: Record
@@ -216,8 +213,7 @@ class Term:
     predecessor_resigned: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True):
     """Maps are by node name or by domain UUID. `hold`: why nothing at all may be changed now ("" if it
     may). `unreadable`: UUIDs whose assignment in etcd cannot be read. `signs`: last event, or sighting where
     it was not expected, of a UUID; `heard`: the last event alone. `migrated`: UUIDs for which a migration was
@@ -266,4 +262,4 @@ class Snapshot:
     resumes: Mapping[tuple[str, str], float] = field(default_factory=dict)
     move_backoffs: Mapping[str, Backoff] = field(default_factory=dict)
     acknowledged_at: int = 0
-    memo: dict[str, dict[str, tuple[Any, Any]]] = field(default_factory=dict, compare=False)
+    memo: dict[str, dict[str, tuple[Any, Any]]] = field(default_factory=dict)

@@ -8,7 +8,9 @@ a human can end it, the command that does.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from msgspec import Struct
 
 from controller.model import Assignment, Decision
 from drivers.hypervisor import Mark, Move, StopMethod
@@ -129,8 +131,7 @@ STALLING = frozenset(
 """Reasons that no waiting ends: a human or another spec is needed (kstatus: Stalled)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Deferred:
+class Deferred(Struct, frozen=True):
     """`command` ends the hold, where a human can. `relist`: nodes to be read again now. `retry_after_s`:
     look again then even if nothing is heard (None: wait for an event)."""
 
@@ -208,8 +209,7 @@ class Action:
     retry_after_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """What the plan makes of one domain. `note`: what is worth saying though nothing is wrong, such as
     fields that wait for a restart (`pending`: path, live value, desired value). `again_after_s`: all is well,
     and something that was asked for waits: look again then."""
@@ -218,5 +218,5 @@ class Verdict:
     action: Action | None = None
     deferred: Deferred | None = None
     note: str = ""
-    pending: tuple[tuple[str, str, str], ...] = field(default=())
+    pending: tuple[tuple[str, str, str], ...] = ()
     again_after_s: float | None = None

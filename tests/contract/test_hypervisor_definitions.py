@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from drivers.errors import NameConflict, NoDomain, PermitExpired, SpecRejected, WrongState
@@ -162,7 +163,7 @@ async def test_without_leave_nothing_is_sent(session: Session, world: World, nam
         failed(await session.define(domain_xml(world, vcpus=4), late), PermitExpired)
     else:
         failed(await ON_ONE[name](session, world, late), PermitExpired)
-    assert replace(await session.detail(UUID), sent_at=before.sent_at) == before
+    assert msgspec.structs.replace(await session.detail(UUID), sent_at=before.sent_at) == before
 
 
 # -- marks and autostart -----------------------------------------------------------------------------

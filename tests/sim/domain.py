@@ -8,7 +8,10 @@ something changed, for it is listed far more often than it changes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from drivers.hypervisor import Detail, Job, Record, State
 from tests.sim import definition
@@ -16,8 +19,7 @@ from tests.sim import definition
 MIGRATION_REASONS = ("migration", "starting-up")
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """Something changed on a host. `by`: a client, virsh, host (the guest's own end, autostart, power) or
     migration."""
 

@@ -11,6 +11,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from msgspec import Struct
+
 from drivers.hypervisor import (
     Capabilities,
     Detail,
@@ -37,8 +39,7 @@ from tests.sim.process import Process
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """One call to a host, once it came back. `outcome`: of a mutation, None for reads that answered;
     `failed`: a read that raised."""
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from random import Random
 from typing import Any
+
+from msgspec import Struct
 
 from drivers.errors import (
     AuthFailed,
@@ -62,8 +63,7 @@ from tests.sim.network import Network
 CAPABILITIES = public(DRIVERS["qemu"], 9_000_000, keep_alive=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(Struct, frozen=True):
     """A mutation leaves a client."""
 
     at: float

@@ -14,9 +14,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from controller.limits import Timing
 from controller.model import Assignment, Decision, Intent, IntentKind, Proof, Quarantine, Rule
@@ -63,8 +65,7 @@ STATES: Final[dict[str, tuple[str, str, bool]]] = {
 MARKS: Final = ("right", "old", "old live", "none", "foreign", "future", "clone")
 
 
-@dataclass(frozen=True, slots=True)
-class Obs:
+class Obs(Struct, frozen=True):
     """One host and the domain on it. `link`: ready, awaiting (something was sent since it was read), silent,
     refused, new. `seen`: "" or one of STATES, when it was read last. `extra`: transient, autostart."""
 
@@ -74,8 +75,7 @@ class Obs:
     extra: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Promise:
+class Promise(Struct, frozen=True):
     """The assignment to host a. `intent`: kind@node; `proof`: node:rule, with a ! if the domain vanished."""
 
     candidates: tuple[str, ...] = ("a",)
@@ -88,8 +88,7 @@ class Promise:
     saved: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class World:
+class World(Struct, frozen=True):
     """`wanted`: running, shutoff, deleted, orphaned (deleted, and to be kept), or none (there is no object).
     `word`: an operator's. `end`: as witnessed on host a, on this connection or one before. `second`: what
     the other domain does. `aside`: one more thing."""
@@ -263,15 +262,15 @@ def worlds(*, everything: bool) -> Iterator[World]:
     promises = (*PROMISES, *MORE_PROMISES) if everything else _FEW_PROMISES
     for beside in BESIDE:
         for a, b, wanted, promise in itertools.product(near, near, WISHES, promises):
-            yield dataclasses.replace(World(a, b, wanted, promise), **beside)
+            yield replace(World(a, b, wanted, promise), **beside)
     for beside in BESIDE_STATES:
         for a, b, wanted, promise in itertools.product(near, AWAY, ALL_WISHES, promises):
-            yield dataclasses.replace(World(a, b, wanted, promise), **beside)
+            yield replace(World(a, b, wanted, promise), **beside)
     if everything:
         for one, other in itertools.combinations(BESIDE, 2):
             if not one.keys() & other.keys():
                 for a, b, wanted, promise in itertools.product(FEW, FEW, WISHES, PROMISES[:9]):
-                    yield dataclasses.replace(World(a, b, wanted, promise), **one, **other)
+                    yield replace(World(a, b, wanted, promise), **one, **other)
 
 
 # --- what a leader would plan from
@@ -331,7 +330,7 @@ def _view(node: str, link: str) -> NodeView:
         return NodeView()
     if link in ("silent", "refused"):
         how = Link.BACKING_OFF if link == "silent" else Link.REFUSED
-        return dataclasses.replace(view, link=how, why="so", session=0)
+        return replace(view, link=how, why="so", session=0)
     return view
 
 

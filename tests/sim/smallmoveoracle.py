@@ -6,9 +6,10 @@ breaks, and a plan that is more careful than it must be is not complained of.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Final
+
+import msgspec
 
 from controller.plan.types import Action, ActionKind, Verdict
 from tests.sim import smalloracle
@@ -55,10 +56,10 @@ def _without_it(case: MoveWorld, action: Action | None) -> smalloracle.World:
         "a in quarantine",
     )
     if away and action is not None and action.kind is ActionKind.REVOKE:
-        return dataclasses.replace(world, aside="must leave a")
+        return msgspec.structs.replace(world, aside="must leave a")
     stops = action is not None and action.kind in (ActionKind.RESUME, *_TAKES_DOWN)
     if stops and case.asked == "cold" and world.wanted in RUNS:
-        return dataclasses.replace(world, wanted="shutoff")
+        return msgspec.structs.replace(world, wanted="shutoff")
     return world
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
@@ -42,8 +41,7 @@ JOBS: Final[dict[str, tuple[str, float] | None]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class MoveWorld:
+class MoveWorld(msgspec.Struct, frozen=True):
     """`asked`: live, live to b, to a, cold; of a recorded one also abort, or none (its request is gone).
     `call`: sent (it has not returned), failed, rejected, unsure (given up, long ago), late (given up, and the
     source has not answered since), or another's (a former leader sent it). `job`: unasked, or one of JOBS.
@@ -136,7 +134,7 @@ def worlds(*, everything: bool) -> Iterator[MoveWorld]:
             yield MoveWorld(World(a, b, "running", RECORDED), **watched, **ask)
     wishes = _WISHES if everything else _WISHES[:1]
     for a, b, wanted, beside, ask in itertools.product(*near, wishes, _BESIDE, _ASKS):
-        yield MoveWorld(dataclasses.replace(World(a, b, wanted, RECORDED), **beside), **ask)
+        yield MoveWorld(msgspec.structs.replace(World(a, b, wanted, RECORDED), **beside), **ask)
     yield from _before(near[0], near[1] if everything else AWAY)
 
 
@@ -149,7 +147,7 @@ def _before(sources: tuple[Obs, ...], targets: tuple[Obs, ...]) -> Iterator[Move
         yield MoveWorld(World(a, b, wanted, promise), asked)
     asides = (*_BESIDE, {"aside": "a in quarantine"}, {"second": "fills both"})
     for a, b, beside, asked in itertools.product(sources, targets, asides, ("live", "cold")):
-        yield MoveWorld(dataclasses.replace(World(a, b, "running", AT_HOME), **beside), asked)
+        yield MoveWorld(msgspec.structs.replace(World(a, b, "running", AT_HOME), **beside), asked)
 
 
 # --- what a leader would plan from
@@ -172,12 +170,12 @@ def snapshot(case: MoveWorld) -> Snapshot:
         more["moving"] = {UUID: intent}
         more["watches"] = {UUID: _watch(case.call, case.job, case.read, case.heard)}
         more["resumes"] = {(UUID, "b"): RESUMED_AT} if case.heard == "resumed" else {}
-    return dataclasses.replace(snap, **more)
+    return msgspec.structs.replace(snap, **more)
 
 
 def _since(case: MoveWorld, node: str, seen: Sighting) -> Sighting:
     is_new = case.world.on(node).extra == "just"
-    return dataclasses.replace(seen, since=JUST_S) if is_new else seen
+    return msgspec.structs.replace(seen, since=JUST_S) if is_new else seen
 
 
 @cache

@@ -7,9 +7,10 @@ an action or a reason.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Final
+
+import msgspec
 
 from controller.model import Assignment, IntentKind, Rule
 from controller.plan.types import Action, ActionKind, Reason, Verdict
@@ -81,7 +82,7 @@ def wrong(world: World, verdict: Verdict) -> str:
 def on(world: World, node: str) -> Obs:
     """What is known of a node that is not registered is what was seen there last."""
     obs = world.on(node)
-    return obs if registered(world, node) else dataclasses.replace(obs, link="gone")
+    return obs if registered(world, node) else msgspec.structs.replace(obs, link="gone")
 
 
 def known(obs: Obs) -> bool:

@@ -106,17 +106,17 @@ class Cluster:
 
     def able(self, name: str, driver: str) -> Cluster:
         """The node can do what this driver can; its domains are what they are."""
-        self.views[name] = dataclasses.replace(self.views[name], capabilities=capabilities(driver))
+        self.views[name] = msgspec.structs.replace(self.views[name], capabilities=capabilities(driver))
         return self
 
     def silent(self, name: str) -> Cluster:
-        self.views[name] = dataclasses.replace(
+        self.views[name] = msgspec.structs.replace(
             self.views[name], link=Link.BACKING_OFF, why="no route to host", session=0
         )
         return self
 
     def refused(self, name: str, cause: Cause) -> Cluster:
-        self.views[name] = dataclasses.replace(
+        self.views[name] = msgspec.structs.replace(
             self.views[name],
             link=Link.REFUSED,
             why="it says no",
@@ -199,7 +199,7 @@ class Cluster:
             vcpus=1,
             memory_bytes=32 << 20,
         )
-        sighting = Sighting(record, dataclasses.replace(detail, **changes), 995.0, since)
+        sighting = Sighting(record, msgspec.structs.replace(detail, **changes), 995.0, since)
         self.sightings.setdefault(uuid, {})[node] = sighting
         return self
 
@@ -237,7 +237,7 @@ class Cluster:
             sightings=self.sightings,
             names=names,
         )
-        return dataclasses.replace(base, **self.more)
+        return msgspec.structs.replace(base, **self.more)
 
     def verdict(self, uuid: str = UUID) -> Verdict:
         return plan(self.snapshot(), [uuid])[uuid]

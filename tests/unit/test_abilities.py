@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import msgspec
 import pytest
 
 from controller.model import IntentKind
@@ -17,7 +18,7 @@ UNRACED = capabilities("xen")
 
 
 def able(cluster: Cluster, node: str, what: Capabilities | None) -> Cluster:
-    cluster.views[node] = dataclasses.replace(cluster.views[node], capabilities=what)
+    cluster.views[node] = msgspec.structs.replace(cluster.views[node], capabilities=what)
     return cluster
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import msgspec
@@ -168,7 +167,7 @@ def test_the_domains_own_placement_holds_for_migrations_too() -> None:
 def test_two_nodes_of_one_host_are_no_move() -> None:
     cluster = asked(request(node="b"))
     facts = cluster.views["a"].facts
-    cluster.views["b"] = dataclasses.replace(cluster.views["b"], facts=facts)
+    cluster.views["b"] = msgspec.structs.replace(cluster.views["b"], facts=facts)
     hold(cluster, "NoNodeFits", "is the same host as a")
 
 
@@ -187,7 +186,7 @@ def test_without_a_way_between_the_hosts_nothing_is_tunnelled() -> None:
 
 def test_a_driver_that_cannot_is_asked_for_cold() -> None:
     cluster = asked()
-    cluster.views["a"] = dataclasses.replace(cluster.views["a"], capabilities=capabilities("test"))
+    cluster.views["a"] = msgspec.structs.replace(cluster.views["a"], capabilities=capabilities("test"))
     hold(cluster, "Unsupported", "mode: Cold")
 
 

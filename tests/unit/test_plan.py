@@ -161,9 +161,9 @@ def test_a_definition_changed_by_hand_is_drift_and_says_what_changed() -> None:
     cluster = running_on_a()
     xml, _ = cluster.rendered("a")
     wrong = cluster.sightings[UUID]["a"].detail
-    cluster.sightings[UUID]["a"] = dataclasses.replace(
+    cluster.sightings[UUID]["a"] = msgspec.structs.replace(
         cluster.sightings[UUID]["a"],
-        detail=dataclasses.replace(wrong, config_xml=xml.replace(">32768<", ">65536<")),
+        detail=msgspec.structs.replace(wrong, config_xml=xml.replace(">32768<", ">65536<")),
     )
     verdict = cluster.verdict()
     assert verdict.action is not None and verdict.action.kind is ActionKind.DEFINE
