@@ -95,6 +95,7 @@ class Cache:
     resolutions: dict[str, Decision] = field(default_factory=dict)
     store_ack: Decision | None = None
     corrupt: dict[str, str] = field(default_factory=dict)
+    ahead: dict[str, int] = field(default_factory=dict)  # epochs of marks above their assignment's
     memo: dict[str, dict[str, tuple[Any, Any]]] = field(default_factory=dict)
     _by_key: dict[str, str] = field(default_factory=dict)
     _revisions: dict[str, int] = field(default_factory=dict)
@@ -356,6 +357,7 @@ class Cache:
         for node in self.seen.by_uuid.get(uuid, {}):
             self._count_foreign(node)
             self.seen.settle_at_home(uuid, node)
+        self._compare_epochs(uuid)
         self._follow_move(uuid, after)
         self._forget(uuid)
         self.on_dirty(DOMAIN_KEY + uuid)
@@ -480,6 +482,7 @@ class Cache:
         self.seen.expectations.expect(uuid, node, self.setting.now())
 
     def _changed(self, uuid: str, node: str) -> None:
+        self._compare_epochs(uuid)
         self.on_dirty(DOMAIN_KEY + uuid)
         self._dirty_host(node)
 
@@ -487,6 +490,21 @@ class Cache:
         """Nodes of one host show one capacity."""
         for one in self.capacity.sharing(node):
             self.on_dirty(NODE_KEY + one)
+
+    def _compare_epochs(self, uuid: str) -> None:
+        """Keep `ahead` in step with what was seen of a domain and what is promised."""
+        held = self.assignments.get(uuid)
+        marks = [
+            mark.epoch
+            for sighting in self.seen.by_uuid.get(uuid, {}).values()
+            for mark in (sighting.detail.config_mark, sighting.detail.live_mark)
+            if mark is not None and mark.cluster == self.setting.cluster and mark.uuid == uuid
+        ]
+        highest = max(marks, default=0)
+        if held is not None and highest > held.assignment.epoch:
+            self.ahead[uuid] = highest
+        else:
+            self.ahead.pop(uuid, None)
 
     def _home(self, uuid: str) -> str:
         held = self.assignments.get(uuid)

@@ -33,27 +33,16 @@ class TrustKeeper:
         for uuid, seen, known in self._regressions():
             self.storewatch.note_epoch_regression(uuid, seen, known)
         await self._acknowledge()
-        read = [n for n in self.cache.nodes if self.cache.view(n).first_read_at is not None]
-        self.storewatch.settle(self._registered(), read)
+        read: list[str] = []
+        if not self.storewatch.may_create:
+            read = [n for n in self.cache.nodes if self.cache.view(n).first_read_at is not None]
+            self.storewatch.settle(self._registered(), read)
         self._hold(self._sentence(read))
 
     def _regressions(self) -> list[tuple[str, int, int]]:
         """(uuid, epoch of the mark, epoch of the assignment) where the mark is newer."""
-        found = []
-        for uuid, held in self.cache.assignments.items():
-            seen = self._highest_mark(uuid)
-            if seen > held.assignment.epoch:
-                found.append((uuid, seen, held.assignment.epoch))
-        return found
-
-    def _highest_mark(self, uuid: str) -> int:
-        marks = [
-            mark.epoch
-            for sighting in self.cache.seen.by_uuid.get(uuid, {}).values()
-            for mark in (sighting.detail.config_mark, sighting.detail.live_mark)
-            if mark is not None and mark.cluster == self.cache.setting.cluster and mark.uuid == uuid
-        ]
-        return max(marks, default=0)
+        assignments = self.cache.assignments
+        return [(uuid, seen, assignments[uuid].assignment.epoch) for uuid, seen in self.cache.ahead.items()]
 
     async def _acknowledge(self) -> None:
         decision = self.cache.store_ack

@@ -9,8 +9,9 @@ from controller import keys
 from controller.cache import Cache, Setting
 from controller.expectations import Expectations
 from controller.limits import Timing
+from controller.model import Assignment
 from controller.plan.snapshot import Link, NodeView, Policy, Term
-from drivers.hypervisor import Detail, Listing, Record, State
+from drivers.hypervisor import Detail, Listing, Mark, Record, State
 from drivers.store import KeyValue
 from tests.unit.plancase import UUID, facts
 from tests.unit.spine import FOREIGN_XML
@@ -69,6 +70,41 @@ def test_a_list_in_which_a_revision_fell_says_so_and_is_believed() -> None:
     assert cache.nodes["a"].node.spec.uri == "qemu:///two"
     assert "12" in cache.reset((KeyValue(node, body("qemu:///one"), 5, 9),), 13)
     assert cache.nodes["a"].node.spec.uri == "qemu:///one"
+
+
+def test_a_mark_is_ahead_until_its_promise_has_caught_up_or_it_is_gone() -> None:
+    cache = empty_cache()
+    there = Record("x", "web", State.SHUTOFF, "shutdown", False)
+
+    def promise(epoch: int, revision: int) -> None:
+        held = Assignment(
+            cluster="c",
+            uuid="x",
+            namespace="default",
+            name="web",
+            libvirt_name="web",
+            node="a",
+            epoch=epoch,
+            candidates=("a",),
+        )
+        cache.wrote({keys.assignment("x"): msgspec.json.encode(held)}, revision)
+
+    def look(at: float, mark: Mark | None) -> None:
+        detail = Detail(there, at, True, False, False, FOREIGN_XML, None, mark, None, 1, 1 << 30)
+        cache.glanced("a", "x", None if mark is None else detail, at)
+
+    look(1.0, Mark("c", "x", 4, "digest"))
+    assert cache.ahead == {}, "nothing was promised that it could be ahead of"
+    promise(3, 5)
+    assert cache.ahead == {"x": 4}
+    promise(4, 6)
+    assert cache.ahead == {}
+    at = 2.0
+    for another in (Mark("of another", "x", 6, "digest"), Mark("c", "a clone's", 6, "digest"), None):
+        look(at := at + 1.0, Mark("c", "x", 5, "digest"))
+        assert cache.ahead == {"x": 5}
+        look(at := at + 1.0, another)
+        assert cache.ahead == {}
 
 
 def empty_cache() -> Cache:
