@@ -148,9 +148,11 @@ Truth = Literal["True", "False", "Unknown"]
 
 
 def _runs_on(snap: Snapshot, uuid: str, node: str) -> bool:
-    """While it moves: unless its source shows that somebody paused it, or that it crashed."""
-    seen = snap.sightings.get(uuid, {}).get(node)
-    return seen is None or seen.in_migration or seen.record.state is State.RUNNING
+    """While it moves: its source says so, and where that has nothing of it any more, whoever has. Somebody
+    may have paused it, or it is nowhere (seed 109927)."""
+    seen = snap.sightings.get(uuid, {})
+    copies = [seen[node]] if node in seen else list(seen.values())
+    return any(copy.in_migration or copy.record.state is State.RUNNING for copy in copies)
 
 
 def _ready(verdict: Verdict, wanted: str, runs: bool) -> Truth:

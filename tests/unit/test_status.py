@@ -33,3 +33,15 @@ def test_a_domain_that_moves_is_ready_only_while_it_runs(
     conditions = domain_status(snap, UUID, verdict).conditions
     assert isinstance(conditions, list)
     assert {c.type: c.status for c in conditions}["Ready"] == ready
+
+
+def test_a_domain_that_was_moving_and_is_nowhere_is_not_ready() -> None:
+    """L4, seed 109927: its source had lost it, and its target was read for the first time after long."""
+    cluster = moving()
+    watch = MoveWatch(over_at=NOW - 20.0)
+    cluster.given(watches={UUID: watch})
+    verdict, snap = cluster.verdict(), cluster.snapshot()
+    assert verdict.deferred is not None and verdict.deferred.reason is Reason.MIGRATING, verdict
+    conditions = domain_status(snap, UUID, verdict).conditions
+    assert isinstance(conditions, list)
+    assert {c.type: c.status for c in conditions}["Ready"] == "False"
