@@ -274,10 +274,10 @@ class Lab:
         return [sys.executable, str(LAB), verb, "--dir", str(self.base), "--name", self.name]
 
 
-def lab_up(base: Path, name: str, hosts: int = 3) -> Lab:
+def lab_up(base: Path, name: str, hosts: int = 3, *options: str) -> Lab:
     """Start a lab; it is the caller's to take down. Should this process be killed, it goes down by itself."""
     command = [sys.executable, str(LAB), "up", "--dir", str(base), "--name", name, "--hosts", str(hosts)]
-    command += ["--owner", str(os.getpid())]
+    command += ["--owner", str(os.getpid()), *options]
     shown = json.loads(_run([*command, "-o", "json"]))
     made = tuple(
         LabHost(h["name"], h["address"], h["uri"], h["host_uuid"], base, name) for h in shown["hosts"]

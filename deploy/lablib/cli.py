@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
-from . import disks, guest, misfortunes, operations, power, session
+from . import disks, guest, misfortunes, operations, power, session, transports
 from .layout import DEFAULT_BASE, Host, Lab, LabError, load
 from .processes import recorded
 from .status import status
@@ -54,8 +54,10 @@ def main(argv: list[str]) -> int:
 def _run(args: argparse.Namespace) -> int:
     base = Path(args.dir).absolute()
     if args.verb == "up":
-        lab = operations.up(base, args.name, args.hosts, args.owner)
+        lab = operations.up(base, args.name, args.hosts, args.owner, args.transports)
         _print_status(lab, args.output)
+        if lab.transports and args.output == "text":
+            print("`lab status` shows how to register them by tls, tcp and ssh")
         return 0
     if args.verb == "down":
         gone = operations.down(base, args.name)
@@ -63,7 +65,13 @@ def _run(args: argparse.Namespace) -> int:
         return 0
     lab = operations.find(base, args.name)
     if args.verb == "status":
-        _print_status(lab, args.output)
+        if args.transport:
+            _print_nodes(lab, (args.transport,))
+        else:
+            _print_status(lab, args.output)
+            if lab.transports and args.output == "text":
+                print("\nOne Node for each host, by any of its ways (those of one: --transport):\n")
+                _print_nodes(lab, transports.TRANSPORTS)
         return 0
     if args.verb == "disk":
         if lab.session:
@@ -117,8 +125,8 @@ def _inner(verb: str, args: list[str]) -> int:
             power.boot_host(lab, host)
         return 0
     init = recorded(host.init_file)
-    assert verb == "_daemon" and init is not None, "a host is booted before its daemon starts"
-    power.start_daemon(lab, host, init)
+    assert verb == "_daemon" and init is not None, "a host is booted before its daemons start"
+    power.start_daemon(lab, host, init, {"libvirtd": power.LIBVIRTD, "sshd": power.SSHD}[args[2]])
     return 0
 
 
@@ -161,6 +169,18 @@ def _print_status(lab: Lab, output: str) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def _print_nodes(lab: Lab, wanted: tuple[str, ...]) -> None:
+    """YAML that can be applied as it is, and what lets a controller use the files that it names."""
+    if not lab.transports:
+        raise LabError(
+            f"lab {lab.name!r} is up without --transports: its hosts are reached by qemu+tcp alone"
+        )
+    print(f"# domctl serve --config {lab.clients}/domctl.yaml")
+    for transport in wanted:
+        for host in lab.hosts:
+            print(f"---\n# {host.name} by {transport}\n{transports.node(lab, host, transport)}", end="")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lab", description="Real libvirt hosts on one machine.")
     where = argparse.ArgumentParser(add_help=False)
@@ -180,7 +200,15 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--hosts", type=int, default=3, metavar="N", help="how many hosts (default: %(default)s)")
     up.add_argument("--owner", type=int, metavar="PID", help="take the lab down when this process has ended")
     verbs.add_parser("down", parents=[where], help="end a lab and remove all it made")
-    verbs.add_parser("status", parents=[where, output], help="show the hosts")
+    up.add_argument(
+        "--transports",
+        action="store_true",
+        help="reach the hosts by tls, ssh and tcp with a password, instead of by tcp without",
+    )
+    shown = verbs.add_parser("status", parents=[where, output], help="show the hosts")
+    shown.add_argument(
+        "--transport", choices=transports.TRANSPORTS, help="only their Nodes, to be reached so, as YAML"
+    )
     for verb, text in HOST_VERBS.items():
         one = verbs.add_parser(verb, parents=[where], help=text)
         one.add_argument("host", metavar="HOST", help="name or number")

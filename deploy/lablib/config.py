@@ -2,16 +2,18 @@
 
 QEMU needs to run where there is no systemd, no AppArmor and no cgroup of its own; hence no controllers,
 no device namespaces, no security driver, and logs in plain files rather than through virtlogd. There is
-no authentication: the only machines that can reach a host are this one and the other hosts of its lab,
-for hosts have no default route. (Local users can; a lab is not for machines shared with the untrusted.)
+no authentication, unless the lab was made with doors (`transports`): the only machines that can reach a host
+are this one and the other hosts of its lab, for hosts have no default route. (Local users can; a lab is not
+for machines shared with the untrusted.)
 """
 
 from __future__ import annotations
 
+import re
 import uuid
 from pathlib import Path
 
-from .layout import TCP_PORT, Host, Lab
+from .layout import ROOT_HOME, TCP_PORT, Host, Lab
 
 # libvirtd looks this account up before it reads that qemu.conf says root; where only libvirt-daemon is
 # installed, without libvirt-daemon-system, the machine has none.
@@ -101,9 +103,8 @@ def write_files(lab: Lab, host: Host) -> None:
     for name in ("lib/images", "cache", "log/serial", "run"):
         (host.dir / name).mkdir(parents=True)
     (host.dir / "hosts").write_text(hosts_file(lab))
-    (host.dir / "passwd").write_text(
-        _with(Path("/etc/passwd"), ACCOUNT, "x:64055:64055::/nonexistent:/usr/sbin/nologin")
-    )
+    passwd = _with(Path("/etc/passwd"), ACCOUNT, "x:64055:64055::/nonexistent:/usr/sbin/nologin")
+    (host.dir / "passwd").write_text(_with_home(passwd, ROOT_HOME) if lab.transports else passwd)
     (host.dir / "group").write_text(_with(Path("/etc/group"), ACCOUNT, "x:64055:"))
 
 
@@ -125,6 +126,11 @@ def _with(path: Path, name: str, rest: str) -> str:
     if any(line.startswith(f"{name}:") for line in text.splitlines()):
         return text
     return f"{text.rstrip()}\n{name}:{rest}\n"
+
+
+def _with_home(passwd: str, home: str) -> str:
+    """Another home for root. ssh looks for its files there, whatever HOME says."""
+    return re.sub(r"^(root:(?:[^:\n]*:){4})[^:\n]*", rf"\g<1>{home}", passwd, count=1, flags=re.MULTILINE)
 
 
 def _derived(host: Host, what: str) -> uuid.UUID:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from . import power, session, warmth, wires
 from .config import network_xml
-from .layout import TCP_PORT, Host, Lab, LabError
+from .layout import SSH_PORT, TCP_PORT, Host, Lab, LabError
 from .processes import Process, recorded
 
 ANSWER_TIMEOUT_S = 90.0  # a first capabilities call took 8 s with a cold page cache on two cores
@@ -30,6 +30,21 @@ def boot(lab: Lab, host: Host) -> None:
     if not lab.session:
         wires.plug(host, needed_switch(lab), powered(host))
     start_daemon(lab, host)
+    if lab.transports:
+        start_sshd(lab, host)
+
+
+def start_sshd(lab: Lab, host: Host) -> None:
+    """Start the sshd of a host with doors; returns when it accepts (at once if the host is cut off)."""
+    run_self("_daemon", lab.directory, host.name, "sshd")
+    sshd = recorded(host.sshd_file)
+    deadline = time.monotonic() + ANSWER_TIMEOUT_S
+    while not wires.is_cut(host, needed_switch(lab)) and not _accepts(host, SSH_PORT):
+        if sshd is None or not sshd.is_alive() or time.monotonic() > deadline:
+            raise LabError(
+                f"sshd of {host.name} did not come up:\n{(host.dir / 'sshd.log').read_text()[-2000:]}"
+            )
+        time.sleep(0.02)
 
 
 def start_daemon(lab: Lab, host: Host) -> None:
@@ -40,7 +55,7 @@ def start_daemon(lab: Lab, host: Host) -> None:
         _warm(host)
         return
     warmth.give(host)
-    run_self("_daemon", lab.directory, host.name)
+    run_self("_daemon", lab.directory, host.name, "libvirtd")
     if not wires.is_cut(host, needed_switch(lab)):
         _warm(host)
         warmth.keep(host)
@@ -91,10 +106,10 @@ def _local_uri(host: Host) -> str:
     return f"qemu+unix:///system?socket=/proc/{powered(host).pid}/root/run/libvirt/libvirt-sock"
 
 
-def _accepts(host: Host) -> bool:
+def _accepts(host: Host, port: int = TCP_PORT) -> bool:
     try:
         if host.address:
-            socket.create_connection((host.address, TCP_PORT), timeout=1.0).close()
+            socket.create_connection((host.address, port), timeout=1.0).close()
         else:
             with socket.socket(socket.AF_UNIX) as client:
                 client.connect(str(session.socket_path(host.dir)))

@@ -21,6 +21,7 @@ _RUNTIME = os.environ.get("XDG_RUNTIME_DIR")
 _OWN_BASE = Path(f"{_RUNTIME}/domctl-lab" if _RUNTIME else f"/tmp/domctl-lab-{os.geteuid()}")  # noqa: S108
 DEFAULT_BASE = Path("/run/domctl-lab") if IS_ROOT else _OWN_BASE
 TCP_PORT = 16509
+SSH_PORT = 22
 
 # What each host has for itself: path in the host's view, directory below the host's own.
 # /run comes last: the lab itself may stand below it and is hidden from then on.
@@ -31,6 +32,10 @@ BINDS = (
     ("/var/log/libvirt", "log"),
     ("/run", "run"),
 )
+# And a host with doors, before those.
+DOOR_BINDS = (("/etc/pki", "etc-pki"),)
+ROOT_HOME = "/var/lib/libvirt/root"  # of the root of a host with doors, which has keys of its own
+SSHD_CONF = "/etc/libvirt/doors/sshd_config"
 SHARED_VIEW = "/run/lab-shared"  # one directory that all hosts of a lab see at this path
 
 
@@ -61,6 +66,10 @@ class Host:
         return self.dir / "libvirtd.pid"
 
     @property
+    def sshd_file(self) -> Path:
+        return self.dir / "sshd.pid"
+
+    @property
     def port(self) -> str:
         """The switch's end of the host's link."""
         return f"port{self.number}"
@@ -74,6 +83,7 @@ class Lab:
     session: bool  # without root: no namespaces, no network of its own
     complete: bool  # false until `up` has seen every host answer
     hosts: tuple[Host, ...]
+    transports: bool = False  # reached by tls, ssh and tcp with a password, see `transports`
 
     @property
     def dir(self) -> Path:
@@ -95,6 +105,11 @@ class Lab:
     @property
     def shared(self) -> Path:
         return self.dir / "shared"
+
+    @property
+    def clients(self) -> Path:
+        """Of a lab with doors: keys, certificates and passwords that open them."""
+        return self.dir / "clients"
 
     def cgroup(self, host: Host) -> str:
         """Its name in each hierarchy; the subnet is no other lab's, so neither is this."""

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from . import disks, hosts, session, warmth, wires
+from . import disks, hosts, session, transports, warmth, wires
 from .config import write_files, write_session_files
 from .daemon import fork_recorded
 from .layout import DEFAULT_BASE, IS_ROOT, Host, Lab, LabError, load, locked, save
@@ -28,9 +28,12 @@ GUARD = "guard.pid"
 T = TypeVar("T")
 
 
-def up(base: Path, name: str, count: int, owner: int | None = None) -> Lab:
+def up(base: Path, name: str, count: int, owner: int | None = None, doors: bool = False) -> Lab:
     """All hosts powered, reachable and warm. Idempotent: on a lab that is up, what is down is started.
-    `owner`: a new lab goes down by itself when that process has ended, however it ends."""
+    `owner`: a new lab goes down by itself when that process has ended, however it ends. `doors`: with those
+    of `transports`."""
+    if doors and not IS_ROOT:
+        raise LabError("hosts that are reached by tls, ssh and tcp need root")
     if not 1 <= count <= MAX_HOSTS:
         raise LabError(f"--hosts must be between 1 and {MAX_HOSTS}, is {count}")
     directory = base / name
@@ -42,13 +45,16 @@ def up(base: Path, name: str, count: int, owner: int | None = None) -> Lab:
         if lab is not None and lab.complete and _is_there(lab):
             if len(lab.hosts) != count:
                 raise LabError(f"lab {name!r} is up with {len(lab.hosts)} hosts; run `lab down` first")
+            if lab.transports != doors:
+                kind = "with" if lab.transports else "without"
+                raise LabError(f"lab {name!r} is up {kind} --transports; run `lab down` first")
             _each(lab.hosts, lambda host: _revive(lab, host))
             return lab
         _clean(directory, lab)
         try:
             if owner is not None:
                 hosts.run_self("_guard", str(directory), str(owner))
-            return _build(directory, name, count)
+            return _build(directory, name, count, doors)
         except BaseException:
             _clean(directory, load(directory))
             directory.rmdir()
@@ -90,14 +96,18 @@ def find(base: Path, name: str) -> Lab:
     return lab
 
 
-def _build(directory: Path, name: str, count: int) -> Lab:
-    lab = _with_network(directory, name, count) if IS_ROOT else _without_network(directory, name, count)
+def _build(directory: Path, name: str, count: int, doors: bool) -> Lab:
+    lab = (
+        _with_network(directory, name, count, doors) if IS_ROOT else _without_network(directory, name, count)
+    )
     for host in lab.hosts:
         host.dir.mkdir(parents=True)
         if lab.session:
             write_session_files(host)
         else:
             write_files(lab, host)
+    if lab.transports:
+        transports.lay_out(lab)
     # Where nothing is known of QEMU yet, the first host finds it out for all: they share the processors.
     first = () if lab.session or warmth.is_kept() else lab.hosts[:1]
     _each(first, lambda host: hosts.boot(lab, host))
@@ -107,14 +117,14 @@ def _build(directory: Path, name: str, count: int) -> Lab:
     return lab
 
 
-def _with_network(directory: Path, name: str, count: int) -> Lab:
+def _with_network(directory: Path, name: str, count: int, doors: bool) -> Lab:
     """Make the switch and claim a subnet; the lab is saved as planned."""
     switch_file = directory / "switch.pid"
     hosts.run_self("_switch", str(switch_file))
     switch = recorded(switch_file)
     assert switch is not None, "the switch records itself before it reports success"
     for octet in wires.candidate_octets(str(directory)):
-        lab = _planned(directory, name, count, octet)
+        lab = replace(_planned(directory, name, count, octet), transports=doors)
         save(lab)
         if wires.claim(lab, switch):
             wires.wire_switch(lab, switch)
@@ -151,6 +161,9 @@ def _revive(lab: Lab, host: Host) -> None:
             hosts.boot(lab, host)
         elif daemon is None or not daemon.is_alive():
             hosts.start_daemon(lab, host)
+        sshd = recorded(host.sshd_file)
+        if lab.transports and (sshd is None or not sshd.is_alive()):
+            hosts.start_sshd(lab, host)
 
 
 def _is_there(lab: Lab) -> bool:

@@ -3,9 +3,9 @@
 A host is one process, its init: PID 1 of a PID namespace, with mount, UTS and network namespaces around
 it. It only reaps, at once, as a child subreaper does (where orphans fall to a slow PID 1, libvirt sees a
 destroyed QEMU as a zombie and waits 2 s for it). SIGKILL to it is a power cut: the kernel ends all
-that runs below it, guests too, and takes mounts and interfaces away. libvirtd is not its child but is
-started into the namespaces from outside, so that it can be killed, frozen and started again while guests
-run on.
+that runs below it, guests too, and takes mounts and interfaces away. libvirtd (and sshd, in a lab with
+doors) is not its child but is started into the namespaces from outside, so that it can be killed, frozen
+and started again while guests run on.
 
 `boot` and `start_daemon` run in processes of their own (`lab _boot`, `lab _daemon`), since a process
 cannot come back from a PID namespace.
@@ -18,12 +18,13 @@ import shutil
 import signal
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from . import cgroups, kernel
 from .config import ENVIRONMENT
 from .daemon import fork_recorded
-from .layout import BINDS, SHARED_VIEW, Host, Lab
+from .layout import BINDS, DOOR_BINDS, SHARED_VIEW, SSHD_CONF, Host, Lab
 from .processes import Process, recorded
 
 HOST_NAMESPACES = (
@@ -65,15 +66,29 @@ def boot_host(lab: Lab, host: Host) -> None:
     fork_recorded(host.init_file, host.dir / "init.log", be_init)
 
 
-def start_daemon(lab: Lab, host: Host, init: Process) -> None:
-    """Start libvirtd inside the host; returns when it is recorded, not when it answers."""
+@dataclass(frozen=True)
+class Daemon:
+    """A program that runs in a host. `record` and `log`: files in the host's directory."""
 
-    def be_libvirtd(ready: Callable[[], None]) -> None:
+    command: tuple[str, ...]
+    record: str
+    log: str
+
+
+LIBVIRTD = Daemon(("libvirtd", "--listen"), record="libvirtd.pid", log="libvirtd.out")
+# sshd executes itself anew for each connection, so it wants to know where it is.
+SSHD = Daemon(("/usr/sbin/sshd", "-D", "-e", "-f", SSHD_CONF), record="sshd.pid", log="sshd.log")
+
+
+def start_daemon(lab: Lab, host: Host, init: Process, daemon: Daemon) -> None:
+    """Start it inside the host; returns when it is recorded, not when it answers."""
+
+    def be_daemon(ready: Callable[[], None]) -> None:
         kernel.setns(init.pid, "mnt", "net", "uts", "cgroup")
         os.chdir("/")
         os.umask(0o022)
         ready()
-        os.execvpe("libvirtd", ["libvirtd", "--listen"], ENVIRONMENT)  # noqa: S606 - no shell is wanted
+        os.execvpe(daemon.command[0], daemon.command, ENVIRONMENT)  # noqa: S606 - no shell is wanted
 
     group = cgroups.group(lab.cgroup(host))
     group.join()
@@ -81,7 +96,7 @@ def start_daemon(lab: Lab, host: Host, init: Process) -> None:
     # The PID namespace comes first: it applies to the child forked next, whose parent, once this
     # process has gone, is the host's init.
     kernel.setns(init.pid, "pid")
-    fork_recorded(host.daemon_file, host.dir / "libvirtd.out", be_libvirtd, adopted=True)
+    fork_recorded(host.dir / daemon.record, host.dir / daemon.log, be_daemon, adopted=True)
 
 
 def power_off(lab: Lab, host: Host) -> None:
@@ -98,10 +113,10 @@ def _clear_run(lab: Lab, host: Host) -> None:
     """/run is empty after a power cut; all else a host keeps."""
     run = host.dir / "run"
     shutil.rmtree(run, ignore_errors=True)
-    for name in ("libvirt", "user", "lock", _SHARED):
+    for name in ("libvirt", "user", "lock", "sshd", _SHARED):
         (run / name).mkdir(parents=True)
     lab.shared.mkdir(exist_ok=True)
-    for target, _ in BINDS:
+    for target, _ in _binds(lab):
         Path(target).mkdir(parents=True, exist_ok=True)  # all but /run the package's own, where it has them
 
 
@@ -120,8 +135,12 @@ def _mount_view(lab: Lab, host: Host, group: cgroups.Group) -> None:
     for name in ("hosts", "passwd", "group"):
         kernel.mount(str(host.dir / name), f"/etc/{name}", flags=kernel.MS_BIND)
     kernel.mount(str(lab.shared), str(host.dir / "run" / _SHARED), flags=kernel.MS_BIND)
-    for target, own in BINDS:
+    for target, own in _binds(lab):
         kernel.mount(str(host.dir / own), target, flags=kernel.MS_BIND | kernel.MS_REC)
+
+
+def _binds(lab: Lab) -> tuple[tuple[str, str], ...]:
+    return (*(DOOR_BINDS if lab.transports else ()), *BINDS)
 
 
 def _reap_forever() -> None:

@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 
-from . import session, wires
+from . import session, transports, wires
 from .hosts import OPEN_NETWORK, live_switch
 from .layout import Host, Lab
 from .processes import Process, recorded, sharing_pid_namespace
@@ -32,6 +32,8 @@ class HostStatus:
     pids: tuple[int, ...]
     network: str
     directory: str
+    sshd: str  # "" where there is none to be, running or dead
+    nodes: dict[str, str]  # by transport, how a host with doors is registered: Nodes in YAML
 
 
 def status(lab: Lab) -> list[HostStatus]:
@@ -59,7 +61,16 @@ def _host_status(lab: Lab, host: Host, switch: Process | None) -> HostStatus:
         pids=_pids(lab, on) if on is not None else (),
         network=_network(lab, host),
         directory=host.directory,
+        sshd=_sshd(lab, host),
+        nodes={one: transports.node(lab, host, one) for one in transports.TRANSPORTS if lab.transports},
     )
+
+
+def _sshd(lab: Lab, host: Host) -> str:
+    if not lab.transports:
+        return ""
+    process = recorded(host.sshd_file)
+    return "running" if process is not None and process.is_alive() else "dead"
 
 
 def _network(lab: Lab, host: Host) -> str:
