@@ -78,6 +78,10 @@ def test_a_host_is_managed_over_every_transport_and_says_what_is_wrong(
     assert certificates["status"] == "False" and f"CN={CLIENT}" in certificates["message"]
     controller.apply(node(doors, "tls", pkiDir="pki-stranger"))
     assert "tls_allowed_dn_list" in refused("ClientRefused")
+    controller.apply(node(doors, "tls", pkiDir="pki-other"))
+    assert "must hold the CA which issued" in refused("ServerCertificateUntrusted")
+    controller.apply(node(doors, "tls", pkiDir="pki-expired"))
+    assert "put a new one" in refused("ClientCertificateExpired")
     controller.apply(node(doors, "ssh", keyFile="client_key"))
     assert not condition(ready("ssh", encrypted=False), "CertificateExpiring")
     controller.apply(node(doors, "ssh", keyFile="client_key", knownHosts="known_hosts-changed"))

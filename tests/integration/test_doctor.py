@@ -320,10 +320,14 @@ def test_a_host_behind_tls_and_ssh_is_looked_at_with_what_opens_its_doors(
             ([], "--pki-dir PKI-DIR"),
             (["--pki-dir", f"{tmp_path}/pki-expired"], "openssl x509"),
             (["--pki-dir", f"{tmp_path}/pki-stranger"], "tls_allowed_dn_list"),
+            (["--pki-dir", f"{tmp_path}/pki-other"], "virt-pki-validate"),
         ):
             (found,) = doctor(tls, *files, "-o", "json").report["hosts"][0]["findings"]
             assert found["check"] == "authentication"
             assert any(cause in mend["command"] for mend in found["mend"]), found
+        wrong = ["--auth-file", f"{tmp_path}/auth-wrong.yaml"]
+        (found,) = doctor(doors.uri("tcp"), *wrong, "-o", "json").report["hosts"][0]["findings"]
+        assert "saslpasswd2" in found["mend"][0]["command"], found
         keys[1] = f"{tmp_path}/known_hosts-changed"
         (found,) = doctor(ssh, *keys, "-o", "json").report["hosts"][0]["findings"]
         assert found["mend"] == [
