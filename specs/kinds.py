@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from specs.core import CORE_API_VERSION, Namespace
+from specs.core import CORE_API_VERSION, ConfigMap, Namespace
 from specs.domain import Domain
 from specs.meta import API_VERSION
 from specs.migration import Migration
@@ -13,14 +13,16 @@ from specs.node import Node
 from specs.rights import RBAC_API_VERSION, ClusterRole, ClusterRoleBinding, Role, RoleBinding
 from specs.token import Token
 
-Object = Domain | Node | Migration | Role | ClusterRole | RoleBinding | ClusterRoleBinding | Token | Namespace
+_Kept = Token | Namespace | ConfigMap
+Object = Domain | Node | Migration | Role | ClusterRole | RoleBinding | ClusterRoleBinding | _Kept
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
     """One kind of object. `categories` never has `all`: deleting all of a namespace must not reach domains,
     which cannot be recovered (a convention of kubectl). `path_name`: its name may be anything that can stand
-    in a path, such as `system:discovery`; other names are DNS labels."""
+    in a path, such as `system:discovery`; `dotted`: it may be a DNS name of several labels. Other names
+    are DNS labels."""
 
     kind: str
     plural: str
@@ -31,6 +33,7 @@ class Kind:
     categories: tuple[str, ...] = ("domctl",)
     api_version: str = API_VERSION
     path_name: bool = False
+    dotted: bool = False
 
     @property
     def group(self) -> str:
@@ -56,6 +59,7 @@ KINDS: Final = (
     _right("Role", True, Role),
     _right("RoleBinding", True, RoleBinding),
     Kind("Namespace", "namespaces", "namespace", ("ns",), False, Namespace, (), CORE_API_VERSION),
+    Kind("ConfigMap", "configmaps", "configmap", ("cm",), True, ConfigMap, (), CORE_API_VERSION, dotted=True),
 )
 
 

@@ -64,7 +64,7 @@ NODE_LATER: Final = Later(
 
 MIGRATION_LATER: Final = Later(fields=MappingProxyType({}), values=MappingProxyType({}))
 TOKEN_LATER: Final = MIGRATION_LATER
-NAMESPACE_LATER: Final = MIGRATION_LATER
+CORE_LATER: Final = MIGRATION_LATER
 RIGHTS_LATER: Final = Later(
     fields=MappingProxyType({"aggregationRule": "is not supported: name the rules themselves"}),
     values=MappingProxyType({}),
@@ -74,7 +74,8 @@ LATER: Final[Mapping[str, Later]] = MappingProxyType(
     {
         "Domain": DOMAIN_LATER,
         "Migration": MIGRATION_LATER,
-        "Namespace": NAMESPACE_LATER,
+        "ConfigMap": CORE_LATER,
+        "Namespace": CORE_LATER,
         "Node": NODE_LATER,
         "ClusterRole": RIGHTS_LATER,
         "ClusterRoleBinding": RIGHTS_LATER,

@@ -23,6 +23,7 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # Names that only ever stand in a path and a key of the store, such as system:discovery.
 _PATH_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9._:]{0,251}[A-Za-z0-9])?\Z")
 _PATH_WORDS: Final = "letters, digits and '-._:', beginning and ending with a letter or digit, at most 253"
+_DOTTED_WORDS: Final = "DNS labels of lower-case letters, digits and '-', joined by '.', at most 253"
 _WORD_RULE: Final = (
     "letters, digits, '-', '_' and '.', beginning and ending with a letter or digit, at most 63"
 )
@@ -57,11 +58,16 @@ def check_labels(labels: object, keys: Keys, report: Report) -> None:
             report.add((*keys, key), wrong)
 
 
-def check_metadata(metadata: object, namespaced: bool, report: Report, *, path_name: bool = False) -> None:
+def check_metadata(
+    metadata: object, namespaced: bool, report: Report, *, path_name: bool = False, dotted: bool = False
+) -> None:
     if not isinstance(metadata, Mapping):
         return
     name = metadata.get("name")
-    if not path_name:
+    if dotted:
+        if isinstance(name, str) and (len(name) > 253 or _PREFIX.fullmatch(name) is None):
+            report.add(("metadata", "name"), f"must be {_DOTTED_WORDS}, is {shown(name)}")
+    elif not path_name:
         _check_name(name, ("metadata", "name"), report)
     elif isinstance(name, str) and _PATH_NAME.match(name) is None:
         report.add(("metadata", "name"), f"must be {_PATH_WORDS}, is {shown(name)}")

@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import inspect
 
-from specs import domainrules, metarules, noderules, requests, rights, yamldoc
+from specs import core, domainrules, metarules, noderules, requests, rights, yamldoc
 from specs.domain import Domain, effective_type
 from specs.hypervisors import DRIVER_OF_TYPE
 from specs.kinds import KIND_OF, KINDS, Kind, Object
@@ -33,6 +33,9 @@ __all__ = ["FileObject", "Unknown", "decode", "immutable_problems", "load_file_o
 
 _RULES: Final[Mapping[str, Callable[[object, Report], None]]] = MappingProxyType(
     {"Domain": domainrules.check_domain, "Node": noderules.check_node}
+)
+_WHOLE_RULES: Final[Mapping[str, Callable[[Mapping[str, Any], Report], None]]] = MappingProxyType(
+    {"ConfigMap": core.check_config_map}
 )
 _TYPES: Final = MappingProxyType({kind.kind: inspect.type_info(kind.struct) for kind in KINDS})
 
@@ -55,7 +58,11 @@ def decode(value: object, unknown: Unknown = Unknown.STRICT) -> tuple[Object | N
     clean = walk(value, _TYPES[kind.kind], (), report, LATER[kind.kind])
     if kind.struct is Domain:
         requests.check_requests(clean, report)
-    metarules.check_metadata(clean.get("metadata"), kind.namespaced, report, path_name=kind.path_name)
+    metarules.check_metadata(
+        clean.get("metadata"), kind.namespaced, report, path_name=kind.path_name, dotted=kind.dotted
+    )
+    if (whole := _WHOLE_RULES.get(kind.kind)) is not None:
+        whole(clean, report)
     if kind.group == rights.RBAC_GROUP:
         rights.check_rights(clean, report)
     check = _RULES.get(kind.kind)
@@ -108,6 +115,8 @@ def immutable_problems(old: Object, new: Object) -> list[Problem]:
         problems.append(Problem(("spec", "type"), message, "FieldValueForbidden"))
     elif isinstance(old, Migration) and isinstance(new, Migration):
         problems += _another_request(old.spec, new.spec)
+    elif isinstance(old, core.ConfigMap) and isinstance(new, core.ConfigMap):
+        problems += core.immutable_config(old, new)
     elif isinstance(old, Token) and isinstance(new, Token) and old.spec != new.spec:
         message = "cannot be changed: delete it and create another"
         problems.append(Problem(("spec",), message, "FieldValueForbidden"))

@@ -8,7 +8,8 @@ known are refused, not skipped: a rule that says less than its author meant may 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import base64
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from controller.api import errors
@@ -16,8 +17,8 @@ from controller.api import errors
 MAGIC: Final = b"k8s\x00"
 CONTENT_TYPE: Final = "application/vnd.kubernetes.protobuf"
 
-# A field is (name, what it is): "text", "number", "flag", "map", or the name of a message; with "*" at
-# the end a list of those. "skip" is known, and of no use to a server.
+# A field is (name, what it is): "text", "number", "flag", "map" (of text), "base64 map" (of bytes), or the
+# name of a message; with "*" at the end a list of those. "skip" is known, and of no use to a server.
 Message = Mapping[int, tuple[str, str]]
 _ROLE: Final[Message] = {1: ("metadata", "ObjectMeta"), 2: ("rules", "PolicyRule*")}
 _BINDING: Final[Message] = {
@@ -110,6 +111,12 @@ _MESSAGES: Final[Mapping[str, Message]] = {
     "SelfSubjectReview": {1: ("metadata", "ObjectMeta"), 2: ("status", "skip")},
     "Namespace": {1: ("metadata", "ObjectMeta"), 2: ("spec", "NamespaceSpec"), 3: ("status", "skip")},
     "NamespaceSpec": {1: ("finalizers", "text*")},
+    "ConfigMap": {
+        1: ("metadata", "ObjectMeta"),
+        2: ("data", "map"),
+        3: ("binaryData", "base64 map"),
+        4: ("immutable", "flag"),
+    },
     "Eviction": {1: ("metadata", "ObjectMeta"), 2: ("deleteOptions", "DeleteOptions")},
     "DeleteOptions": {
         1: ("gracePeriodSeconds", "number"),
@@ -119,6 +126,12 @@ _MESSAGES: Final[Mapping[str, Message]] = {
         5: ("dryRun", "text*"),
     },
     "Preconditions": {1: ("uid", "text"), 2: ("resourceVersion", "text")},
+}
+
+
+_MAPS: Final[Mapping[str, Callable[[bytes], str]]] = {
+    "map": bytes.decode,
+    "base64 map": lambda data: base64.b64encode(data).decode(),
 }
 
 
@@ -147,9 +160,9 @@ def _message(name: str, data: bytes) -> dict[str, Any]:
         field, kind = known[number]
         if kind == "skip":
             continue
-        if kind == "map":
+        if kind in _MAPS:
             entry = {1: b"", 2: b""} | dict(_fields(_data(value)))
-            found.setdefault(field, {})[_data(entry[1]).decode()] = _data(entry[2]).decode()
+            found.setdefault(field, {})[_data(entry[1]).decode()] = _MAPS[kind](_data(entry[2]))
         elif kind.endswith("*"):
             found.setdefault(field, []).append(_value(kind[:-1], value))
         elif (one := _value(kind, value)) != "":

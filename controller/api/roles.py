@@ -28,11 +28,12 @@ _SEEN: Final = ("assignments", "domains", "domains/status", "migrations", "migra
 _VIEW: Final = (
     Rule(_READ, (GROUP,), (*_SEEN, "nodes/status")),
     Rule(_READ, ("", GROUP), ("events",)),
-    Rule(_READ, ("",), ("namespaces", "nodes", "pods")),
+    Rule(_READ, ("",), ("configmaps", "namespaces", "nodes", "pods")),
 )
 _EDIT: Final = (
     *_VIEW,
     Rule(_WRITE, (GROUP,), ("domains", "migrations")),
+    Rule(_WRITE, ("",), ("configmaps",)),
     Rule(("create",), ("",), ("pods/eviction",)),
 )
 _ADMIN: Final = (

@@ -51,6 +51,11 @@ def _of(word: Callable[[Object], str]) -> Callable[[Object, datetime.datetime], 
     return lambda body, now: word(body) or NONE
 
 
+def _data(body: Object, now: datetime.datetime) -> str:
+    found = [body.get(field) for field in ("data", "binaryData")]
+    return str(sum(len(one) for one in found if isinstance(one, Mapping)))
+
+
 def _name(body: Object, now: datetime.datetime) -> str:
     return str(_at(body, "metadata", "name"))
 
@@ -234,6 +239,7 @@ _PICTURES: Final[Mapping[str, tuple[Column, ...]]] = {
         AGE_COLUMN,
         Column("Node", _text("spec", "nodeName"), "The node that it is on", wide=True),
     ),
+    "configmaps": (NAME_COLUMN, Column("Data", _data, "How many keys it has"), AGE_COLUMN),
     "namespaces": (
         NAME_COLUMN,
         Column("Status", _text("status", "phase"), "Active, or Terminating"),

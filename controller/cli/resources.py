@@ -86,6 +86,7 @@ def _core(kind: str, short: str, *, namespaced: bool) -> Resource:
 KNOWN = (
     *(DOMAINS, NODES, MIGRATIONS, EVENTS, ASSIGNMENTS, TOKENS),
     _core("Namespace", "ns", namespaced=False),
+    _core("ConfigMap", "cm", namespaced=True),
     *(_right(kind, namespaced=True) for kind in ("Role", "RoleBinding")),
     *(_right(kind, namespaced=False) for kind in ("ClusterRole", "ClusterRoleBinding")),
 )

@@ -415,3 +415,45 @@ async def test_a_drain_cordons_evicts_all_and_ends_when_they_have_left(kubectl: 
 
 async def _are_asked(api: Api, number: int) -> bool:
     return len(await migrations(api)) == number
+
+
+# --- configmaps
+
+
+async def test_configmaps_are_kept_for_clients(kubectl: Kubectl, api: Api, tmp_path: Path) -> None:
+    binary = tmp_path / "blob"
+    binary.write_bytes(b"\xff\x00\xfe")
+    words = ("create", "cm", "my.config", "--from-literal=a=1", f"--from-file={binary}")
+    assert "server dry run" in await kubectl.good(*words, "--dry-run=server")
+    assert await kubectl.good(*words) == "configmap/my.config created\n"
+    head, row = (await kubectl.good("get", "cm")).splitlines()
+    assert (head.split(), row.split()[:2]) == (["NAME", "DATA", "AGE"], ["my.config", "2"])
+    found = json.loads(await kubectl.good("get", "cm", "my.config", "-o", "json"))
+    assert (found["data"], found["binaryData"]) == ({"a": "1"}, {"blob": "/wD+"})
+    assert "BinaryData" in await kubectl.good("describe", "cm", "my.config")
+    await kubectl.good("patch", "cm", "my.config", "-p", '{"data":{"b":"2"},"immutable":true}')
+    refused = await kubectl.bad("patch", "cm", "my.config", "-p", '{"data":{"b":"3"}}')
+    assert "data: cannot be changed: it is immutable" in refused
+    text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: other}\ndata: {x: why}\n"
+    assert await kubectl.good("apply", "-f", "-", stdin=text) == "configmap/other created\n"
+    ssa = await kubectl.good("apply", "--server-side", "--field-manager=x", "-f", "-", stdin=text)
+    assert ssa == "configmap/other serverside-applied\n"
+    assert "must be letters, digits" in await kubectl.bad(
+        "apply", "-f", "-", stdin=text.replace("x:", "'a b':")
+    )
+    assert "deleted" in await kubectl.good("delete", "cm", "other", "my.config")
+
+
+async def test_a_configmap_is_the_parent_of_an_applyset_which_prunes(kubectl: Kubectl, api: Api) -> None:
+    def both(*shown: str) -> str:
+        return json.dumps({"apiVersion": "v1", "kind": "List", "items": [domain(name) for name in shown]})
+
+    alpha = {"KUBECTL_APPLYSET": "true"}
+    words = ("apply", "--server-side", "--prune", "--applyset=configmaps/set", "-n", "default", "-f", "-")
+    out = await kubectl.good(*words, stdin=both("web-1", "web-2"), **alpha)
+    assert out.count("serverside-applied") == 2
+    labels = (await api.call("GET", "/api/v1/namespaces/default/configmaps/set")).body["metadata"]["labels"]
+    assert labels["applyset.kubernetes.io/id"].startswith("applyset-")
+    out = await kubectl.good(*words, stdin=both("web-1"), **alpha)
+    assert "domain.domctl.io/web-2 pruned" in out
+    assert "deletionTimestamp" in (await api.call("GET", f"{DOMAINS}/web-2")).body["metadata"]

@@ -1,6 +1,7 @@
 """Kinds of Kubernetes as pictures of domctl's own objects, so that kubectl's own verbs work on them.
 
     v1 Namespace    namespaces   stored as it is; made when it is first used, gone only when it is empty
+    v1 ConfigMap    configmaps   stored as it is, for clients; domctl reads none
     v1 Node         nodes        a Node of domctl.io: labels, annotations, taints, unschedulable write through
     v1 Pod          pods         a Domain that is active, on its node; read-only
     policy Eviction              of a pod: a Migration of its domain to any other node

@@ -40,10 +40,7 @@ def pictured(stored: StoredObject) -> StoredObject:
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": metadata,
-        "spec": {
-            **({"providerID": f"domctl://{metadata['uid']}"} if metadata.get("uid") else {}),
-            **{field: spec[field] for field in _WRITABLE_SPEC if field in spec},
-        },
+        "spec": {field: spec[field] for field in _WRITABLE_SPEC if field in spec},
         "status": {
             "capacity": _amounts(status.get("cpus"), status.get("memoryBytes")),
             "allocatable": _amounts(*_promised(status)),

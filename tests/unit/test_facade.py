@@ -1,0 +1,209 @@
+"""Pictures of domctl's objects as Kubernetes' own kinds: what is in them, and who may see and change them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller.api import protobuf
+from controller.api.facade import nodes, pods
+from controller.objects import StoredObject
+from drivers.memory import MemoryStore
+from specs.validate import decode
+from tests.apiserver import DOMAINS, MERGE, NODES, Api, domain, node, serving
+from tests.unit.test_api_reviews import enveloped, field
+from tests.unit.test_api_rights import CLUSTER_BINDINGS, as_bob, binding, give, known, made, rule
+
+CORE = "/api/v1"
+PODS = f"{CORE}/namespaces/default/pods"
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncGenerator[Api, None]:
+    store = MemoryStore(asyncio.get_running_loop().time)
+    async with serving(store, tmp_path) as found:
+        yield found
+    await store.close()
+
+
+def stored(status: dict[str, Any], **metadata: Any) -> StoredObject:
+    head = {"name": "web", "namespace": "default", "uid": "u1", "resourceVersion": "7", **metadata}
+    body = {"apiVersion": "domctl.io/v1", "kind": "Domain", "metadata": head, "spec": {}, "status": status}
+    return StoredObject("key", "default", "web", 7, 1, body)
+
+
+@pytest.mark.parametrize(
+    ("state", "phase"),
+    [
+        ("running", "Running"),
+        ("paused", "Running"),
+        ("shutdown", "Running"),  # on its way, still active
+        ("unknown", "Unknown"),
+        ("crashed", "Running"),
+        ("shutoff", "Succeeded"),
+        ("absent", "Succeeded"),
+    ],
+)
+def test_a_pod_is_there_unless_its_domain_is_known_to_be_off(state: str, phase: str) -> None:
+    pod = pods.pictured(stored({"state": state, "node": "hv1"}))
+    assert pod.body["status"]["phase"] == phase
+    assert pods.is_there(pod) is (phase != "Succeeded")
+    assert not pods.is_there(pods.pictured(stored({"state": state}))), "without a node"
+    assert not pods.is_there(pods.pictured(stored({}))), "nobody has looked at it yet"
+
+
+def test_a_pod_is_another_on_another_node_and_the_same_after_a_restart() -> None:
+    here = pods.pictured(stored({"state": "running", "node": "hv1", "epoch": 1}))
+    again = pods.pictured(stored({"state": "running", "node": "hv1", "epoch": 4, "restarts": 2}))
+    there = pods.pictured(stored({"state": "running", "node": "hv2", "epoch": 2}))
+    twin = pods.pictured(stored({"state": "running", "node": "hv1"}, uid="u2"))
+    assert (here.name, here.uid) == (again.name, again.uid)
+    assert (
+        len({one.name for one in (here, there, twin)}) == len({one.uid for one in (here, there, twin)}) == 3
+    )
+    assert {pods.domain_of(one.name) for one in (here, there, twin)} == {"web"}
+    assert here.revision == int(here.body["metadata"]["resourceVersion"]) == 7
+
+
+def test_only_what_is_known_stands_in_the_picture_of_a_node() -> None:
+    ours = {**node("hv1"), "metadata": {"name": "hv1", "uid": "u"}}
+    seen = nodes.pictured(StoredObject("key", "", "hv1", 1, 1, ours)).body
+    assert seen["status"]["capacity"] == seen["status"]["allocatable"] == {}
+    assert seen["status"]["addresses"] == seen["status"]["conditions"] == []
+    assert set(seen["status"]["nodeInfo"].values()) == {""}
+    assert "uri" not in seen["spec"]
+
+
+def test_what_is_taken_from_a_picture_is_put_back_where_it_came_from() -> None:
+    ours: dict[str, Any] = {**node("hv1"), "metadata": {"name": "hv1", "uid": "u", "finalizers": ["x/y"]}}
+    seen = nodes.pictured(StoredObject("key", "", "hv1", 1, 1, ours)).body
+    assert nodes.taken(ours, seen, seen) == (ours, []), "nothing wanted, nothing changed"
+    wanted = {**seen, "spec": {**seen["spec"], "unschedulable": True}}
+    changed, causes = nodes.taken(ours, seen, wanted)
+    assert (changed, causes) == ({**ours, "spec": {**ours["spec"], "unschedulable": True}}, [])
+    back = nodes.pictured(StoredObject("key", "", "hv1", 1, 1, changed)).body
+    assert nodes.taken(changed, back, seen) == (ours, [])
+    _, causes = nodes.taken(ours, seen, {**seen, "spec": {"podCIDR": "10.0.0.0/8"}})
+    assert {cause.field for cause in causes} == {"spec.podCIDR"}
+
+
+async def running(api: Api, name: str = "web") -> str:
+    """The name of its pod."""
+    await made(api, DOMAINS, domain(name))
+    status = {"status": {"state": "running", "node": "hv1"}}
+    assert (await api.call("PATCH", f"{DOMAINS}/{name}/status", status, type=MERGE)).status == 200
+    (pod,) = (await api.call("GET", PODS)).body["items"]
+    return str(pod["metadata"]["name"])
+
+
+async def test_rights_to_pictures_are_rights_of_their_own(api: Api) -> None:
+    await made(api, NODES, node("hv1"))
+    pod = await running(api)
+    await give(api, rule("get list patch delete", "nodes domains"), rule("get", "pods", ""))
+    assert (await as_bob(api, "GET", f"{PODS}/{pod}")).status == 200
+    for method, path in (
+        ("GET", PODS),
+        ("GET", f"{CORE}/nodes"),
+        ("GET", f"{CORE}/namespaces"),
+        ("PATCH", f"{CORE}/nodes/hv1"),
+        ("DELETE", f"{CORE}/nodes/hv1"),
+        ("POST", f"{PODS}/{pod}/eviction"),
+    ):
+        reply = await as_bob(api, method, path, {} if method in {"POST", "PATCH"} else None)
+        assert reply.status == 403, (method, path)
+        assert 'in API group ""' in reply.body["message"]
+
+
+async def test_view_sees_pictures_and_edit_may_evict_besides(api: Api) -> None:
+    pod = await running(api)
+    await made(api, CLUSTER_BINDINGS, binding("bobs", "view"))
+    await known(api)
+    for path in (PODS, f"{CORE}/nodes", f"{CORE}/namespaces", f"{CORE}/configmaps"):
+        assert (await as_bob(api, "GET", path)).status == 200, path
+    assert (await as_bob(api, "POST", f"{PODS}/{pod}/eviction", {})).status == 403
+    await made(api, CLUSTER_BINDINGS, binding("more", "edit"))
+    await known(api)
+    assert (await as_bob(api, "POST", f"{PODS}/{pod}/eviction", {})).status == 429
+    assert (await as_bob(api, "PATCH", f"{CORE}/nodes/hv1", {}, type=MERGE)).status == 403
+
+
+async def test_who_writes_the_picture_of_a_node_is_its_manager(api: Api) -> None:
+    await made(api, NODES, node("hv1"))
+    patch = {"metadata": {"labels": {"a": "b"}}, "spec": {"unschedulable": True}}
+    path = f"{CORE}/nodes/hv1?fieldManager=ops"
+    assert (await api.call("PATCH", path, patch, type="application/strategic-merge-patch+json")).status == 200
+    managers = (await api.call("GET", f"{NODES}/hv1")).body["metadata"]["managedFields"]
+    (mine,) = [entry for entry in managers if entry["manager"] == "ops"]
+    assert set(mine["fieldsV1"]) == {"f:metadata", "f:spec"}
+    assert mine["fieldsV1"]["f:spec"] == {"f:unschedulable": {}}
+
+
+async def test_an_eviction_is_understood_in_protobuf(api: Api) -> None:
+    pod = await running(api)
+    metadata = field(1, pod.encode()) + field(3, b"default")
+    options = field(2, field(1, b"other"))
+    for extra, code in ((field(2, options), 409), (b"", 429)):
+        body = enveloped("Eviction", field(1, metadata) + extra, "policy/v1")
+        reply = await api.call("POST", f"{PODS}/{pod}/eviction", body, type=protobuf.CONTENT_TYPE)
+        assert reply.status == code, reply.text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"kind": "Pod"},
+        {"apiVersion": "v1"},
+        {"metadata": []},
+        {"metadata": {"name": "another"}},
+        {"deleteOptions": []},
+        {"deleteOptions": {"preconditions": []}},
+        {"deleteOptions": {"preconditions": [1]}},
+        [],
+    ],
+)
+async def test_what_is_no_eviction_is_refused_and_asks_for_nothing(api: Api, body: Any) -> None:
+    pod = await running(api)
+    reply = await api.call("POST", f"{PODS}/{pod}/eviction", body)
+    assert reply.status in (400, 429), reply.text
+    asked = (await api.call("GET", "/apis/domctl.io/v1/migrations")).body["items"]
+    assert len(asked) == (reply.status == 429)
+    assert (await api.call("GET", f"{PODS}/{pod}/eviction")).status == 405
+
+
+async def test_nothing_is_put_into_a_namespace_that_is_being_deleted(api: Api) -> None:
+    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a", "finalizers": ["x.org/y"]}}
+    await made(api, f"{CORE}/namespaces", space)
+    gone = await api.call("DELETE", f"{CORE}/namespaces/a")
+    assert gone.body["status"]["phase"] == "Terminating"
+    reply = await api.call("POST", DOMAINS.replace("default", "a"), domain())
+    assert (reply.status, "because it is being terminated" in reply.body["message"]) == (403, True)
+    patch = {"metadata": {"finalizers": None}}
+    assert (await api.call("PATCH", f"{CORE}/namespaces/a", patch, type=MERGE)).status == 200
+    assert (await api.call("GET", f"{CORE}/namespaces/a")).status == 404
+
+
+WRONG_CONFIG: list[tuple[dict[str, Any], str]] = [
+    ({"data": {"a b": "x"}}, "data"),
+    ({"data": {"..": "x"}}, "data"),
+    ({"data": {"a": 1}}, "data.a"),
+    ({"data": {"a": "x"}, "binaryData": {"a": "eA=="}}, "data"),
+    ({"binaryData": {"a": "not base64"}}, "binaryData.a"),
+    ({"metadata": {"name": "Upper", "namespace": "default"}}, "metadata.name"),
+]
+
+
+@pytest.mark.parametrize(("change", "path"), WRONG_CONFIG)
+def test_a_configmap_has_kubernetes_rules(change: dict[str, Any], path: str) -> None:
+    good = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "a.b-c", "namespace": "default"},
+        "data": {"k.e_y-": "any\ntext"},
+        "binaryData": {"blob": "/wD+"},
+    }
+    assert decode(good)[1] == []
+    assert [problem.path for problem in decode({**good, **change})[1]] == [path]
