@@ -37,6 +37,8 @@ _NORMAL: Final = tuple(
         (r"(Resource Version: +)\d+", r"\1<rv>"),
         (r"https://127[0-9.]+:\d+", "<server>"),
         (r'(digest"?: "?|Digest: +)[0-9a-f]{32}', r"\1<digest>"),
+        (r"(\b[a-z]+-\d)-[bcdfghjklmnpqrstvwxz2456789]{5}\b", r"\1-<node>"),
+        (r"libvirt-\d+(\.\d+)*", "libvirt-<version>"),
         (r"(Hostname: +)\S+", r"\1<host>"),
         (r"(Libvirt Version: +)\S+", r"\1<version>"),
         (r"((?:Client|Kustomize) Version: v\d+\.\d+)\.\d+", r"\1.<patch>"),
