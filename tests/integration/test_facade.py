@@ -15,7 +15,7 @@ import pytest
 from controller.api.resources import NAMESPACES
 from tests.apiserver import DOMAINS, MERGE, NODES, V1, Api, domain, node
 from tests.etcdserver import EtcdServer
-from tests.integration.test_api import Kubectl, _versions, real_api, until
+from tests.integration.test_api import Kubectl, kubectls, real_api, until
 
 pytestmark = pytest.mark.etcd
 
@@ -54,7 +54,16 @@ async def api(etcd: EtcdServer, tmp_path: Path) -> AsyncGenerator[Api, None]:
         yield found
 
 
-@pytest.fixture(params=_versions())
+def newest() -> list[Any]:
+    """The others with --long: tests/golden/kubectl/facade.txt has what differs between them."""
+    found = kubectls()
+    if not found:
+        return [pytest.param("", marks=pytest.mark.skip(reason="no kubectl was found on this machine"))]
+    older = [pytest.param(path, marks=pytest.mark.long, id=Path(path).name) for path in found[:-1]]
+    return [pytest.param(found[-1], id=Path(found[-1]).name), *older]
+
+
+@pytest.fixture(params=newest())
 def kubectl(request: pytest.FixtureRequest, api: Api, tmp_path: Path) -> Kubectl:
     home = tmp_path / "home"
     home.mkdir()
