@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import random
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from controller import keys
 from controller.api import protobuf
 from controller.api.facade import nodes, pods
 from controller.objects import StoredObject
 from drivers.memory import MemoryStore
 from specs.validate import decode
-from tests.apiserver import DOMAINS, MERGE, NODES, Api, domain, node, serving
+from tests.apiserver import DOMAINS, JSON_PATCH, MERGE, NODES, TABLE, Api, domain, node, serving
+from tests.unit.test_api_noise import mutated
 from tests.unit.test_api_reviews import enveloped, field
 from tests.unit.test_api_rights import CLUSTER_BINDINGS, as_bob, binding, give, known, made, rule
 
@@ -207,3 +211,59 @@ def test_a_configmap_has_kubernetes_rules(change: dict[str, Any], path: str) -> 
     }
     assert decode(good)[1] == []
     assert [problem.path for problem in decode({**good, **change})[1]] == [path]
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_noise_on_pictures_is_answered_by_a_status_and_never_fails(api: Api, seed: int) -> None:
+    rng = random.Random(seed)
+    await made(api, NODES, node("hv1"))
+    pod = await running(api)
+    picture = (await api.call("GET", f"{CORE}/nodes/hv1")).body
+    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "v"}}
+    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "b"}, "spec": {}}
+    bodies: list[tuple[str, str, Any, str]] = [
+        ("PATCH", f"{CORE}/nodes/hv1", picture, MERGE),
+        ("PUT", f"{CORE}/nodes/hv1", picture, "application/json"),
+        ("PATCH", f"{CORE}/nodes/hv1", [{"op": "replace", "path": "/spec", "value": {}}], JSON_PATCH),
+        ("POST", f"{PODS}/{pod}/eviction", {"deleteOptions": {"dryRun": ["All"]}}, "application/json"),
+        ("POST", f"{CORE}/namespaces/default/configmaps", config, "application/json"),
+        ("PATCH", f"{CORE}/namespaces/default/configmaps/a", config, MERGE),
+        ("POST", f"{CORE}/namespaces", space, "application/json"),
+        ("PATCH", f"{CORE}/namespaces/b", space, MERGE),
+        ("DELETE", f"{CORE}/namespaces/b", {"dryRun": ["All"]}, "application/json"),
+    ]
+    async with asyncio.timeout(60):
+        for _ in range(150):
+            method, path, body, kind = rng.choice(bodies)
+            sent = mutated(rng, mutated(rng, body))
+            reply = await api.call(method, path, sent, type=kind)
+            assert reply.status != 500, (method, path, sent, reply.text)
+            if reply.status >= 400:
+                assert reply.body["kind"] == "Status", (method, path, sent, reply.text)
+    ours = (await api.call("GET", f"{NODES}/hv1")).body
+    assert ours["spec"]["uri"] == node("hv1")["spec"]["uri"], "out of reach of a picture"
+    for path in (PODS, f"{CORE}/nodes", f"{CORE}/namespaces"):
+        assert (await api.call("GET", path, Accept=TABLE)).status == 200
+
+
+@pytest.mark.parametrize(
+    "status", [{"conditions": 1}, {"conditions": [1]}, {"allocatable": []}, {"state": 3}]
+)
+async def test_what_nobody_should_have_stored_does_not_keep_the_others_from_being_shown(
+    api: Api, status: dict[str, Any]
+) -> None:
+    for body in (domain("web"), node("hv1")):
+        kind = "domains/default/" if body["kind"] == "Domain" else "nodes/"
+        name = body["metadata"]["name"]
+        space = {"namespace": "default"} if body["kind"] == "Domain" else {}
+        odd = {
+            **body,
+            "metadata": {"name": name, **space},
+            "status": {"node": "hv1", "state": "running", **status},
+        }
+        await api.put_raw(f"{keys.OBJECTS}{kind}{name}", json.dumps(odd).encode())
+    for path in (PODS, f"{CORE}/nodes"):
+        for accept in ("application/json", TABLE):
+            reply = await api.call("GET", path, Accept=accept)
+            assert reply.status == 200, reply.text
+            assert len(reply.body.get("items") or reply.body.get("rows")) == 1

@@ -44,7 +44,7 @@ def pictured(stored: StoredObject) -> StoredObject:
         "status": {
             "capacity": _amounts(status.get("cpus"), status.get("memoryBytes")),
             "allocatable": _amounts(*_promised(status)),
-            "conditions": [_condition(one) for one in status.get("conditions") or ()],
+            "conditions": [_condition(one) for one in conditions_of(status)],
             "addresses": _addresses(status),
             "nodeInfo": _info(status),
         },
@@ -55,6 +55,8 @@ def pictured(stored: StoredObject) -> StoredObject:
 def taken(ours: Body, seen: Body, wanted: Body) -> tuple[Body, list[Cause]]:
     """Our Node with what `wanted` changes of its picture `seen`, and what cannot be changed by way of it."""
     metadata, spec = dict(ours["metadata"]), dict(ours.get("spec") or {})
+    if not isinstance(wanted.get("spec") or {}, dict):
+        return ours, [Cause("spec", "must be an object", "FieldValueTypeInvalid")]
     for part, before, after, writable in (
         (metadata, seen["metadata"], wanted["metadata"], _WRITABLE_METADATA),
         (spec, seen["spec"], wanted.get("spec") or {}, _WRITABLE_SPEC),
@@ -68,25 +70,30 @@ def taken(ours: Body, seen: Body, wanted: Body) -> tuple[Body, list[Cause]]:
                 part[field] = after[field]
     causes = [
         Cause(f"spec.{field}", "is a picture only: change the Node of domctl.io/v1", "FieldValueForbidden")
-        for field in _changed(seen["spec"], wanted.get("spec"))
+        for field in _changed(seen["spec"], wanted.get("spec") or {})
         if field not in _WRITABLE_SPEC
     ]
     return {**ours, "metadata": metadata, "spec": spec}, causes
 
 
-def _changed(before: Mapping[str, Any], after: Any) -> list[str]:
-    after = after if isinstance(after, Mapping) else {}
+def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     return [field for field in {**before, **after} if before.get(field) != after.get(field)]
 
 
 def _promised(status: Mapping[str, Any]) -> tuple[Any, Any]:
-    found = status.get("allocatable") or {}
-    return found.get("vcpus"), found.get("memoryBytes")
+    found = status.get("allocatable")
+    return (found.get("vcpus"), found.get("memoryBytes")) if isinstance(found, dict) else (None, None)
 
 
 def _amounts(cpus: object, memory_bytes: object) -> Body:
     found = {"cpu": cpus, "memory": memory_bytes}
     return {name: str(value) for name, value in found.items() if isinstance(value, int)}
+
+
+def conditions_of(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What stands in a store need not be what it should: pictures leave out what cannot be read."""
+    found = status.get("conditions")
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
 def _condition(ours: Mapping[str, Any]) -> Body:

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from controller.api.facade.nodes import conditions_of
 from controller.objects import Body, StoredObject
 from specs.meta import API_VERSION
 
@@ -137,9 +138,7 @@ def _container_state(state: str) -> Body:
 
 
 def _condition(status: Mapping[str, Any]) -> Body:
-    found: Mapping[str, Any] = next(
-        (c for c in status.get("conditions") or () if c.get("type") == "Ready"), {}
-    )
+    found: Mapping[str, Any] = next((c for c in conditions_of(status) if c.get("type") == "Ready"), {})
     fields = ("type", "status", "reason", "message", "lastTransitionTime")
     return {field: found[field] for field in fields if field in found}
 
