@@ -8,6 +8,7 @@ whole server for one that does not. How lists merge under apply is said in `spec
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
@@ -96,20 +97,47 @@ def _parameter(name: str, where: str, kind: str = "string") -> dict[str, Any]:
 
 
 _GROUP_WORDS: Final = {GROUP: "DomctlIo", RBAC_GROUP: "RbacAuthorization", "": "Core"}
-_WRITE_PARAMETERS: Final = ("dryRun", "fieldManager", "fieldValidation")
+_WRITE: Final = {"dryRun": "string", "fieldManager": "string", "fieldValidation": "string"}
+_SELECT: Final = {
+    "continue": "string",
+    "fieldSelector": "string",
+    "labelSelector": "string",
+    "limit": "integer",
+    "resourceVersion": "string",
+    "resourceVersionMatch": "string",
+    "timeoutSeconds": "integer",
+}
+_DELETE: Final = {"dryRun": "string", "gracePeriodSeconds": "integer", "propagationPolicy": "string"}
+_QUERY: Final[Mapping[str, Mapping[str, str]]] = {  # by action: the parameters with their types
+    "get": {"pretty": "string"},
+    "list": {
+        **_SELECT,
+        "allowWatchBookmarks": "boolean",
+        "sendInitialEvents": "boolean",
+        "watch": "boolean",
+        "pretty": "string",
+    },
+    "post": _WRITE,
+    "put": _WRITE,
+    "patch": {**_WRITE, "force": "boolean"},
+    "delete": _DELETE,
+    "deletecollection": {**_SELECT, **_DELETE},
+}
 
 
 def _paths(resource: Resource) -> dict[str, Any]:
     root = "/" + document_path(resource.group)
     scope = f"{root}/namespaces/{{namespace}}" if resource.namespaced else root
     collection, item = f"{scope}/{resource.plural}", f"{scope}/{resource.plural}/{{name}}"
-    paths = {
+    paths: dict[str, Any] = {
         collection: {
             "get": _operation(resource, "list", "list"),
             "post": _operation(resource, "create", "post", body=True),
             "parameters": [_parameter("namespace", "path")] if resource.namespaced else [],
         }
     }
+    if "deletecollection" in resource.verbs:
+        paths[collection]["delete"] = _operation(resource, "deleteCollection", "deletecollection")
     for suffix in ("", "/status") if resource.has_status else ("",):
         verb_suffix = "Status" if suffix else ""
         paths[item + suffix] = {
@@ -133,15 +161,17 @@ def _paths(resource: Resource) -> dict[str, Any]:
 def _operation(resource: Resource, name: str, action: str, *, body: bool = False) -> dict[str, Any]:
     schema_name = PREFIXES[resource.group] + resource.kind
     reference = {"$ref": f"#/components/schemas/{schema_name}"}
-    writes = action in {"post", "put", "patch", "delete"}
     operation: dict[str, Any] = {
         "operationId": f"{name}{_GROUP_WORDS[resource.group]}V1{resource.kind}",
         "responses": {"200": {"description": "OK", "content": {"application/json": {"schema": reference}}}},
         "x-kubernetes-action": action,
         _GVK: _gvk(resource),
-        "parameters": [_parameter(p, "query") for p in (_WRITE_PARAMETERS if writes else ("pretty",))],
+        "parameters": [_parameter(p, "query", kind) for p, kind in _QUERY[action].items()],
     }
-    if action == "list":
+    if action == "delete":  # a Status, or the object while its finalizers are not done
+        anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+        operation["responses"]["200"]["content"]["application/json"]["schema"] = anything
+    if action in {"list", "deletecollection"}:
         listed = {"$ref": f"#/components/schemas/{schema_name}List"}
         operation["responses"] = {
             "200": {"description": "OK", "content": {"application/json": {"schema": listed}}}
@@ -149,7 +179,6 @@ def _operation(resource: Resource, name: str, action: str, *, body: bool = False
     if body:
         operation["requestBody"] = {"content": {"application/json": {"schema": reference}}, "required": True}
     if action == "patch":
-        operation["parameters"].append(_parameter("force", "query", "boolean"))
         schema = {"type": "object"}
         content: dict[str, Any] = {
             "application/json-patch+json": {"schema": {"type": "array", "items": schema}},

@@ -157,7 +157,7 @@ class ApiServer:
         context: ssl.SSLContext | None,
     ) -> asyncio.Server:
         app = web.Application(client_max_size=self._config.bounds.body_bytes)
-        app.router.add_route("*", "/{path:.*}", handler)
+        app.router.add_route("*", r"/{path:[\s\S]*}", handler)  # a path may hold a line feed
         app.on_response_prepare.append(_name)
         runner = web.AppRunner(app, access_log=None, keepalive_timeout=IDLE_S, shutdown_timeout=_SHUTDOWN_S)
         await runner.setup()

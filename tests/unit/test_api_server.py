@@ -338,6 +338,10 @@ async def test_every_reference_of_the_openapi_documents_leads_somewhere(api: Api
     patch = document["paths"][f"{V1}/namespaces/{{namespace}}/domains/{{name}}"]["patch"]
     assert {p["name"] for p in patch["parameters"]} >= {"fieldValidation", "dryRun"}
     assert "application/strategic-merge-patch+json" not in patch["requestBody"]["content"]
+    collection = document["paths"][f"{V1}/namespaces/{{namespace}}/domains"]
+    asked = {p["name"]: p["schema"]["type"] for p in collection["get"]["parameters"]}
+    assert (asked["limit"], asked["watch"], asked["continue"]) == ("integer", "boolean", "string")
+    assert collection["delete"]["x-kubernetes-action"] == "deletecollection"
 
 
 def references(value: Any) -> Iterator[str]:
@@ -354,6 +358,12 @@ async def test_trailing_slashes_are_tolerated(api: Api) -> None:
     assert (await api.call("GET", f"{DOMAINS}/")).status == 200
     assert (await api.call("GET", f"{DOMAINS}/web-1/")).body["metadata"]["name"] == "web-1"
     assert (await api.call("GET", "/apis/")).status == 200
+
+
+async def test_a_path_with_a_line_feed_is_answered_by_a_status(api: Api) -> None:
+    for path in (f"{DOMAINS}/a%0Ab", "/%0A", "/apis%0D%0A"):
+        reply = await api.call("GET", path)
+        assert (reply.status, reply.body["kind"], reply.body["code"]) == (404, "Status", 404), path
 
 
 async def test_a_warning_with_odd_characters_does_not_break_the_answer(api: Api) -> None:

@@ -1,0 +1,131 @@
+"""Requests made by schemathesis from the OpenAPI documents that the server itself serves: no answer is a 500.
+
+Half of what comes fits the schemas and half breaks them in one place; half of it is about objects that are
+there. Whatever it is, the answer is a Status or what the document promises. A bounded number of requests
+from fixed seeds, many more with --long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+
+from controller.api import openapi
+from drivers.memory import MemoryStore
+from tests.apiserver import DOMAINS, NODES, Api, domain, node, serving
+
+pytestmark = pytest.mark.filterwarnings("default")  # of schemathesis' own making
+THERE = ("web-1", "hv1", "view", "default")
+
+
+class Server:
+    """A whole server in a thread of its own, so that requests can be made as by another program."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._started: concurrent.futures.Future[Api] = concurrent.futures.Future()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+        self._thread.start()
+        self.api = self._started.result(60)
+        self.session = requests.Session()
+        self.session.trust_env = False  # nor a bundle of authorities that the environment names
+        pki = self.api.pki
+        self.session.verify = str(pki.ca_cert)
+        self.session.cert = (str(pki.admin_cert), str(pki.admin_key))
+
+    async def _serve(self) -> None:
+        self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
+        store = MemoryStore(self._loop.time)
+        try:
+            async with serving(store, self._directory) as api:
+                await api.call("POST", DOMAINS, domain())
+                await api.call("POST", NODES, node())
+                self._started.set_result(api)
+                await self._end.wait()
+        except Exception as error:
+            if self._started.done():
+                raise
+            self._started.set_exception(error)
+        await store.close()
+
+    def stop(self) -> None:
+        self.session.close()
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join(30)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    found = Server(tmp_path_factory.mktemp("openapi"))
+    yield found
+    found.stop()
+
+
+def _operations(group: str) -> list[Any]:
+    schema = schemathesis.openapi.from_dict(openapi.document(group))
+    return [found.ok() for found in schema.get_all_operations()]
+
+
+def _answered(server: Server, case: Any, about: str | None) -> None:
+    if about is not None and "name" in case.path_parameters:
+        case.path_parameters["name"] = about
+        case.path_parameters.update({"namespace": "default"} if "namespace" in case.path_parameters else {})
+    query = dict(case.query or {})
+    if str(query.get("watch", "")).lower() in {"true", "1"}:
+        query["timeoutSeconds"] = 1
+    case.query = query
+    try:
+        reply = case.call(
+            base_url=server.api.url, session=server.session, verify=server.session.verify, timeout=20
+        )
+    except (requests.exceptions.InvalidHeader, requests.exceptions.InvalidURL, UnicodeError):
+        return  # what cannot be sent needs no answer
+    told = f"{case.as_curl_command()[:2000]}\n{reply.status_code} {reply.text[:2000]}"
+    assert reply.status_code < 500, told
+    if reply.status_code >= 400 and case.method.upper() != "HEAD":
+        body = reply.json()
+        assert (body["kind"], body["code"]) == ("Status", reply.status_code), told
+        assert body["message"], told
+
+
+def _run(server: Server, group: str, examples: int) -> None:
+    operations = _operations(group)
+    assert len(operations) >= 10
+    modes = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
+    cases = st.one_of([one.as_strategy(generation_mode=mode) for one in operations for mode in modes])
+
+    @seed(1)
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=cases, about=st.sampled_from([None, None, None, None, *THERE]))
+    def run(case: Any, about: str | None) -> None:
+        _answered(server, case, about)
+
+    run()
+
+
+@pytest.mark.parametrize("group", list(openapi.PREFIXES), ids=lambda group: group or "core")
+def test_no_request_that_the_document_allows_or_almost_allows_fails(server: Server, group: str) -> None:
+    _run(server, group, 150)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("group", list(openapi.PREFIXES), ids=lambda group: group or "core")
+def test_no_request_fails_in_the_long_run(server: Server, group: str) -> None:
+    _run(server, group, 3000)
