@@ -126,6 +126,13 @@ async def test_a_deletion_that_is_not_understood_deletes_nothing(api: Api) -> No
     assert await names(api, ROLES) == ["a"]
 
 
+async def test_a_body_of_no_type_is_json_but_a_patch_must_name_its_own(api: Api) -> None:
+    assert (await api.call("POST", ROLES, role("a"), type="")).status == 201
+    assert (await api.call("DELETE", f"{ROLES}/a", {"dryRun": ["All"]}, type="")).status == 200
+    assert await names(api, ROLES) == ["a"]
+    assert (await api.call("PATCH", f"{ROLES}/a", {"rules": []}, type="")).status == 415
+
+
 # --- scale, on a kind made for it: a Domain whose vcpus are its replicas
 
 
