@@ -190,6 +190,15 @@ async def test_nothing_is_put_into_a_namespace_that_is_being_deleted(api: Api) -
     assert (await api.call("GET", f"{CORE}/namespaces/a")).status == 404
 
 
+async def test_a_namespace_that_cannot_be_read_is_in_nobodys_way_and_stays(api: Api) -> None:
+    key = f"{keys.OBJECTS}namespaces/odd"
+    await api.put_raw(key, b"\xff")
+    await made(api, DOMAINS.replace("default", "odd"), domain())
+    assert (await api.call("GET", f"{CORE}/namespaces")).status == 200
+    kv = await api.store.get(key)
+    assert kv is not None and kv.value == b"\xff"
+
+
 WRONG_CONFIG: list[tuple[dict[str, Any], str]] = [
     ({"data": {"a b": "x"}}, "data"),
     ({"data": {"..": "x"}}, "data"),

@@ -17,7 +17,7 @@ from typing import Final
 
 from controller.api import errors
 from controller.api.errors import Subject
-from controller.objects import AlreadyExists, Kind, NotFound, Objects, StoredObject
+from controller.objects import AlreadyExists, Corrupt, Kind, NotFound, Objects, StoredObject
 from drivers.errors import StoreError
 from specs.core import CORE_API_VERSION
 from specs.meta import NAME_PATTERN
@@ -62,6 +62,8 @@ class Namespaces:
             if not dry_run:
                 await self._make(name)
             return
+        except Corrupt:
+            return  # what cannot be read is in nobody's way
         if found.terminating:
             why = f"unable to create new content in namespace {name} because it is being terminated"
             raise errors.forbidden(Subject("namespaces", name, ""), why)
