@@ -40,6 +40,7 @@ class Leaving:
         self._departs: dict[tuple[str, str], tuple[float, Intent]] = {}  # by client and uuid
         self._read_at: dict[tuple[str, str, str], float] = {}  # by client, host and uuid ("": a list)
         self._defined_at: dict[tuple[str, str], float] = {}  # by host and uuid
+        self._shown_at: dict[tuple[str, str, str], float] = {}  # and was answered by what is there
         self._undefined_at: dict[tuple[str, str, str], float] = {}  # by client, host and uuid: asked to be
         self._left_at: dict[tuple[str, str], float] = {}  # by host and uuid
 
@@ -65,6 +66,8 @@ class Leaving:
     def called(self, call: Call) -> None:
         if call.call in ("list", "detail") and (call.uuid or not call.failed):
             self._read_at[call.client, call.host, call.uuid] = call.began_at
+        if call.call in ("list", "detail") and not call.failed:
+            self._shown_at[call.client, call.host, call.uuid] = call.began_at
 
     def sent(self, sent: Sent) -> None:
         departs_at, intent = self._departs.get((sent.client, sent.uuid), (0.0, None))
@@ -88,10 +91,13 @@ class Leaving:
     def _check_target_bare(self, sent: Sent, intent: Intent) -> None:
         """Safety 5: before an abort goes, or is asked to go, what the target could be started with, if it was
         read there."""
-        domain = self._cluster.hosts[intent.target].domains.get(sent.uuid)
+        target = self._cluster.hosts[intent.target]
+        if target.daemon != "up" or not self._cluster.network.up(sent.client, target.name):
+            return  # nobody can ask it just now
+        domain = target.domains.get(sent.uuid)
         defined_at = self._defined_at.get((intent.target, sent.uuid), float("inf"))
         where = (sent.client, intent.target)
-        read_at = max(self._read_at.get((*where, u), -1.0) for u in (sent.uuid, ""))
+        read_at = max(self._shown_at.get((*where, u), -1.0) for u in (sent.uuid, ""))
         if self._undefined_at.get((sent.client, intent.target, sent.uuid), -1.0) > defined_at:
             return  # it waits there, for the migration has the domain
         if domain is not None and domain.config is not None and read_at > defined_at:
