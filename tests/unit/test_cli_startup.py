@@ -13,7 +13,8 @@ from controller.cli import verbs
 
 # `get` may import none of these; each costs more than it is worth to a table.
 HEAVY = {
-    "aiohttp", "asyncio", "concurrent.futures", "cryptography", "dataclasses", "grpc", "inspect", "libvirt",
+    "aiohttp", "asyncio", "concurrent.futures", "cryptography", "dataclasses", "encodings.idna", "grpc",
+    "inspect", "libvirt",
     "msgspec", "prometheus_client", "rich", "subprocess", "tempfile", "yaml", "drivers", "specs.meta",
     "controller.api", "controller.app", "controller.cli.apply", "controller.cli.jsonpath",
 }  # fmt: skip
