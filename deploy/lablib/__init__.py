@@ -5,7 +5,7 @@ process is its pid and its start time), `kernel` (the few system calls Python la
 what stays), `config` (the files libvirtd reads), `wires` (the switch, the links, the addresses),
 `cgroups`, `disks`, `warmth`, `power` (a host's namespaces and its daemons), `session` (hosts without root),
 `authority` and `transports` (TLS, ssh and passwords), `hosts` (one on and off), `misfortunes`, `status`,
-`operations` (up and down), `guest` (what hosts boot) and
+`operations` (up and down), `guest` and `agent` (what hosts boot) and
 `cli`. Python's standard library, iproute2,
 util-linux and libvirt are all that is needed, and openssl, sshd and saslpasswd2 for `transports`.
 

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
-from . import disks, guest, misfortunes, operations, power, session, transports
+from . import agent, disks, guest, misfortunes, operations, power, session, transports
 from .layout import DEFAULT_BASE, Host, Lab, LabError, load
 from .processes import recorded
 from .status import status
@@ -133,11 +133,13 @@ def _inner(verb: str, args: list[str]) -> int:
 def _make_guests(directory: Path) -> int:
     try:
         guests = guest.make(directory)
+        with_agent = agent.make(guests)
     except (guest.GuestError, OSError) as error:
         sys.stderr.write(f"lab: {error}\n")
         return 1
-    for path in (guests.tick, guests.deaf, guests.kernel, guests.initramfs):
-        print(path)
+    for path in (guests.tick, guests.deaf, guests.kernel, guests.initramfs, with_agent):
+        if path is not None:
+            print(path)
     return 0
 
 

@@ -23,6 +23,7 @@ import shutil
 import stat
 import struct
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -245,29 +246,34 @@ def initramfs(release: str) -> bytes:
         raise GuestError("no busybox: apt-get install busybox-static")
     if _needs_loader(busybox.read_bytes()):
         raise GuestError("busybox is not static: apt-get install busybox-static")
-    modules = modules_in_order(Path("/lib/modules") / release)
-    archive = _Cpio()
+    modules = modules_in_order(Path("/lib/modules") / release, _MODULES)
+    archive = Cpio()
     for name in ("bin", "modules", "dev", "proc", "sys", "etc"):
         archive.add(name, stat.S_IFDIR | 0o755)
     archive.add("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
     archive.add("bin/busybox", stat.S_IFREG | 0o755, busybox.read_bytes())
     archive.add("bin/sh", stat.S_IFLNK | 0o777, b"busybox")
     archive.add("init", stat.S_IFREG | 0o755, _INIT.encode())
-    for path in modules:
-        archive.add(f"modules/{_module_name(path)}.ko", stat.S_IFREG | 0o644, _unpacked(path))
-    order = "".join(f"{_module_name(path)}.ko\n" for path in modules)
-    archive.add("modules/order", stat.S_IFREG | 0o644, order.encode())
+    module_files(archive, modules, "order")
     return gzip.compress(archive.finish(), 1, mtime=0)
 
 
-def modules_in_order(tree: Path) -> list[Path]:
+def module_files(archive: Cpio, modules: list[Path], order: str) -> None:
+    """Lay them into modules/, and there, under the name `order`, the list in which to load them."""
+    for path in modules:
+        archive.add(f"modules/{_module_name(path)}.ko", stat.S_IFREG | 0o644, _unpacked(path))
+    names = "".join(f"{_module_name(path)}.ko\n" for path in modules)
+    archive.add(f"modules/{order}", stat.S_IFREG | 0o644, names.encode())
+
+
+def modules_in_order(tree: Path, names: Iterable[str]) -> list[Path]:
     """Files of the wanted modules and of those they need, dependencies first; none that is built in."""
     needs = {}
     for line in (tree / "modules.dep").read_text().splitlines():
         path, _, rest = line.partition(":")
         needs[_module_name(Path(path))] = (path, rest.split())
     order: list[str] = []
-    for wanted in _MODULES:
+    for wanted in names:
         if wanted in needs:  # else it is built in, or this kernel has none
             path, dependencies = needs[wanted]
             order += [*reversed(dependencies), path]
@@ -304,7 +310,7 @@ def _write_image(path: Path, sector: bytes) -> None:
         file.truncate(IMAGE_BYTES)
 
 
-class _Cpio:
+class Cpio:
     """The `newc` archive that the kernel unpacks."""
 
     def __init__(self) -> None:

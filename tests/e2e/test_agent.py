@@ -1,0 +1,115 @@
+"""The ladder of `spec.shutdown` on a Linux guest with QEMU's own agent, and with one that is no use."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.cluster import IMAGES, Cluster
+from tests.e2e.serve import until
+from tests.labhost import LAB, LabHost
+
+pytestmark = [pytest.mark.lab, pytest.mark.etcd, pytest.mark.timeout(240)]
+
+ALONE = [{"method": "agent", "timeoutSeconds": 600}]
+BOOT_S = 90.0
+FILES = ("vmlinuz", "agent.gz")
+
+
+@pytest.fixture
+def linux(cluster: Cluster) -> Cluster:
+    """Every host has the guest with an agent."""
+    with tempfile.TemporaryDirectory() as made:
+        subprocess.run([str(LAB), "guest", "--out", made], check=True, capture_output=True)
+        assert (Path(made) / "agent.gz").exists(), "no qemu-ga: run deploy/bootstrap"
+        for host in cluster.hosts:
+            for name in FILES:
+                host.path(f"{IMAGES}/{name}").write_bytes((Path(made) / name).read_bytes())
+            host.path(f"{IMAGES}/ticks").mkdir(exist_ok=True)
+    return cluster
+
+
+def guest(name: str, agent: str, ladder: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "memory": "160Mi",
+        "os": {
+            "kernel": f"{IMAGES}/vmlinuz",
+            "initrd": f"{IMAGES}/agent.gz",
+            "cmdline": f"console=ttyS0 quiet agent={agent}",
+        },
+        "serials": [{"name": "console", "type": "file", "path": console(name), "append": True}],
+        "shutdown": ladder,
+    }
+
+
+def console(name: str) -> str:
+    return f"{IMAGES}/ticks/{name}"
+
+
+def booted(host: LabHost, name: str, agent: str) -> None:
+    said = host.path(console(name))
+    until(
+        lambda: said.exists() and f"AGENT {agent}" in said.read_text(errors="replace"),
+        BOOT_S,
+        lambda: said.read_text(errors="replace")[-2000:] if said.exists() else "it wrote nothing",
+    )
+
+
+def channel(host: LabHost, name: str) -> str:
+    """libvirt's word on whether somebody has opened the agent's channel in the guest."""
+    xml = host.virsh("dumpxml", name)
+    return xml.partition("name='org.qemu.guest_agent.0' state='")[2].partition("'")[0]
+
+
+def shut_off(cluster: Cluster, name: str, within_s: float) -> float:
+    """Seconds from the wish until its host has it off."""
+    began = time.monotonic()
+    cluster.controller.domctl("shutdown", name)
+    until(lambda: cluster.the_copy(name).state == "shut off", within_s, lambda: cluster.story(name))
+    took_s = time.monotonic() - began
+    cluster.wait_ready(name)
+    return took_s
+
+
+def test_the_agent_ends_a_guest_that_does_not_listen_to_acpi(linux: Cluster) -> None:
+    """There is no other step, so nothing else can have done it; nor does the guest hear the power button."""
+    linux.run("a", **guest("a", "answers", ALONE))
+    host = linux.host_of("a")
+    booted(host, "a", "answers")
+    until(lambda: channel(host, "a") == "connected", 10, lambda: channel(host, "a"))
+    host.virsh("shutdown", "a", "--mode", "acpi")
+    time.sleep(2)
+    before = host.path(console("a")).stat().st_size
+    time.sleep(1)
+    assert host.path(console("a")).stat().st_size > before, "it heard the power button"
+    shut_off(linux, "a", 30)
+
+
+NEXT = [{"method": "agent", "timeoutSeconds": 12}, {"method": "destroy"}]
+# What becomes of the agent, whether its channel looks open, and how long the next step may be waited for.
+# libvirt asks an agent to say a number after it, for 5 s, before it asks for anything else.
+USELESS = {
+    "dead": ("disconnected", 0.0, 8.0),
+    "stuck": ("connected", 4.0, 12.0),
+    "deaf": ("connected", 11.0, 45.0),
+}
+
+
+@pytest.mark.long
+def test_an_agent_that_is_no_use_is_followed_by_the_next_step(linux: Cluster) -> None:
+    """One that has ended, or answers nothing, at once: libvirt says so. One that answers and does nothing,
+    when the step's time is over, and not before."""
+    for agent in USELESS:
+        linux.run(agent, **guest(agent, agent, NEXT))
+    for agent, (state, _, _) in USELESS.items():
+        host = linux.host_of(agent)
+        booted(host, agent, agent)
+        until(lambda: channel(host, agent) == state, 10, lambda: channel(host, agent))  # noqa: B023
+    took = {agent: shut_off(linux, agent, 60) for agent in USELESS}
+    for agent, (_, least_s, most_s) in USELESS.items():
+        assert least_s <= took[agent] <= most_s, took
