@@ -5,11 +5,13 @@ No controller runs here: what its leader would write into a status is written by
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 
+import kubernetes
 import pytest
 
 from controller.api.resources import NAMESPACES
@@ -466,3 +468,33 @@ async def test_a_configmap_is_the_parent_of_an_applyset_which_prunes(kubectl: Ku
     out = await kubectl.good(*words, stdin=both("web-1"), **alpha)
     assert "domain.domctl.io/web-2 pruned" in out
     assert "deletionTimestamp" in (await api.call("GET", f"{DOMAINS}/web-2")).body["metadata"]
+
+
+# --- the official client in Python
+
+
+def core_session(kubeconfig: str) -> list[Any]:
+    """What somebody's script would do; blocking."""
+    with kubernetes.config.new_client_from_config(kubeconfig) as client:
+        core = kubernetes.client.CoreV1Api(client)
+        (host,) = core.list_node().items
+        core.patch_node(host.metadata.name, {"spec": {"unschedulable": True}})
+        cordoned = core.read_node(host.metadata.name).spec.unschedulable
+        core.create_namespace(kubernetes.client.V1Namespace(metadata={"name": "made"}))
+        spaces = [one.metadata.name for one in core.list_namespace().items]
+        (pod,) = core.list_namespaced_pod("default", field_selector="spec.nodeName=hv1").items
+        body = kubernetes.client.V1Eviction(metadata={"name": pod.metadata.name})
+        try:
+            core.create_namespaced_pod_eviction(pod.metadata.name, "default", body)
+        except kubernetes.client.ApiException as error:
+            code = error.status
+        core.delete_namespace("made")
+        return [host.status.capacity["cpu"], cordoned, spaces, pod.status.phase, code]
+
+
+async def test_the_official_python_client_reads_and_asks_as_kubectl_does(api: Api) -> None:
+    await ready(api)
+    await runs_on(api, "web-1")
+    seen = await asyncio.to_thread(core_session, str(api.pki.kubeconfig))
+    assert seen == ["8", True, ["default", "made"], "Running", 429]
+    assert not await has(api, "made")
