@@ -151,6 +151,7 @@ class Cache:
             moving={**self.departing, **self.moving} if self.departing else self.moving,
             watches=self.watches,
             resumes=self.seen.resumes,
+            suspends=self.seen.suspends,
             move_backoffs=self.attempts.moves,
             acknowledged_at=self.revision_of(keys.STORE_ACK),
             memo=self.memo,

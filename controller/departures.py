@@ -14,7 +14,7 @@ from controller import keys
 from controller.calls import Calls
 from controller.hands import Ending, Halt, Hands, Progress, Report
 from controller.ledger import CommitOutcome
-from controller.plan.evidence import Absent, observe
+from controller.plan.evidence import Absent, Known, observe
 from controller.recording import check
 from drivers.store import Compare
 from specs.domain import Domain
@@ -61,6 +61,10 @@ class Departures:
         seen = observe(hands.cache.snapshot(), action.uuid, action.target)
         if not isinstance(seen, Absent):
             raise Halt(Report(Ending.STALE, f"node {action.target} is not known to have nothing of it"))
+        here = observe(hands.cache.snapshot(), action.uuid, action.node)
+        stands_still = isinstance(here, Known) and here.sighting.record.state == "paused"
+        if action.move is not None and action.move.stands and stands_still:
+            raise Halt(Report(Ending.STALE, "it was paused just before it was to move: it would go on there"))
 
     async def migrate(self, progress: Progress) -> None:
         """Sent, and left to itself: what becomes of it is watched, and read from both ends."""

@@ -37,9 +37,20 @@ class IntentKind(enum.StrEnum):
     MIGRATE = "migrate"  # from `node` to `target`: what became of it is read by table M (safety §5)
 
 
+class Copy(enum.StrEnum):
+    """What is recorded of the copy that a migration leaves standing at its target."""
+
+    STANDING = ""  # nothing yet: it has not run
+    WHOLE = "whole"  # the source stood still and is destroyed: nothing ran since this copy was made
+    LET_GO = "let-go"  # it may run: recorded before its resume is sent
+    OLD = "old"  # the source ran on without it: it must never run, and is destroyed
+
+
 class Intent(Record, frozen=True, kw_only=True):
     """One recorded purpose. `op` names the operation in logs and events; `why` is for people. Of a migration:
-    `target`, the `request` (a Migration's uid) and whether it `copies` disks that the hosts do not share."""
+    `target`, the `request` (a Migration's uid), whether it `copies` disks that the hosts do not share,
+    whether what arrives `goes_on` (it ran when it left, and stands at the target until it is resumed), and
+    what became of the `copy` there."""
 
     kind: IntentKind
     node: str
@@ -50,6 +61,8 @@ class Intent(Record, frozen=True, kw_only=True):
     target: str = ""
     request: str = ""
     copies: bool = False
+    goes_on: bool = False
+    copy: Copy = Copy.STANDING
 
 
 class MoveOutcome(enum.StrEnum):

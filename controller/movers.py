@@ -22,6 +22,7 @@ from msgspec import UnsetType
 from controller.cache import Cache
 from controller.model import Intent
 from controller.observer import Observer
+from controller.plan.ends import USER_PAUSED
 from controller.plan.snapshot import MoveWatch
 from controller.plan.types import Action
 from drivers.errors import HypervisorError, NoDomain
@@ -76,10 +77,15 @@ class Movers:
 
     def send_off(self, action: Action, session: Session, permit: Permit) -> None:
         """Send a migration that was recorded. Returns at once."""
-        uuid, view = action.uuid, self.cache.view(action.target)
-        now = self.now()
+        uuid, now = action.uuid, self.now()
         self.begin()
-        watch = MoveWatch(in_flight=True, still_since=now, began_at=now, target_session=view.session)
+        watch = MoveWatch(
+            in_flight=True,
+            still_since=now,
+            began_at=now,
+            source_session=self.cache.view(action.node).session,
+            target_session=self.cache.view(action.target).session,
+        )
         self.cache.watched(uuid, watch)
         task = asyncio.create_task(self._call(action, session, permit), name=f"migrate {uuid}")
         self._calls[uuid] = task
@@ -114,6 +120,7 @@ class Movers:
             uuid,
             in_flight=False,
             over_at=self.now(),
+            done=result.outcome is Outcome.DONE,
             unsure=result.outcome is Outcome.AMBIGUOUS,
             error=said,
             rejected=result.outcome is Outcome.REJECTED,
@@ -193,10 +200,13 @@ class Movers:
             if source is not None and sent_at is not None and not watch.in_flight:
                 news |= await self._job(uuid, source)
             then_at = await self._read(uuid, intent.target)
-            if not watch.in_flight:
-                news |= await self._result(uuid, intent, watch)
             if sent_at is not None and then_at is not None:
                 news["read"] = (sent_at, then_at)
+                if watch.done and intent.goes_on and self._stands(uuid, intent.target):
+                    self._note(uuid, **news)  # its guest waits to be let go
+                    news = {}
+            if not watch.in_flight:
+                news |= await self._result(uuid, intent, watch)
         finally:
             if news:
                 self._note(uuid, **news)
@@ -240,6 +250,10 @@ class Movers:
         with suppress(HypervisorError):
             return {"result": await session.job(uuid, completed=True)}
         return {}
+
+    def _stands(self, uuid: str, node: str) -> bool:
+        seen = self.cache.seen.find(uuid, node)
+        return seen is not None and (seen.record.state, seen.record.reason) == USER_PAUSED
 
     async def _close(self) -> None:
         """The term is over: libvirt goes on with what it began, and the next leader follows it."""

@@ -44,6 +44,7 @@ class Sightings:
     heard_at: dict[str, float] = field(default_factory=dict)
     migrated: set[str] = field(default_factory=set)
     resumes: dict[tuple[str, str], float] = field(default_factory=dict)
+    suspends: dict[tuple[str, str], float] = field(default_factory=dict)
     expectations: Expectations = field(default_factory=Expectations)
     _glances: dict[str, dict[str, float]] = field(default_factory=dict)  # by node: read later than its list
 
@@ -123,6 +124,8 @@ class Sightings:
             self.ends.pop((uuid, node), None)
         if event.kind is EventKind.RESUMED:
             self.resumes[(uuid, node)] = event.at
+        if event.kind is EventKind.SUSPENDED and event.detail == "migrated":
+            self.suspends[(uuid, node)] = event.at
         if event.detail == "migrated":
             self.migrated.add(uuid)
         return True
@@ -134,7 +137,7 @@ class Sightings:
         self.names.pop(node, None)
         self._glances.pop(node, None)
         self.expectations.forget_node(node)
-        for table in (self.ends, self.resumes):
+        for table in (self.ends, self.resumes, self.suspends):
             for key in [key for key in table if key[1] == node]:
                 del table[key]
 
@@ -143,7 +146,7 @@ class Sightings:
         self.signs.pop(uuid, None)
         self.heard_at.pop(uuid, None)
         self.migrated.discard(uuid)
-        for table in (self.ends, self.resumes):
+        for table in (self.ends, self.resumes, self.suspends):
             for key in [key for key in table if key[0] == uuid]:
                 del table[key]
 

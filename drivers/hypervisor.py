@@ -224,14 +224,17 @@ class Move:
     transient). `copy_disks`: targets (vda) of disks that the hosts do not share and that are copied with it;
     at the target there must be an image of the same size, or an active pool of its directory, where libvirt
     makes one. Any other writable disk on a host's own file system is Rejected (81). `undefine_source`: let
-    libvirt take the source's definition away at the end, where it cannot be taken before (TPM). `limit_s`:
-    how long the call may take before its outcome is given up as ambiguous."""
+    libvirt take the source's definition away at the end, where it cannot be taken before (TPM). `stands`: it
+    arrives paused (user), and runs once somebody resumes it. Without it libvirt itself runs both copies where
+    the target is silent at the switch-over for as long as the source waits, and then goes on. `limit_s`: how
+    long the call may take before its outcome is given up as ambiguous."""
 
     target_uri: str
     persistent_xml: str | None
     limit_s: float
     copy_disks: tuple[str, ...] = ()
     undefine_source: bool = False
+    stands: bool = False
 
 
 @dataclass(frozen=True, slots=True)

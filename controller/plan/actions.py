@@ -19,6 +19,7 @@ from controller.model import (
     DONE,
     Answered,
     Assignment,
+    Copy,
     Decision,
     Intent,
     IntentKind,
@@ -275,6 +276,7 @@ def migrate(case: Case, departure: Departure) -> Action:
         target=target,
         request=departure.request,
         copies=bool(departure.move.copy_disks),
+        goes_on=departure.move.stands,
     )
     after = msgspec.structs.replace(
         _assigned(case, case.node),
@@ -325,7 +327,7 @@ def close_move(
         attempts=closing.attempts,
         at=_LATER,
         began_at=intent.at,
-        downtime_ms=result.downtime_ms if moved and result is not None else None,
+        downtime_ms=_downtime_ms(case, watch) if moved else None,
         copied_bytes=result.processed_bytes if moved and result is not None else None,
     )
     left = {node for node, _ in closing.gone}
@@ -344,6 +346,20 @@ def close_move(
     action = dataclasses.replace(action, quarantine=dead, is_clear=is_clear, retry_after_s=pause_s)
     decision = case.snap.resolutions.get(case.uuid)
     return consuming(action, None) if decision is not None and decision.keep == closing.node else action
+
+
+def _downtime_ms(case: Case, watch: MoveWatch) -> int | None:
+    """From when it stood still at its source until it went on at its target, as this leader heard both. The
+    target's libvirt counts until the copy stands there, which is all where nobody had to let it go."""
+    intent, snap = case.assignment.intent, case.snap
+    assert intent is not None
+    if not intent.goes_on or intent.copy is not Copy.LET_GO:
+        return watch.result.downtime_ms if watch.result is not None else None
+    stood_at = snap.suspends.get((case.uuid, intent.node), -1.0)
+    went_on_at = snap.resumes.get((case.uuid, intent.target), -1.0)
+    if stood_at < watch.began_at or went_on_at < stood_at or stood_at < 0:
+        return None
+    return round((went_on_at - stood_at) * 1000)
 
 
 def note_home(case: Case, node: str, why: str) -> Action:
@@ -367,9 +383,17 @@ def close_request(case: Case, request: str, closing: Closing) -> Action:
     return _action(case, ActionKind.RECORD, case.node, closing.message, after)
 
 
-def clear_end(case: Case, node: str, why: str) -> Action:
-    """Destroy the end of a migration that must not run. The intent stays: table M is asked again."""
-    return _action(case, ActionKind.DESTROY, node, why, case.assignment)
+def clear_end(case: Case, node: str, why: str, copy: Copy | None = None) -> Action:
+    """Destroy the end of a migration that must not run. The intent stays: table M is asked again. `copy`:
+    what this makes of the target's, which whoever leads next must know."""
+    return _action(case, ActionKind.DESTROY, node, why, _with_copy(case, copy))
+
+
+def _with_copy(case: Case, copy: Copy | None) -> Assignment:
+    was = case.assignment
+    if copy is None or was.intent is None:
+        return was
+    return msgspec.structs.replace(was, intent=msgspec.structs.replace(was.intent, copy=copy))
 
 
 def unplant(case: Case, node: str, why: str) -> Action:
@@ -385,7 +409,13 @@ def abort(case: Case, node: str, why: str, *, clears: str = "") -> Action:
 
 
 def go_on(case: Case, node: str, why: str) -> Action:
+    """Resume the source that a migration left paused."""
     return _action(case, ActionKind.GO_ON, node, why, case.assignment)
+
+
+def let_go(case: Case, node: str, why: str) -> Action:
+    """Resume the copy that stands at the target. From when that is recorded on, it may run there."""
+    return _action(case, ActionKind.GO_ON, node, why, _with_copy(case, Copy.LET_GO))
 
 
 def used_up(case: Case, why: str) -> Action:

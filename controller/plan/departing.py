@@ -221,5 +221,6 @@ def _action(case: Case, request: StoredMigration, target: str, seen: Sighting) -
         limit_s=LIMIT_S,
         copy_disks=tuple(disk_targets(case.stored.domain.spec)[name] for name in disks),
         undefine_source=keeps_tpm,
+        stands=seen.record.state != "paused",  # libvirt lets one that is paused arrive so by itself
     )
     return actions.migrate(case, actions.Departure(target, _uid(request), move, wanted))

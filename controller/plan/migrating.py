@@ -9,16 +9,15 @@ names is a hold. How a migration begins is in `controller.plan.departing`.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from controller.model import Intent, IntentKind, MoveOutcome, Rule
+from controller.model import Copy, IntentKind, MoveOutcome, Rule
 from controller.plan import actions
 from controller.plan.case import Case
+from controller.plan.ends import End, Ends, ends_of
 from controller.plan.evidence import (
-    PROVING_REASONS,
     absent_everywhere,
     is_dead,
     late_commands,
@@ -26,7 +25,7 @@ from controller.plan.evidence import (
     unreachable,
     way_out,
 )
-from controller.plan.snapshot import Link, MoveWatch, Sighting
+from controller.plan.standing import beside_paused_source, go_on_at_target, let_go, may, old_copy
 from controller.plan.types import Action, Deferred, Reason, Verdict
 from specs.domain import effective_on_doubt
 from specs.uri import is_tunnel
@@ -41,41 +40,10 @@ BRIEFLY_S = 1.0  # after its call: nobody needs to be told what is over so soon
 SETTLES_S = 5.0  # libvirt itself shows source and target so for 0.2 s at every switch-over
 
 
-class End(enum.Enum):
-    """What one end of a migration shows."""
-
-    ACTIVE = "active"  # it holds the disk
-    MIG = "paused by the migration"
-    ENDED = "shut off, and it ended there"  # by one of I22's proving reasons, or crashed
-    OFF = "shut off, for a reason that proves nothing"
-    ABSENT = "absent"
-    SILENT = "does not answer"
-
-
-A, MIG, ENDED, OFF, ABSENT, SILENT = (
-    frozenset({end}) for end in (End.ACTIVE, End.MIG, End.ENDED, End.OFF, End.ABSENT, End.SILENT)
+A, STANDS, MIG, ENDED, OFF, ABSENT, SILENT = (
+    frozenset({end}) for end in (End.ACTIVE, End.STANDS, End.MIG, End.ENDED, End.OFF, End.ABSENT, End.SILENT)
 )
 SHUTOFF, ANY = ENDED | OFF, frozenset(End)
-
-
-@dataclass(frozen=True)
-class Ends:
-    """A migration as both ends show it."""
-
-    case: Case
-    intent: Intent
-    watch: MoveWatch
-    source: str
-    target: str
-    at_source: End
-    at_target: End
-
-    def sighting(self, node: str) -> Sighting | None:
-        return self.case.all_sightings.get(node)
-
-    def since(self, node: str) -> float:
-        seen = self.sighting(node)
-        return seen.since if seen is not None else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,34 +65,10 @@ def own_migration(case: Case) -> Answer | None:
         return None
     if case.stored is None and not case.deleting:
         return None  # a missing object takes nothing away (I11); its own rule says so
-    watch = case.snap.watches.get(case.uuid, MoveWatch())
-    ends = Ends(
-        case,
-        intent,
-        watch,
-        intent.node,
-        intent.target,
-        _end(case, intent.node),
-        _end(case, intent.target),
-    )
-    if watch.in_flight:
+    ends = ends_of(case, intent)
+    if ends.watch.in_flight:
         return _under_way(ends)
     return _stranger(ends) or _job(ends) or _unread(ends) or _by_table(ends)
-
-
-def _end(case: Case, node: str) -> End:
-    view = case.snap.views.get(node)
-    if node not in case.snap.nodes or view is None or not view.answers:
-        connecting = view is None or view.link is Link.CONNECTING
-        return End.ABSENT if is_dead(case.snap, node) and not connecting else End.SILENT
-    seen = case.all_sightings.get(node)
-    if seen is None:
-        return End.ABSENT
-    if seen.in_migration:
-        return End.MIG
-    if seen.active:
-        return End.ACTIVE
-    return End.ENDED if seen.record.reason in PROVING_REASONS else End.OFF
 
 
 # --- before the table may be asked
@@ -278,14 +222,10 @@ def _waiting(ends: Ends, row: Row) -> Deferred | None:
         return None
     return Deferred(
         Reason.MIGRATION_IN_PROGRESS,
-        f"{_both(ends)}; cleared up in {left_s:.0f} s",
+        f"{ends.both}; cleared up in {left_s:.0f} s",
         relist=(ends.source, ends.target),
         retry_after_s=min(left_s, 5.0),
     )
-
-
-def _both(ends: Ends) -> str:
-    return f"on {ends.source} it is {ends.at_source.value}, on {ends.target} {ends.at_target.value}"
 
 
 def failed(ends: Ends) -> Answer:
@@ -295,7 +235,7 @@ def failed(ends: Ends) -> Answer:
         return late  # a former leader may have sent the migration, and it may still arrive
     attempts = _attempts(ends) + 1
     aborted = _abort_is_wanted(ends) or ends.case.deleting
-    resolved = bool(_kept(ends))  # whoever had to be asked about it asks again if he wants it moved
+    resolved = bool(ends.kept)  # whoever had to be asked about it asks again if he wants it moved
     last = aborted or resolved or ends.watch.rejected or attempts >= MAX_ATTEMPTS
     outcome = MoveOutcome.ABORTED if aborted else MoveOutcome.FAILED if last else MoveOutcome.RETRYING
     said = ends.watch.error or "it did not come to its end"
@@ -321,19 +261,19 @@ def _gone(ends: Ends, *nodes: str) -> tuple[tuple[str, Rule], ...]:
 
 
 def unplant_target(ends: Ends) -> Answer:
-    why = f"{_both(ends)}: the migration failed, and nothing may start it there"
-    return _may(ends, ends.target) or actions.unplant(ends.case, ends.target, why)
+    why = f"{ends.both}: the migration failed, and nothing may start it there"
+    return may(ends, ends.target) or actions.unplant(ends.case, ends.target, why)
 
 
 def destroy_target(ends: Ends) -> Answer:
-    why = f"{_both(ends)}: nobody is at work on it any more"
-    return _may(ends, ends.target) or actions.clear_end(ends.case, ends.target, why)
+    why = f"{ends.both}: nobody is at work on it any more"
+    return may(ends, ends.target) or actions.clear_end(ends.case, ends.target, why)
 
 
 def destroy_source(ends: Ends) -> Answer:
     """Its target runs, with memory that went on since: the paused source must never (I9)."""
     why = f"it runs on {ends.target}, where it was migrated to"
-    return _may(ends, ends.source) or actions.clear_end(ends.case, ends.source, why)
+    return may(ends, ends.source) or actions.clear_end(ends.case, ends.source, why)
 
 
 def paused_source(ends: Ends) -> Answer:
@@ -343,33 +283,23 @@ def paused_source(ends: Ends) -> Answer:
     vouched = decision is not None and decision.keep == ends.source
     if case.deleting or (decision is not None and decision.keep == ends.target):
         why = "it is deleted" if case.deleting else f"{ends.target} has what is to be kept"
-        return _may(ends, ends.source) or actions.clear_end(case, ends.source, why)
-    if vouched or not _may_have_run(ends):
+        return may(ends, ends.source) or actions.clear_end(case, ends.source, why)
+    if vouched or not ends.may_have_run:
         why = "its target never ran it" if not vouched else "an operator said that it belongs here"
         # His word stands until the migration is closed: the resume may have to be sent more than once.
-        return _may(ends, ends.source) or actions.go_on(case, ends.source, why)
+        return may(ends, ends.source) or actions.go_on(case, ends.source, why)
     if ends.intent.copies:
         return _copied_hold(ends)
     stored = case.stored
     if stored is not None and effective_on_doubt(stored.domain.spec) == "Reboot":
         why = f"it may have run on {ends.target}, and migration.onDoubt is Reboot"
-        return _may(ends, ends.source) or actions.clear_end(case, ends.source, why)
+        return may(ends, ends.source) or actions.clear_end(case, ends.source, why)
     return Deferred(
         Reason.MIGRATION_DOUBT,
         f"it stands paused on {ends.source}; on {ends.target} it is gone, but may have run and written",
         command=f"domctl resolve {case.command_target} --keep {ends.source} to let it go on, or "
         "spec.migration.onDoubt: Reboot to start it again",
     )
-
-
-def _may_have_run(ends: Ends) -> bool:
-    """On the target. Known not to have only if this leader heard it over one connection since before the
-    migration began, and never that it resumed (table M)."""
-    watch, snap = ends.watch, ends.case.snap
-    view = snap.views.get(ends.target)
-    unbroken = watch.target_session != 0 and view is not None and view.session == watch.target_session
-    resumed_at = snap.resumes.get((ends.case.uuid, ends.target), -1.0)
-    return not unbroken or resumed_at >= watch.began_at
 
 
 def _copied_hold(ends: Ends) -> Deferred:
@@ -386,20 +316,22 @@ def arrived(ends: Ends) -> Answer:
     away rather than held, though it may be the only copy: what defines the domain is in etcd, its NVRAM and
     saved memory stay (an undefine fails over those), and a definition there could be started by anybody while
     I22's evidence is gathered for a start at home."""
-    if ends.at_target is not End.ACTIVE and _kept(ends) != ends.target:
+    if ends.at_target is not End.ACTIVE and ends.kept != ends.target:
         why = f"it never ran on {ends.target}: nothing may start it there"
-        if _kept(ends) == ends.source:
+        if ends.kept == ends.source:
             why = f"an operator said that it belongs on {ends.source}"
-        if _kept(ends) == ends.source or not _may_have_run(ends):
-            return _may(ends, ends.target) or actions.unplant(ends.case, ends.target, why)
+        if ends.kept == ends.source or not ends.may_have_run:
+            return may(ends, ends.target) or actions.unplant(ends.case, ends.target, why)
         if ends.intent.copies and not ends.case.deleting:
             return _copied_hold(ends)
+    if ends.at_target is End.ACTIVE and ends.stands:
+        return go_on_at_target(ends, "it was to go on, and still stands")
     left = ends.sighting(ends.source)
     if left is not None and ends.at_source is not End.ABSENT:
         why = f"it is on {ends.target} now"
         if left.in_migration:
-            return _may(ends, ends.source) or actions.clear_end(ends.case, ends.source, why)
-        return _may(ends, ends.source) or actions.unplant(ends.case, ends.source, why)
+            return may(ends, ends.source) or actions.clear_end(ends.case, ends.source, why)
+        return may(ends, ends.source) or actions.unplant(ends.case, ends.source, why)
     return _moved(ends, gone=_gone(ends, ends.source))
 
 
@@ -420,13 +352,13 @@ def _moved(ends: Ends, gone: tuple[tuple[str, Rule], ...]) -> Answer:
 
 def ended_at_source(ends: Ends) -> Answer:
     """It ended where it was before it could leave; what follows is for the rules of a domain at home."""
-    doubtful = ends.intent.copies and _may_have_run(ends)
-    if doubtful and not ends.case.deleting and _kept(ends) != ends.source:
-        if not _kept(ends):
+    doubtful = ends.intent.copies and ends.may_have_run
+    if doubtful and not ends.case.deleting and ends.kept != ends.source:
+        if not ends.kept:
             return _copied_hold(ends)
         if ends.at_source is not End.ABSENT:
             why = f"an operator said that it belongs on {ends.target}"
-            return _may(ends, ends.source) or actions.unplant(ends.case, ends.source, why)
+            return may(ends, ends.source) or actions.unplant(ends.case, ends.source, why)
     late = quiet(ends.case.snap, (ends.source, ends.target))
     if late is not None:
         return late
@@ -446,7 +378,7 @@ def gone(ends: Ends) -> Answer:
         return ended_at_source(ends)
     decision = case.snap.resolutions.get(case.uuid)
     vouched = decision is not None and decision.keep in (ends.source, ends.target)
-    if ends.intent.copies and _may_have_run(ends) and not vouched:
+    if ends.intent.copies and ends.may_have_run and not vouched:
         return _copied_hold(ends)
     absent = absent_everywhere(case.snap, case.held, ends.source)
     if isinstance(absent, Deferred):
@@ -464,7 +396,7 @@ def both_active(ends: Ends) -> Answer:
     Anything else is a domain that runs twice."""
     if _was_paused_all_along(ends):
         why = f"it was paused before it moved, and is on {ends.target} now"
-        return _may(ends, ends.source) or actions.clear_end(ends.case, ends.source, why)
+        return may(ends, ends.source) or actions.clear_end(ends.case, ends.source, why)
     return Deferred(
         Reason.DUPLICATE,
         f"active on {ends.source} and {ends.target} at once; nothing is destroyed automatically",
@@ -477,21 +409,13 @@ def both_active(ends: Ends) -> Answer:
 def _was_paused_all_along(ends: Ends) -> bool:
     """By its user, on both ends; at the source since before it moved, as far back as this leader saw, and at
     the target without ever having been heard to run."""
-    snap, source, target = ends.case.snap, ends.sighting(ends.source), ends.sighting(ends.target)
+    source, target = ends.sighting(ends.source), ends.sighting(ends.target)
     assert source is not None and target is not None
     by_user = all((s.record.state, s.record.reason) == ("paused", "user") for s in (source, target))
-    view = snap.views[ends.source]
+    view = ends.case.snap.views[ends.source]
     first_read_at = view.first_read_at if view.first_read_at is not None else -1.0
     before = source.since <= (ends.watch.began_at or first_read_at)
-    resumed_at = snap.resumes.get((ends.case.uuid, ends.target), -1.0)
-    return by_user and before and not (resumed_at >= 0 and resumed_at >= ends.watch.began_at)
-
-
-def _kept(ends: Ends) -> str:
-    """The side whose disks are right, by an operator's word; "" if he said nothing of it."""
-    decision = ends.case.snap.resolutions.get(ends.case.uuid)
-    keep = decision.keep if decision is not None else ""
-    return keep if keep in (ends.source, ends.target) else ""
+    return by_user and before and not ends.went_on and ends.intent.copy is not Copy.LET_GO
 
 
 def source_silent(ends: Ends) -> Answer:
@@ -511,33 +435,23 @@ def _hold_for(ends: Ends, node: str) -> Answer:
 def _hold(ends: Ends, why: str) -> Deferred:
     return Deferred(
         Reason.MIGRATION_DOUBT,
-        f"{_both(ends)}: {why}",
+        f"{ends.both}: {why}",
         command=f"domctl resolve {ends.case.command_target} --keep NODE",
         relist=(ends.source, ends.target),
         retry_after_s=5.0,
     )
 
 
-def _may(ends: Ends, node: str) -> Deferred | None:
-    """Nothing is destroyed, undefined or resumed while a former leader's commands may still arrive (§4), nor
-    on a node that is only to be looked at."""
-    stored = ends.case.snap.nodes.get(node)
-    if stored is not None and stored.node.spec.observe_only is True:
-        return Deferred(
-            Reason.NODE_OBSERVE_ONLY,
-            f"node {node} is observeOnly: nothing is changed there",
-            command=f"set spec.observeOnly of node {node} to false",
-        )
-    return quiet(ends.case.snap, (node,))
-
-
 TABLE_M: tuple[Row, ...] = (
     Row(A, ABSENT, failed),
     Row(A, SHUTOFF, unplant_target),
     Row(A, MIG, destroy_target, "stuck"),
+    Row(A, STANDS, old_copy),
     Row(MIG, A, destroy_source, "settling"),
+    Row(MIG, STANDS, beside_paused_source, "settling"),
     Row(MIG, ABSENT, paused_source, "settling"),
     Row(MIG, MIG, destroy_target, "stuck"),
+    Row(ABSENT | SHUTOFF, STANDS, let_go),
     Row(ABSENT | SHUTOFF, A, arrived),
     Row(ABSENT | SHUTOFF | MIG, SHUTOFF, arrived),
     Row(ABSENT | SHUTOFF, MIG, destroy_target, "stuck"),

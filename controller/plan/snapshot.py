@@ -134,9 +134,10 @@ class MoveWatch:
     returned; `over_at`: when it did, or was given up (`unsure`: what was sent may still be carried out);
     `error`: what it said then, `rejected`: that it will say so again. `job` is what the source answered at
     `asked_at`; `still_since`: no byte was copied since. `read`: when source and target were last read in this
-    order: the first request sent, and the second one sent after its reply. `began_at` and `target_session`:
-    when the call was sent, and over which connection its target was heard then (0: not by this leader).
-    `answered_at`: when the source answered first after an unsure call was over."""
+    order: the first request sent, and the second one sent after its reply. `began_at`, `source_session` and
+    `target_session`: when the call was sent, and over which connections its ends were heard then (0: not by
+    this leader). `answered_at`: when the source answered first after an unsure call was over. `done`: the
+    call said that it was carried out; `result`: what the target tells of it, once it has arrived there."""
 
     in_flight: bool = False
     over_at: float = 0.0
@@ -149,8 +150,10 @@ class MoveWatch:
     still_since: float = 0.0
     read: tuple[float, float] | None = None
     began_at: float = 0.0
+    source_session: int = 0
     target_session: int = 0
     answered_at: float | None = None
+    done: bool = False
     result: Job | None = None
 
 
@@ -221,7 +224,7 @@ class Snapshot(Struct, frozen=True):
     namespace/name of the domain, those that have not ended, oldest first. `moving`: open intents to migrate.
     `unanswered`: where a definition or start of ours was not answered, and when that node was listed first
     since (None: not yet). `resumes`: when a domain was last heard to resume on a node, or seen to run where
-    it is not at home.
+    it is not at home; `suspends`: when it was last heard to stand still there for a migration.
     `acknowledged_at`: the store's revision when an operator last acknowledged that it had lost its past, 0 if
     nobody ever did. `memo`: by UUID and question, what rendering and comparing definitions came to, with what
     it was asked of; plans ask the same again and again."""
@@ -260,6 +263,7 @@ class Snapshot(Struct, frozen=True):
     moving: Mapping[str, Intent] = field(default_factory=dict)
     watches: Mapping[str, MoveWatch] = field(default_factory=dict)
     resumes: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    suspends: Mapping[tuple[str, str], float] = field(default_factory=dict)
     move_backoffs: Mapping[str, Backoff] = field(default_factory=dict)
     acknowledged_at: int = 0
     memo: dict[str, dict[str, tuple[Any, Any]]] = field(default_factory=dict)

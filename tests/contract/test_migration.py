@@ -237,6 +237,32 @@ async def test_a_guest_that_its_user_paused_arrives_paused(pair: Pair, source: S
     assert (pair.source.stands(), pair.target.stands()) == (None, (State.PAUSED, "user"))
 
 
+async def test_a_guest_that_is_to_stand_arrives_paused_and_goes_on_when_it_is_resumed(
+    pair: Pair, source: Session, target: Session
+) -> None:
+    shown = await ready(pair, source)
+    standing = Move(pair.target.uri, shown, 60, stands=True)
+    assert await source.migrate(UUID, standing, permit()) == DONE
+    assert (pair.source.stands(), pair.target.stands()) == (None, (State.PAUSED, "user"))
+    assert pair.target.is_persistent()
+    told = await target.job(UUID, completed=True)
+    assert told is not None and told.downtime_ms is not None
+    assert await target.resume(UUID, permit()) == DONE
+    assert pair.target.stands() == (State.RUNNING, "unpaused")
+
+
+async def test_a_guest_that_is_to_stand_and_fails_on_its_way_goes_on_where_it_was(
+    pair: Pair, source: Session
+) -> None:
+    shown = await ready(pair, source)
+    await pair.slow()
+    standing = Move(pair.target.uri, shown, 60, stands=True)
+    moving = asyncio.create_task(source.migrate(UUID, standing, permit()))
+    await until(lambda: pair.target.stands() in ON_THE_WAY)
+    await aborted(pair, source, moving)
+    assert pair.source.stands() in {HERE, (State.RUNNING, "migration-canceled")}
+
+
 async def test_a_late_create_at_the_source_finds_no_domain(
     pair: Pair, source: Session, hypervisor: Hypervisor
 ) -> None:

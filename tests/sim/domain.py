@@ -50,6 +50,10 @@ class SimDomain:
     asked: bool = False  # to shut down
     boots: int = 0  # tells one life of the guest from the next
     handed_over: bool = False  # a migration's source after its target took the disks
+    came_from: SimDomain | None = (
+        None  # a migration's target that stands: it has not run, nor taken the disks
+    )
+    is_old: bool = False  # the source ran on since this copy of its memory was made
     starts_stuck: bool = False  # libvirtd lost the start half-way and answers every change with a time-out
     completed: Job | None = None  # the last migration, as this side tells of it
     at_end: Callable[[], None] | None = None  # who else is to know when it ends
@@ -69,7 +73,8 @@ class SimDomain:
     @property
     def holds_disks(self) -> bool:
         """Ground truth of I1."""
-        return self.live is not None and not (self.gone or self.in_migration or self.handed_over)
+        away = self.gone or self.in_migration or self.handed_over or self.came_from is not None
+        return self.live is not None and not away
 
     def detail(self) -> Detail:
         shown = self.live or self.config

@@ -116,7 +116,7 @@ class Duties:
             wanted, since = self._wanted.get(sent.uuid, ("running", now))
             if wanted not in ACTIVE_STATES and now - since > READ_AGAIN_S:
                 self._complain("I2", f"{sent.client} starts {sent.uuid}, to be {wanted} for a while already")
-        if sent.call in TAKING and term is not None and term.client == sent.client:
+        if sent.call in TAKING and not self._stands(sent) and term is not None and term.client == sent.client:
             left_s = self._quiet_until(term, sent.host) - now
             if left_s > 0:
                 self._complain(
@@ -292,6 +292,11 @@ class Duties:
         host = self._cluster.hosts.get(node)
         if host is not None and node not in self._assigned_to(uuid) and host.active(uuid):
             self._complain("R1", f"{client} says that {uuid} is not on {node}, where it runs")
+
+    def _stands(self, sent: Sent) -> bool:
+        """Nothing that comes late starts its source again, which is gone: it need not wait."""
+        domain = self._cluster.hosts[sent.host].domains.get(sent.uuid)
+        return sent.call == "resume" and domain is not None and domain.came_from is not None
 
     def _home(self, uuid: str) -> str:
         held = self._cluster.assignment(uuid)

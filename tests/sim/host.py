@@ -308,6 +308,7 @@ class SimHost:
         assert document is not None
         domain.live = definition.live(document, self.next_id())
         domain.gone, domain.stuck, domain.asked, domain.handed_over = "", False, False, False
+        domain.came_from, domain.is_old = None, False
         domain.starts_stuck, domain.completed = False, None
         domain.boots += 1
         domain.deaf = self.rng.random() < self.temper.deaf
@@ -335,7 +336,8 @@ class SimHost:
         at_end, domain.at_end = domain.at_end, None
         self.operations.answered(domain, False)
         domain.live = None
-        domain.stuck = domain.asked = domain.handed_over = domain.starts_stuck = False
+        domain.stuck = domain.asked = domain.handed_over = domain.starts_stuck = domain.is_old = False
+        domain.came_from = None
         domain.become(State.SHUTOFF, reason)
         if not noticed:
             self.changed(domain, "stopped", by, why or reason)

@@ -144,8 +144,8 @@ class HostChecks:
                 )
 
     def _check_resumed(self, change: Change) -> None:
-        """I9: the source of a migration goes on only if its target never ran, or an operator said so. What
-        else is resumed is at its place (I2)."""
+        """I9: the source of a migration goes on only if its target never ran, and its target only if the
+        source did not run on, or an operator said so. What else is resumed is at its place (I2)."""
         held = self._heard.intents.get((change.by, change.uuid), ())
         if not held or held[-1].kind is not IntentKind.MIGRATE:
             self._check_start(change)
@@ -154,6 +154,8 @@ class HostChecks:
         domain = self._heard.cluster.hosts[change.host].domains[change.uuid]
         if domain.handed_over and change.uuid not in self._heard.kept:
             self._complain("I9", f"{change.by} resumes {change.uuid} on {change.host}, which had left it")
+        if domain.is_old and change.uuid not in self._heard.kept:
+            self._complain("I9", f"{change.by} resumes {change.uuid} on {change.host}, an old copy of it")
 
     def _check_own_pause(self, change: Change) -> None:
         """A pause by hand is ended by request alone, or by a wish that it be paused, or off, first."""

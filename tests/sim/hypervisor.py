@@ -384,6 +384,8 @@ class SimSession:
             undefine_source=move.undefine_source,
             persistent_xml=move.persistent_xml,
             copy_disks=move.copy_disks,
+            stands=move.stands,
+            by_hand=False,
         )
         arguments = (uuid, self._owner.host_at(move.target_uri), manner)
         try:

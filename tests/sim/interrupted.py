@@ -25,7 +25,7 @@ from controller.plan.types import ActionKind
 from tests.sim.cluster import Replica
 from tests.sim.converged import what_is_left
 from tests.sim.process import loop_of_processes
-from tests.sim.stage import HOSTS, NAMES, STORIES, Stage, Story
+from tests.sim.stage import HOSTS, NAMES, OTHER_STORIES, STORIES, Stage, Story
 
 CONVERGE_S: Final = 600.0
 ANSWERS: Final = 5
@@ -243,21 +243,30 @@ class Ending:
     story: str = ""
 
 
-def cases(mishap: str, *, everything: bool) -> Iterator[tuple[str, str, str]]:
-    """(fault point, mishap, what users do), in all combinations; or at each point another way of users."""
+def cases(mishap: str, *, everything: bool) -> Iterator[tuple[str, str, str, Story]]:
+    """(fault point, mishap, what users do, what leads there), in all combinations; or at each point another
+    way of users."""
+    for point, users in _points_and_users(mishap, everything=everything):
+        kind = ActionKind(point.partition(".")[0])
+        yield point, mishap, users, STORIES[kind]
+        if kind in OTHER_STORIES:
+            yield point, mishap, users, OTHER_STORIES[kind]
+
+
+def _points_and_users(mishap: str, *, everything: bool) -> Iterator[tuple[str, str]]:
     fault_points = points({kind.value: steps for kind, steps in STEPS.items()})
     if everything:
-        yield from itertools.product(fault_points, (mishap,), USERS)
+        yield from itertools.product(fault_points, USERS)
         return
     ways = tuple(USERS)
     turn = list(MISHAPS).index(mishap)
     others = [kind for number, kind in enumerate(ALIKE) if number % len(TURNS) != TURNS.get(mishap, 0)]
     fault_points = tuple(p for p in fault_points if p.partition(".")[0] not in others)
     for number, point in enumerate(fault_points, start=turn):
-        yield point, mishap, ways[number % len(ways)]
+        yield point, ways[number % len(ways)]
 
 
-def interrupt(point: str, mishap: str, users: str) -> Ending:
+def interrupt(point: str, mishap: str, users: str, story: Story) -> Ending:
     """What a replica logs as an error is a bug that it met, and outlived."""
     bugs = BufferingHandler(capacity=1_000_000)
     bugs.setLevel(logging.ERROR)
@@ -266,7 +275,8 @@ def interrupt(point: str, mishap: str, users: str) -> Ending:
     controller.addHandler(bugs)
     try:
         with loop_of_processes() as (runner, loop):
-            ending = runner.run(_interrupt(Stage(loop, f"{point}/{mishap}/{users}"), point, mishap, users))
+            stage = Stage(loop, f"{point}/{mishap}/{users}")
+            ending = runner.run(_interrupt(stage, point, mishap, users, story))
     finally:
         controller.removeHandler(bugs)
         logging.disable(logging.NOTSET)
@@ -279,7 +289,7 @@ def _met(record: logging.LogRecord) -> str:
     return f"a bug: {record.getMessage()}: {error!r}"
 
 
-async def _interrupt(stage: Stage, point: str, mishap: str, users: str) -> Ending:
+async def _interrupt(stage: Stage, point: str, mishap: str, users: str, story: Story) -> Ending:
     struck, over = asyncio.Event(), asyncio.Event()
     following: list[asyncio.Task[None]] = []
 
@@ -307,7 +317,7 @@ async def _interrupt(stage: Stage, point: str, mishap: str, users: str) -> Endin
     stage.one.start()
     await stage.until(lambda: stage.cluster.leader is stage.one)
     stage.other.start()
-    await STORIES[ActionKind(point.partition(".")[0])](stage)
+    await story(stage)
     if await stage.until(struck.is_set):
         await over.wait()
         await _converge(stage, ending)
@@ -347,10 +357,13 @@ async def _settles(stage: Stage) -> bool:
 
 
 async def _decide_doubt(stage: Stage, name: str) -> None:
-    """Whoever looks at the disks of a source that stands paused sees whether its target wrote to them."""
+    """Whoever looks at the disks of what stands paused sees whether the other end wrote to them since."""
     home, uuid = stage.home(name), stage.uuid(name)
     domain = stage.cluster.hosts[home].domains.get(uuid)
-    if domain is not None and domain.handed_over:
+    there = stage.elsewhere(name).domains.get(uuid)
+    if domain is None and there is not None and there.came_from is not None and not there.is_old:
+        await stage.until_done(lambda: stage.api.resolve(name, keep=stage.elsewhere(name).name))
+    elif (domain is not None and domain.handed_over) or (there is not None and there.is_old):
         await stage.edit(name, migration={"onDoubt": "Reboot"})
     elif domain is not None and not stage.elsewhere(name).active(uuid):
         await stage.until_done(lambda: stage.api.resolve(name, keep=home))

@@ -79,8 +79,8 @@ class Leaving:
             self._undefined_at[sent.client, sent.host, sent.uuid] = sent.at
         if sent.call == "abort_job":
             self._check_target_bare(sent, intent)
-        if sent.call == "destroy" and sent.host == intent.node:
-            self._check_only_copy(sent)
+        if sent.call == "destroy":
+            self._check_only_copy(sent, intent)
 
     def _check_target_read(self, sent: Sent, departs_at: float, intent: Intent) -> None:
         """Safety 5: the target has no capability of its own, as it was read since the intent stands."""
@@ -105,15 +105,18 @@ class Leaving:
                 "I2", f"{sent.client} ends the move of {sent.uuid}, which {intent.target} can start"
             )
 
-    def _check_only_copy(self, sent: Sent) -> None:
-        """Table M, MIG | absent: ended by somebody's word, or by leave."""
+    def _check_only_copy(self, sent: Sent, intent: Intent) -> None:
+        """Table M, MIG | absent: ended by somebody's word, or by leave. So is what stands at the target when
+        the source is gone, unless that ran on."""
         uuid, cluster = sent.uuid, self._cluster
         domain = cluster.hosts[sent.host].domains.get(uuid)
-        if domain is None or not domain.in_migration:
+        stands = domain is not None and domain.came_from is not None and not domain.is_old
+        if domain is None or not (stands or (domain.in_migration and sent.host == intent.node)):
             return
         since = cluster.clock() - LATELY_S
         for name, host in cluster.hosts.items():
-            if name != sent.host and (uuid in host.domains or self._left_at.get((name, uuid), -1e9) > since):
+            lately = not stands and self._left_at.get((name, uuid), -1e9) > since
+            if name != sent.host and (uuid in host.domains or lately):
                 return
         body = next((b for b in cluster.objects("domains").values() if b["metadata"]["uid"] == uuid), None)
         if body is None or body["metadata"].get("deletionTimestamp"):

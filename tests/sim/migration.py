@@ -13,6 +13,10 @@ removed, by its own daemon, when that can. A source that was paused then goes on
 whose target has arrived never runs again (0 of 60 torture runs): it stays paused, or is found shut off with
 its definition still there.
 
+But where the target was asked to take over and is frozen, or cut off, for longer than the source waits, it
+does so late, when it goes on: beside the source, which goes on too. What was asked for with `stands` has then
+a copy that stands paused (user) there, as any other has at the end; without, both run.
+
 The source shows a job from the first moment until it is gone, also while it is paused beside its target that
 runs; at the target libvirt refuses to tell of a job, until that has arrived. How it went is kept at the
 target (and at the source, if anything of it is left), until its libvirtd ends. A guest that is stopped
@@ -49,13 +53,17 @@ BY = "migration"
 @dataclass(frozen=True, slots=True)
 class Manner:
     """How it was asked for. `persistent_xml`: what is planted at the target instead of the source's own
-    definition. `copy_s`: until the switch-over, instead of what the source's temper draws."""
+    definition. `copy_s`: until the switch-over, instead of what the source's temper draws. `stands`: it
+    arrives paused. `by_hand`: it is spared a target that takes over late, which is for whoever asks for
+    migrations behind domctl's back to see to."""
 
     persist: bool = True
     undefine_source: bool = True
     copy_s: float = 0.0
     persistent_xml: str | None = None
     copy_disks: tuple[str, ...] = ()
+    stands: bool = False
+    by_hand: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +154,7 @@ class Migration:
         arriving.live = definition.live(leaving.live, target.next_id())
         arriving.boots += 1
         arriving.gone, arriving.stuck, arriving.asked = "", False, False
+        arriving.came_from, arriving.is_old = None, False
         arriving.deaf = leaving.deaf
         arriving.become(State.PAUSED, "migration")
         target.changed(arriving, "arriving", BY)
@@ -218,26 +227,34 @@ class Migration:
         self._after(self.source.seconds(SWITCH_S), self._arrive)
 
     def _arrive(self) -> None:
-        target, leaving, arriving = self.target, self._leaving, self._arriving
+        leaving, arriving = self._leaving, self._arriving
         if leaving.gone:
             self._fail(9, "operation failed: domain is no longer running")
             return
         self.phase = "arrived"
         arriving.at_end = None
-        leaving.handed_over = True
-        leaving.completed, arriving.completed = self._told("migration-out"), self._told("migration-in")
+        leaving.handed_over = self._paused_by_user or not self.manner.stands
+        leaving.completed = self._told("migration-out")
+        self._take_over()
+        self._after(self.source.seconds(CONFIRM_S), self._confirm)
+
+    def _take_over(self) -> None:
+        """At the target: all of it is there, and runs, or stands."""
+        target, leaving, arriving = self.target, self._leaving, self._arriving
+        arriving.completed = self._told("migration-in")
         if self.manner.persist:
-            assert leaving.live is not None
-            planted = self.manner.persistent_xml or leaving.config or leaving.live
+            assert arriving.live is not None
+            planted = self.manner.persistent_xml or leaving.config or arriving.live
             target.operations.put(definition.inactive(planted), BY)
-        if self._paused_by_user:
+        if self._paused_by_user or self.manner.stands:
             arriving.become(State.PAUSED, "user")
+            arriving.came_from = None if self._paused_by_user else leaving
+            target.say(arriving, EventKind.SUSPENDED, "paused")
         else:
             arriving.become(State.RUNNING, "migrated")
             target.say(arriving, EventKind.RESUMED, "migrated")
         target.changed(arriving, "started", BY, "migrated")
         self._arrival.release()
-        self._after(self.source.seconds(CONFIRM_S), self._confirm)
 
     def _confirm(self) -> None:
         source, leaving = self.source, self._leaving
@@ -294,6 +311,7 @@ class Migration:
             return
         if source.rng.random() < source.temper.left_paused:
             return
+        self._arriving.is_old = self._arriving.live is not None
         leaving.become(State.RUNNING, "migration-canceled")
         source.changed(leaving, "resumed", BY)
         source.say(leaving, EventKind.RESUMED, "migrated")
@@ -331,6 +349,8 @@ class Migration:
         return link and source.daemon == "up" and target.daemon == "up"
 
     def _link(self, _up: bool) -> None:
+        if self._owed.get(self.target) == self._take_over_late:
+            self._may_still_take_over("link")
         self._attend()
 
     def _attend(self) -> None:
@@ -351,8 +371,50 @@ class Migration:
         self._contact = None
         if self.phase == "arrived":
             self._leave_arrived()
+        elif self._is_asked_for():
+            self._give_up()
         else:
             self._fail(38, "operation failed: migration out job: connection lost")
+
+    def _is_asked_for(self) -> bool:
+        """The target has been asked to take over, will see that, and cannot answer yet."""
+        asked = self._due == self._arrive and not self.manner.by_hand
+        return asked and self.source.daemon == "up" and self.target.daemon in ("up", "frozen")
+
+    def _give_up(self) -> None:
+        """The source does not wait any longer."""
+        self._forget_ends()
+        self._at(self.source, self._resume_source)
+        self._owed[self.target] = self._take_over_late
+        self._arrival.lock.yields = self._never_take_over
+        self._over(refusal(38, "internal error: client socket is closed", origin=7))
+        self.source.network.follow(self, self.source.name, self.target.name, self._link)
+
+    def _take_over_late(self) -> None:
+        arriving = self._arriving
+        if arriving.live is not None and arriving.in_migration and not arriving.gone:
+            self._take_over()
+        else:
+            self._arrival.release()
+
+    def _never_take_over(self) -> None:
+        """Its copy is being destroyed."""
+        self._owed.pop(self.target, None)
+        self._arrival.release()
+        self.source.network.unfollow(self, self.source.name, self.target.name)
+        self._settle_debts()
+
+    def _may_still_take_over(self, what: str) -> None:
+        """Something became of the target, or of the way to it, that was asked and has not done it."""
+        target = self.target
+        if what in ("killed", "power"):
+            self._owed[target] = self._remove_arriving  # what it had received is gone
+        elif target.daemon == "up" and self.source.network.up(self.source.name, target.name):
+            self._owed.pop(target)()
+        else:
+            return
+        self.source.network.unfollow(self, self.source.name, target.name)
+        self._settle_debts()
 
     def _leave_arrived(self) -> None:
         self._forget_ends()
@@ -366,7 +428,9 @@ class Migration:
         self._hears(self.target, what)
 
     def _hears(self, host: SimHost, what: str) -> None:
-        if what in {"up", "thawed"}:
+        if host is self.target and self._owed.get(host) == self._take_over_late:
+            self._may_still_take_over(what)
+        elif what in {"up", "thawed"}:
             owed = self._owed.pop(host, None)
             if owed is not None:
                 owed()

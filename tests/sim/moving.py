@@ -91,9 +91,6 @@ class Moving:
         body = self._cluster.objects("domains").get(name) if self._cluster.etcd.running else None
         if body is None:
             return
-        if drill.transient:
-            await self._workload.make_transient(name)
-            await self._cluster.sleep(5.0)
         target = rng.choice(("", "", *sorted(self._cluster.hosts)))
         await self._workload.move(name, target, copies=drill.copies)
         met = await self._await(body["metadata"]["uid"], name, phase)
@@ -292,19 +289,65 @@ class Moving:
         if leader is not None and not leader.lives:
             leader.start()
 
-    async def ran_and_gone(self, met: Met, rng: Random) -> None:
-        """It arrives, runs, ends and leaves nothing, while its source stands paused and nobody listens."""
+    async def arrived_and_forgotten(self, met: Met, rng: Random) -> None:
+        """It arrives while nobody listens, and its target's libvirtd begins anew, which forgets how it went:
+        whether its source ran on is told by nothing."""
         leader = self._cluster.leader
-        self._cluster.network.cut(met.source.name, met.target.name)
         if leader is not None:
             leader.kill()
-        await self._faults.lasting(rng.choice((1.0, 3.0)))
-        met.target.crash_guest(met.uuid)
-        await self._faults.lasting(rng.choice((2.0, 20.0)))
+        await self._faults.lasting(rng.choice((2.0, 6.0)))
+        met.target.kill_daemon()
+        await self._faults.lasting(rng.choice((0.2, 2.0)))
+        met.target.start_daemon()
         if leader is not None and not leader.lives:
             leader.start()
         await self._faults.lasting(40.0)
-        self._cluster.network.heal(met.source.name, met.target.name)
+
+    async def went_on_and_gone(self, met: Met, rng: Random) -> None:
+        """It goes on at its target, writes to its disks, ends and leaves nothing; and whoever let it go has
+        died as soon as it did."""
+        leader = self._cluster.leader
+        if leader is None or not await self._goes_on(met):
+            return
+        leader.kill()
+        await self._faults.lasting(rng.choice((1.0, 3.0)))
+        met.target.crash_guest(met.uuid)
+        await self._faults.lasting(rng.choice((2.0, 20.0)))
+        if not leader.lives:
+            leader.start()
+        await self._faults.lasting(40.0)
+
+    async def _goes_on(self, met: Met) -> bool:
+        """When it is resumed at its target, at once."""
+        resumed = asyncio.Event()
+
+        def changed(change: Change) -> None:
+            if (change.what, change.uuid) == ("resumed", met.uuid):
+                resumed.set()
+
+        met.target.listeners.append(changed)
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE_S):
+                    await resumed.wait()
+        finally:
+            met.target.listeners.remove(changed)
+        return resumed.is_set()
+
+    async def ran_on_and_gone(self, met: Met, rng: Random) -> None:
+        """Its target is frozen for longer than the source waits: that one goes on, ends and leaves nothing;
+        then the target takes over. Nobody listens: who leads next finds a copy that stands, and is old."""
+        leader = self._cluster.leader
+        met.target.freeze()
+        if leader is not None:
+            leader.kill()
+        await self._faults.lasting(rng.choice((33.0, 40.0)))
+        met.source.crash_guest(met.uuid)
+        await self._faults.lasting(rng.choice((2.0, 10.0)))
+        met.target.thaw()
+        if leader is not None and not leader.lives:
+            leader.start()
+        await self._faults.lasting(40.0)
 
     async def source_keeps_it(self, met: Met, rng: Random) -> None:
         """The command waits in a frozen daemon until whoever sent it has lost the connection."""
@@ -385,7 +428,9 @@ BLOWS: dict[str, Callable[[Moving, Met, Random], Awaitable[None]]] = {
     "virsh destroy at target": Moving.virsh_destroys_target,
     "virsh suspend": Moving.virsh_suspends,
     "ends cut, leader killed": Moving.link_and_leader,
-    "it ran and is gone, unheard": Moving.ran_and_gone,
+    "it arrives unheard, and that is forgotten": Moving.arrived_and_forgotten,
+    "its source ran on and is gone, unheard": Moving.ran_on_and_gone,
+    "it went on and is gone, unheard": Moving.went_on_and_gone,
     "source frozen, and keeps it": Moving.source_keeps_it,
     "source frozen, and keeps it of a dead leader": Moving.source_keeps_it_of_the_dead,
     "it arrives unheard": Moving.arrives_unheard,
@@ -407,21 +452,29 @@ class Drill:
     stalls: float = 0.0
     late_s: tuple[float, float] = (0.0, 0.0)
     movable: bool = False
-    transient: bool = False  # such a domain leaves no definition where it ends
     copies: bool = False  # a domain of its own, whose disk is copied
 
 
 _ENDS = ("source daemon killed", "target daemon killed", "both daemons killed", "ends cut from each other")
 _KEPT = ("source frozen, and keeps it", "source frozen, and keeps it of a dead leader")
-_ALONE = ("it arrives unheard", "no way between the ends", "defined at the target, and ended")
+_ALONE = (
+    "it arrives unheard",
+    "no way between the ends",
+    "defined at the target, and ended",
+    "its source ran on and is gone, unheard",
+    "it went on and is gone, unheard",
+)
 _RARE = (*_KEPT, *_ALONE)  # in drills of their own
+_LATE = ("target frozen", "target isolated", "ends cut from each other")
 _SWITCH = ("switching", "arrived")
 DRILLS: dict[str, Drill] = {
     "moves_left_paused": Drill(_SWITCH, _ENDS, left_paused=1.0),
     "moves_unheard": Drill(_SWITCH, ("target isolated", "leader killed", "ends cut, leader killed"), 1.0),
     "moves_lost": Drill(("arrived",), ("target isolated",), left_paused=0.0),
-    "moves_gone": Drill(("arrived",), ("it ran and is gone, unheard",), 1.0, transient=True),
-    "moves_copied": Drill(("arrived",), ("it ran and is gone, unheard",), left_paused=0.0, copies=True),
+    "moves_gone": Drill(("arrived",), ("it arrives unheard, and that is forgotten",), left_paused=0.0),
+    "moves_copied": Drill(("arrived",), ("it went on and is gone, unheard",), left_paused=0.0, copies=True),
+    "moves_late": Drill(("switching",), _LATE, left_paused=0.0, movable=True),
+    "moves_old": Drill(("switching",), ("its source ran on and is gone, unheard",), left_paused=0.0),
     "moves_cut_off": Drill(("asking", "copying", *_SWITCH), ("source isolated", "source frozen"), 1.0),
     "moves_stalled": Drill(("copying",), ("leader killed", "leader restarted"), stalls=1.0),
     "moves_kept": Drill(("sent",), _KEPT, late_s=KEPT_S, movable=True),

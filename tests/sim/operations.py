@@ -239,8 +239,10 @@ class Operations:
             if domain.state is not State.PAUSED or domain.gone:
                 raise refusal(INVALID, "Requested operation is not valid: domain is already running")
             domain.become(State.RUNNING, "unpaused")
-            self._host.changed(domain, "resumed", by)  # heard before it is forgotten that it had left
-            domain.handed_over = False
+            if domain.came_from is not None:
+                domain.came_from.handed_over, domain.came_from = True, None
+            self._host.changed(domain, "resumed", by)  # heard before it is forgotten what it was
+            domain.handed_over = domain.is_old = False
             self._host.say(domain, EventKind.RESUMED, "unpaused")
 
     async def managed_save(self, uuid: str, by: str) -> None:

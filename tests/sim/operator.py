@@ -125,7 +125,7 @@ class Operator:
         if self.hands.migrates(uuid) or any(host != node for host in self.cluster.active_on(uuid)):
             return False
         domain = self.cluster.hosts[node].domains.get(uuid)
-        if domain is not None and domain.handed_over:
+        if domain is not None and (domain.handed_over or domain.is_old):
             return await self.api.edit(DOMAINS, name, _reboot_in_doubt, "migration.onDoubt Reboot")
         return await self.api.resolve(name, keep=node)
 

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from controller.model import Copy
 from controller.plan.types import Action, ActionKind, Verdict
 from tests.sim import smalloracle
 from tests.sim.small import EPOCH
@@ -27,6 +28,7 @@ from tests.sim.smalloracle import (
 )
 
 ACTIVE, MIG, ENDED, OFF, ABSENT, UNKNOWN = "active", "paused by it", "ended", "off", "absent", "unknown"
+STANDS = "standing, and it has not run"
 SHUTOFF: Final = (ENDED, OFF)
 _TAKES_DOWN: Final = (ActionKind.SHUTDOWN, ActionKind.DESTROY)
 
@@ -71,12 +73,29 @@ def _end(case: MoveWorld, node: str) -> str:
     if not known(obs):
         return ABSENT if _is_dead(case, node) else UNKNOWN
     if obs.seen in HOLDS_DISKS:
-        return ACTIVE
+        return STANDS if node == "b" and _stands(case) and case.copy != "let-go" else ACTIVE
     if obs.seen in IN_MIGRATION:
         return MIG
     if not obs.seen:
         return ABSENT
     return ENDED if obs.seen in PROVING else OFF
+
+
+def _stands(case: MoveWorld) -> bool:
+    """At the target, as it arrived there, for all that is known of it."""
+    here = on(case.world, "b")
+    return known(here) and here.seen == "user-paused" and case.copy != "none" and case.heard != "resumed"
+
+
+def _ran_on(case: MoveWorld) -> bool:
+    """At the source, after its memory was copied: unless something tells that it did not."""
+    if case.copy == "whole" or _is_kept(case, "b"):
+        return False
+    here, mine = on(case.world, "a"), case.call != "another's"
+    if _end(case, "a") == ENDED:
+        return not (case.left == "heard" and mine)
+    says = known(here) and here.seen == "migrated-away"
+    return case.left in ("nothing", "late") and not says
 
 
 def _is_dead(case: MoveWorld, node: str) -> bool:
@@ -88,7 +107,10 @@ def _is_kept(case: MoveWorld, node: str) -> bool:
 
 
 def _may_have_run(case: MoveWorld) -> bool:
-    """On the target: unless this leader heard all of it, and never that it went on there."""
+    """On the target: unless this leader heard all of it, and never that it went on there; or it was to stand
+    there until it is let go, and was not."""
+    if case.copy != "none":
+        return case.heard == "resumed" or case.copy == "let-go"
     unbroken = case.heard == "unbroken" and case.call != "another's"
     return not (unbroken and on(case.world, "b").link != "silent")
 
@@ -166,7 +188,25 @@ def _abort(case: MoveWorld, action: Action) -> str:
     return ""
 
 
+def _let_go(case: MoveWorld, action: Action) -> str:
+    after = action.after
+    if not _stands(case):
+        return "it does not stand there"
+    if _end(case, "a") not in (ABSENT, *SHUTOFF):
+        return "I1: its source may run, or go on"
+    if after is None or after.intent is None or after.intent.copy is not Copy.LET_GO:
+        return "I20: that it may run there is not recorded before it does"
+    if case.copy != "let-go":
+        if case.copy == "old" or _is_kept(case, "a"):
+            return "I9: it must never go on"
+        if _ran_on(case):
+            return "I9: its source may have run since this copy was made"
+    return _unsettled(case)
+
+
 def _go_on(case: MoveWorld, action: Action) -> str:
+    if action.node == "b":
+        return _let_go(case, action)
     if action.node != "a" or (_end(case, "a"), _end(case, "b")) != (MIG, ABSENT):
         return "I9: only a source that stands paused, and whose target is gone, goes on"
     if on(case.world, "a").extra == "just":
@@ -203,6 +243,8 @@ def _destroy(case: MoveWorld, action: Action) -> str:
     """An end that is paused, and must not go on; of two that are active only by a human's word."""
     node, other = action.node, "b" if action.node == "a" else "a"
     here, there, seen = _end(case, node), _end(case, other), on(case.world, node).seen
+    if STANDS in (here, there):
+        return _destroy_beside_or_of(case, action, here, there)
     if here == ACTIVE and there == ACTIVE:
         paused = (seen, on(case.world, other).seen) == ("user-paused", "user-paused")
         arrived = node == "a" and paused and case.heard != "resumed"
@@ -227,6 +269,31 @@ def _destroy(case: MoveWorld, action: Action) -> str:
     return _unsettled(case)
 
 
+def _destroy_beside_or_of(case: MoveWorld, action: Action, here: str, there: str) -> str:
+    """One end is a copy that stands."""
+    after = action.after
+    assert after is not None and after.intent is not None
+    if action.node == "a":
+        if _is_kept(case, "b") and here == ACTIVE:
+            return ""
+        if here != MIG or case.copy == "old":
+            return "I9: it is not an end that the migration left paused"
+        if after.intent.copy is not Copy.WHOLE:
+            return "I20: whoever leads next does not know that nothing ran since"
+        return _unsettled(case)
+    if there == UNKNOWN:
+        return "I3: the source was not read"
+    if _is_kept(case, "a") and there == ACTIVE:
+        return ""
+    if after.intent.copy is not Copy.OLD:
+        return "I20: whoever leads next does not know that it must never run"
+    goes = there == ACTIVE or case.copy == "old" or _is_kept(case, "a")
+    unasked = case.copies or not (case.reboots or _is_deleted(case))
+    if not goes and (not _ran_on(case) or (unasked and not _is_deleted(case))):
+        return "I9: the only copy of its memory is thrown away"
+    return _unsettled(case)
+
+
 def _record(case: MoveWorld, action: Action) -> str:
     after = action.after
     assert after is not None
@@ -236,7 +303,7 @@ def _record(case: MoveWorld, action: Action) -> str:
             return "I2: a candidate is left that was not read as absent"
     if after.intent is not None:
         noted = after.node == "b" and there == ACTIVE and here == UNKNOWN
-        kept = _is_kept(case, after.node) and _end(case, after.node) == ACTIVE
+        kept = _is_kept(case, after.node) and _end(case, after.node) in (ACTIVE, STANDS)
         return (
             "" if after.node == "a" or noted or kept else "it is given to a node where it was not seen to run"
         )
@@ -255,8 +322,8 @@ def _closed_away(case: MoveWorld, here: str, there: str) -> str:
     if there == ABSENT:
         kept = _is_kept(case, "b") and is_absent_everywhere(case.world, "b")
         return "" if kept else "I22: it is not there"
-    if there == MIG:
-        return "I8: it has not arrived"
+    if there in (MIG, STANDS):
+        return "I8: it has not arrived, or does not go on"
     if there in SHUTOFF and _is_kept(case, "a"):
         return "an operator said that it belongs to its source"
     ran = _may_have_run(case) or _is_kept(case, "b")

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from controller.model import Intent, IntentKind
+from controller.model import Copy, Intent, IntentKind
 from controller.plan.snapshot import Held, MoveWatch, Sighting, Snapshot, StoredDomain, StoredMigration
 from drivers.hypervisor import Job
 from specs.migration import Migration
@@ -46,7 +46,10 @@ class MoveWorld(msgspec.Struct, frozen=True):
     `call`: sent (it has not returned), failed, rejected, unsure (given up, long ago), late (given up, and the
     source has not answered since), or another's (a former leader sent it). `job`: unasked, or one of JOBS.
     `read`: since (it was over and all was seen), before, or never. `heard`: of the target, by this leader:
-    unbroken (all there was to hear), broken, or resumed."""
+    unbroken (all there was to hear), broken, or resumed. `copy`: what is recorded of what stands at the
+    target (none: it was paused before it left, so nothing does), and `left` what tells that its source did
+    not run on: nothing, said (by the source), in time or late (the target had all of it), or heard (and in
+    time)."""
 
     world: World
     asked: str = "live"
@@ -56,6 +59,8 @@ class MoveWorld(msgspec.Struct, frozen=True):
     heard: str = "unbroken"
     copies: bool = False
     reboots: bool = False
+    copy: str = "none"
+    left: str = "nothing"
 
     @property
     def is_recorded(self) -> bool:
@@ -122,7 +127,38 @@ _ASKS: tuple[dict[str, Any], ...] = (
 )
 
 
+COPIES: Final = {"standing": Copy.STANDING, "whole": Copy.WHOLE, "let-go": Copy.LET_GO, "old": Copy.OLD}
+LEFT: Final = ("nothing", "said", "in time", "late", "heard")
+_STANDS = Obs("ready", "user-paused")
+_BESIDE_OR_WATCHED: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
+    *((beside, {}) for beside in _BESIDE),
+    *(({}, watched) for watched in _WATCHED),
+)
+_LEFT_FROM = (Obs("ready"), Obs("ready", "ended"), Obs("ready", "migrated-away"), Obs("ready", "migrating"))
+
+
 def worlds(*, everything: bool) -> Iterator[MoveWorld]:
+    yield from _recorded(everything=everything)
+    yield from _standing(everything=everything)
+
+
+def _standing(*, everything: bool) -> Iterator[MoveWorld]:
+    """What left running, and what became of it at the target."""
+    near = ((*SOURCES, *_MORE), (*TARGETS, *_MORE)) if everything else (SOURCES, TARGETS)
+    heard = ("unbroken", "resumed") if everything else ("unbroken",)
+    for a, b, copy, left, how in itertools.product(*near, COPIES, LEFT, heard):
+        yield MoveWorld(World(a, b, "running", RECORDED), copy=copy, left=left, heard=how)
+    for a, wanted, copy, left, ask in itertools.product(near[0], _WISHES, COPIES, LEFT, _ASKS):
+        how = {"heard": "resumed"} if ask.get("heard") == "broken" else {}
+        yield MoveWorld(World(a, _STANDS, wanted, RECORDED), copy=copy, left=left, **{**ask, **how})
+    sources = near[0] if everything else _LEFT_FROM
+    ways = tuple(itertools.product(_BESIDE, _WATCHED)) if everything else _BESIDE_OR_WATCHED
+    for a, copy, left, (beside, watched) in itertools.product(sources, COPIES, LEFT, ways):
+        world = msgspec.structs.replace(World(a, _STANDS, "running", RECORDED), **beside)
+        yield MoveWorld(world, copy=copy, left=left, **watched)
+
+
+def _recorded(*, everything: bool) -> Iterator[MoveWorld]:
     near = ((*SOURCES, *_MORE), (*TARGETS, *_MORE)) if everything else (SOURCES, TARGETS)
     for a, b, wanted, heard in itertools.product(*near, _WISHES, _HEARD):
         yield MoveWorld(World(a, b, wanted, RECORDED), **heard)
@@ -163,12 +199,12 @@ def snapshot(case: MoveWorld) -> Snapshot:
         more["sightings"] = {UUID: {n: _since(case, n, seen) for n, seen in snap.sightings[UUID].items()}}
     if case.is_recorded:
         held = snap.assignments[UUID]
-        intent = _intent(case.copies)
+        intent = _intent(case.copies, case.copy)
         more["assignments"] = {
             UUID: Held(msgspec.structs.replace(held.assignment, intent=intent), held.revision)
         }
         more["moving"] = {UUID: intent}
-        more["watches"] = {UUID: _watch(case.call, case.job, case.read, case.heard)}
+        more["watches"] = {UUID: _watch(case.call, case.job, case.read, case.heard, case.left)}
         more["resumes"] = {(UUID, "b"): RESUMED_AT} if case.heard == "resumed" else {}
     return msgspec.structs.replace(snap, **more)
 
@@ -199,7 +235,7 @@ def _reboots(wanted: str) -> StoredDomain:
 
 
 @cache
-def _intent(copies: bool) -> Intent:
+def _intent(copies: bool, copy: str) -> Intent:
     return Intent(
         kind=IntentKind.MIGRATE,
         node="a",
@@ -210,13 +246,18 @@ def _intent(copies: bool) -> Intent:
         target="b",
         request=REQUEST,
         copies=copies,
+        goes_on=copy != "none",
+        copy=COPIES.get(copy, Copy.STANDING),
     )
 
 
 @cache
-def _watch(call: str, job: str, read: str, heard: str) -> MoveWatch:
+def _watch(call: str, job: str, read: str, heard: str, left: str) -> MoveWatch:
     told = JOBS.get(job)
+    arrived = {"in time": 200, "heard": 200, "late": 38_000}.get(left)
     watch = MoveWatch(
+        result=None if arrived is None else Job("migration-in", 1.0, 1, 0, 1, downtime_ms=arrived),
+        done=left == "said",
         job=None if told is None else Job(told[0], 50.0, 10 << 20, 22 << 20, 32 << 20),
         asked_at=None if job == "unasked" else 999.0,
         still_since=0.0 if told is None else told[1],
@@ -224,7 +265,13 @@ def _watch(call: str, job: str, read: str, heard: str) -> MoveWatch:
     )
     if call == "another's":
         return watch
-    watch = dataclasses.replace(watch, began_at=BEGAN_AT, target_session=9 if heard == "broken" else 1)
+    listens = 1 if left in ("heard", "late") else 9
+    watch = dataclasses.replace(
+        watch,
+        began_at=BEGAN_AT,
+        source_session=listens,
+        target_session=9 if heard == "broken" else 1,
+    )
     if call == "sent":
         return dataclasses.replace(watch, in_flight=True)
     return dataclasses.replace(

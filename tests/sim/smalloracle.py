@@ -190,8 +190,12 @@ def _explicit(world: World, action: Action) -> str:
 
 
 def _quiet(world: World, action: Action) -> str:
-    """Safety 4: late commands of the former leader may still arrive."""
+    """Safety 4: late commands of the former leader may still arrive. None starts the source of a migration
+    again that is gone from there, so what stands at the target need not wait."""
     if world.resigned or action.kind not in NEEDS_QUIET:
+        return ""
+    intent = action.after.intent if action.after is not None else None
+    if action.kind is ActionKind.GO_ON and intent is not None and action.node == intent.target:
         return ""
     resolved = action.kind is ActionKind.RELEASE and action.consumes
     return "" if resolved else "safety 4: within the quiet time"

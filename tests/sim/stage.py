@@ -335,6 +335,9 @@ STORIES: Final[dict[ActionKind, Story]] = {
     ActionKind.FINISH: _delete,
     ActionKind.MIGRATE: _migrate,
     ActionKind.ABORT: _end_moves,
-    ActionKind.GO_ON: _lose_the_target,
+    ActionKind.GO_ON: _migrate,
     ActionKind.UNPLANT: _define_at_the_target,
 }
+
+OTHER_STORIES: Final[dict[ActionKind, Story]] = {ActionKind.GO_ON: _lose_the_target}
+"""Which lead to the same kind of action for another reason."""

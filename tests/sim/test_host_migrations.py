@@ -174,6 +174,61 @@ def test_a_disturbed_switch_over_never_runs_the_domain_twice() -> None:
     }
 
 
+@pytest.mark.parametrize("misfortune", ["frozen", "cut off"])
+@pytest.mark.parametrize("stands", [False, True])
+def test_a_target_that_takes_over_late_runs_beside_its_source_unless_it_was_to_stand(
+    misfortune: str, stands: bool
+) -> None:
+    """Measured, with a target frozen for 38 s: both guests ticked, or the source's alone."""
+
+    @simulated
+    async def run(lab: Lab) -> None:
+        moving, migration = await _migrating(lab, Manner(copy_s=5, stands=stands, by_hand=False))
+        await until(lambda: migration.phase == "switching")
+        if misfortune == "frozen":
+            lab.other.freeze()
+        else:
+            lab.network.cut("h1", "h2")
+        error = await moving
+        assert error is not None and error.code == 38
+        await asyncio.sleep(2)
+        canceled = (State.RUNNING, "migration-canceled")
+        assert lab.ends() == (canceled, PAUSED)
+        lab.other.thaw()
+        lab.network.heal_all()
+        await asyncio.sleep(2)
+        assert lab.ends() == (canceled, (State.PAUSED, "user") if stands else THERE)
+        assert (lab.host.active(UUID), lab.other.active(UUID)) == (True, not stands)
+        told = lab.other.domains[UUID].completed
+        assert told is not None and told.downtime_ms is not None and told.downtime_ms > 30_000
+        assert all(not host.broken for host in lab.hosts.values())
+
+    run()
+
+
+@simulated
+async def test_a_target_that_is_killed_before_it_takes_over_late_never_does(lab: Lab) -> None:
+    moving, migration = await _migrating(lab, Manner(copy_s=5, stands=True, by_hand=False))
+    await until(lambda: migration.phase == "switching")
+    lab.other.freeze()
+    await moving
+    lab.other.kill_daemon()
+    lab.other.start_daemon()
+    await asyncio.sleep(5)
+    assert lab.ends() == ((State.RUNNING, "migration-canceled"), None)
+    assert all(not host.broken for host in lab.hosts.values())
+
+
+@simulated
+async def test_a_copy_that_was_to_stand_does_so_until_it_is_resumed(lab: Lab) -> None:
+    moving, _ = await _migrating(lab, Manner(copy_s=5, stands=True))
+    await moving
+    assert lab.ends() == (None, (State.PAUSED, "user"))
+    assert not lab.other.active(UUID)
+    assert await Virsh(lab.other, Random(1)).resume(UUID) is None
+    assert lab.other.active(UUID)
+
+
 @simulated
 async def test_an_aborted_migration_leaves_the_source_running(lab: Lab) -> None:
     moving, _ = await _migrating(lab)

@@ -86,4 +86,6 @@ def test_no_interruption_at_all_leads_to_a_wrong_world(mishap: str) -> None:
 def interrupt_each(mishap: str, *, everything: bool) -> None:
     for case in cases(mishap, everything=everything):
         ending = interrupt(*case)
-        assert not ending.wrong, f"{case}\n" + "\n".join(ending.wrong) + f"\n\n{ending.story}"
+        assert not ending.wrong, (
+            f"{case[:3]} {case[3].__name__}\n" + "\n".join(ending.wrong) + f"\n\n{ending.story}"
+        )

@@ -190,9 +190,6 @@ class Workload:
 
         return work
 
-    async def make_transient(self, domain: str) -> None:
-        await self._api.edit(DOMAINS, domain, _transient, "transient, and running")
-
     async def own_disk(self, domain: str) -> None:
         """One that runs, leaves no definition where it ends, and has a disk on its host's own storage."""
         disk = {"name": "root", "source": {"file": f"/srv/own/{domain}.img"}}
@@ -337,11 +334,6 @@ def _ask(what: str, now: Callable[[], str], body: Body) -> None:
 
 def _running(body: Body) -> None:
     body["spec"]["state"] = "running"
-
-
-def _transient(body: Body) -> None:
-    body["spec"].update(state="running", persistence="transient")
-    body["spec"].pop("recovery", None)
 
 
 def _ended(body: Body) -> None:

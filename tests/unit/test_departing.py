@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from controller.migrationkeeper import migration_status
-from controller.model import Intent, IntentKind, MoveOutcome, MoveRecord
+from controller.model import Copy, Intent, IntentKind, MoveOutcome, MoveRecord
 from controller.plan.snapshot import Backoff, Held, MoveWatch, Policy, StoredMigration
 from controller.plan.types import ActionKind, Reason
 from drivers.hypervisor import Job
@@ -63,6 +63,18 @@ def test_what_is_in_nobodys_way_begins_with_the_intent_and_the_definition_for_th
     assert 'epoch="4"' in action.move.persistent_xml
     assert action.move.target_uri == "qemu+tcp://b/system"
     assert action.move.copy_disks == () and not action.move.undefine_source
+
+
+@pytest.mark.parametrize(("state", "goes_on"), [(("running", "booted"), True), (("paused", "user"), False)])
+def test_what_runs_is_to_stand_at_its_target_until_it_is_let_go_and_what_is_paused_stays_so(
+    state: tuple[str, str], goes_on: bool
+) -> None:
+    cluster = asked(request(node="b")).seen("a", *state)
+    action = cluster.verdict().action
+    assert action is not None and action.after is not None and action.after.intent is not None
+    assert action.kind is ActionKind.MIGRATE and action.move is not None
+    assert (action.move.stands, action.after.intent.goes_on) == (goes_on, goes_on)
+    assert action.after.intent.copy is Copy.STANDING
 
 
 @pytest.mark.parametrize("node", ["a", "b"])

@@ -28,9 +28,9 @@ RUNNING = Record(UUID, "web", "running", "booted", True)
 LONG_S = 3600.0
 
 
-def detail(at: float) -> Detail:
+def detail(at: float, record: Record = RUNNING) -> Detail:
     return Detail(
-        record=RUNNING,
+        record=record,
         sent_at=at,
         persistent=True,
         autostart=False,
@@ -51,6 +51,7 @@ class Host:
     name: str
     there: bool
     asked: list[str]
+    record: Record = RUNNING
     call: asyncio.Future[Result] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     is_open: bool = True
 
@@ -62,7 +63,7 @@ class Host:
         self.asked.append(f"read {self.name}")
         if not self.there:
             raise NoDomain("it is not there")
-        return detail(0.0)
+        return detail(0.0, self.record)
 
     async def job(self, _uuid: str, *, completed: bool = False) -> Job | None:
         self.asked.append(f"{'result' if completed else 'job'} {self.name}")
@@ -86,7 +87,15 @@ class World:
                 link=Link.READY, session=1, identity_pinned=True, reads=((1.0, 1.0),)
             )
         self.intent = Intent(
-            kind=IntentKind.MIGRATE, node="a", epoch=4, op="o", why="", at="", target="b", request=REQUEST
+            kind=IntentKind.MIGRATE,
+            node="a",
+            epoch=4,
+            op="o",
+            why="",
+            at="",
+            target="b",
+            request=REQUEST,
+            goes_on=True,
         )
         after = Assignment(
             cluster="c",
@@ -141,6 +150,20 @@ class World:
     @property
     def watch(self) -> MoveWatch:
         return self.cache.watches[UUID]
+
+
+def stands_at_the_target(world: World) -> list[bool]:
+    """What is there is paused; for each time that it is asked how it went, whether both ends were read."""
+    world.b.record = Record(UUID, "web", "paused", "user", True)
+    found: list[bool] = []
+
+    async def job(_uuid: str, *, completed: bool = False) -> Job | None:
+        if completed:
+            found.append(world.watch.read is not None)
+        return None
+
+    world.b.job = job  # type: ignore[method-assign]
+    return found
 
 
 async def until(met: Callable[[], bool]) -> None:
@@ -246,3 +269,21 @@ async def test_steps_that_this_leader_is_carrying_out_are_not_watched(world: Wor
     world.cache.leaving.discard(UUID)  # they ended before anything was sent
     world.cache.moved.set()
     await until(lambda: UUID in world.cache.watches and world.watch.read is not None)
+
+
+async def test_a_guest_that_waits_to_be_let_go_does_not_wait_for_the_figures(world: World) -> None:
+    read_when_asked = stands_at_the_target(world)
+    world.send()
+    world.arrive()
+    await until(lambda: bool(read_when_asked))
+    assert read_when_asked == [True]
+    assert world.watch.done
+
+
+async def test_where_nothing_tells_that_the_call_was_carried_out_the_figures_come_first(world: World) -> None:
+    read_when_asked = stands_at_the_target(world)
+    world.send()
+    world.a.there, world.b.there = False, True
+    world.a.call.set_result(Result(Outcome.FAILED))
+    await until(lambda: bool(read_when_asked))
+    assert read_when_asked == [False]
