@@ -1,9 +1,11 @@
 """JSONPath as kubectl's users write it: `{.items[*].metadata.name}`, templates, ranges and simple filters.
 
-A template is text with expressions in braces: paths (`.a.b`, `['a.b']`, `[0]`, `[-1]`, `[1:3]`, `[*]`,
-`..x`), filters (`[?(@.type=="Ready")]`), literals (`{"\\n"}`) and `{range …}…{end}`. A field that is missing
-gives nothing, as kubectl does by default. Parsed first and then evaluated, so that a wrong expression is
-refused before anything was asked of a server.
+A template is text with expressions in braces: paths (`.a.b`, `['a.b']`, `[0]`, `[-1]`, `[1:3]`, `[0,2]`,
+`[*]`, `..x`), filters (`[?(@.type=="Ready")]`), literals (`{"\\n"}`) and `{range …}…{end}`. A field that is
+missing gives nothing, and an index that is out of bounds is an error where a template is rendered, as with
+kubectl; what kubectl refuses (double quotes in brackets) or takes for text (a path without braces) is read as
+it is meant. Parsed first and then evaluated, so that a wrong expression is refused before anything was asked
+of a server.
 """
 
 from __future__ import annotations
@@ -25,8 +27,10 @@ if TYPE_CHECKING:
 _FIELD = re.compile(r"((?:[^\s.\[\]{}'\"()=<>!,\\]|\\.)+)")
 _INDEX = re.compile(r"\[(-?\d+)\]")
 _SLICE = re.compile(r"\[(-?\d*):(-?\d*)(?::(-?\d*))?\]")
+_UNION = re.compile(r"\[(-?\d+(?:\s*,\s*-?\d+)+|'[^']*'(?:\s*,\s*'[^']*')+)\]")
 _QUOTED = re.compile(r"\[(?:'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\")\]")
 _FILTER = re.compile(r"\[\?\(\s*@((?:[^()=<>!\s]|\[[^\]]*\])*)\s*(?:(==|!=|<=|>=|<|>)\s*([^)]*?)\s*)?\)\]")
+_BLANKS = re.compile(r"\s+(?![^\[]*\])")  # none of those in brackets
 _MISSING = object()
 _ORDER = {"<": operators.lt, ">": operators.gt, "<=": operators.le, ">=": operators.ge}
 
@@ -81,7 +85,7 @@ def _template(source: str) -> list[tuple[str, Any]]:
         elif expression[:1] in {'"', "'"}:
             stack[-1].append(("text", _literal(expression, source)))
         else:
-            for word in expression.split() or [""]:
+            for word in _BLANKS.split(expression):
                 stack[-1].append(("path", path(word)))
     if len(stack) > 1:
         raise _wrong(source, "{range} without {end}")
@@ -136,11 +140,15 @@ def _bracket(rest: str, source: str) -> tuple[Step, str]:
         return ("all", None), rest[3:]
     if match := _INDEX.match(rest):
         return ("index", int(match[1])), rest[match.end() :]
+    if match := _UNION.match(rest):
+        parts = [part.strip() for part in match[1].split(",")]
+        steps: Path = [("quoted", p[1:-1]) if p.startswith("'") else ("index", int(p)) for p in parts]
+        return ("union", steps), rest[match.end() :]
     if match := _SLICE.match(rest):
         numbers = [int(part) if part else None for part in match.groups()]
         return ("slice", slice(*numbers)), rest[match.end() :]
     if match := _QUOTED.match(rest):
-        return ("field", _plain(match[1] if match[1] is not None else match[2])), rest[match.end() :]
+        return ("quoted", match[1] if match[1] is not None else match[2]), rest[match.end() :]
     if match := _FILTER.match(rest):
         wanted = _literal(match[3], source) if match[2] else None
         return ("filter", (path(match[1]), match[2] or "", wanted)), rest[match.end() :]
@@ -165,18 +173,38 @@ def _wrong(source: str, why: str) -> CliError:
     return CliError(f"error parsing jsonpath {source}: {why}")
 
 
-def _walk(steps: Sequence[Step], values: list[Any]) -> list[Any]:
+def _walk(steps: Sequence[Step], values: list[Any], *, strict: bool = False) -> list[Any]:
+    """What the steps find. With `strict`, raises CliError for an index that is out of bounds."""
     for kind, argument in steps:
+        if kind == "union":
+            values = [found for step in argument for found in _walk([step], values, strict=strict)]
+            continue
+        if strict and kind == "index":
+            _check_index(argument, values)
         values = [found for value in values for found in _step(kind, argument, value)]
     return values
+
+
+def _check_index(index: int, values: Sequence[Any]) -> None:
+    for value in values:
+        if isinstance(value, list) and not -len(value) <= index < len(value):
+            raise CliError(
+                f"error executing jsonpath: array index out of bounds: index {index}, length {len(value)}"
+            )
 
 
 def _step(kind: str, argument: Any, value: Any) -> Iterator[Any]:
     if kind == "field":
         if isinstance(value, dict) and argument in value:
             yield value[argument]
+    elif kind == "quoted":
+        plain = _plain(argument)
+        if isinstance(value, dict) and plain in value:
+            yield value[plain]
+        else:  # kubectl takes it for a path
+            yield from _walk(path("." + argument), [value])
     elif kind == "all":
-        yield from value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        yield from _inside(value)
     elif kind == "index":
         if isinstance(value, list) and -len(value) <= argument < len(value):
             yield value[argument]
@@ -189,11 +217,17 @@ def _step(kind: str, argument: Any, value: Any) -> Iterator[Any]:
         yield from _descend(argument, value)
 
 
+def _inside(value: Any) -> list[Any]:
+    """Maps in the order of their keys, as Go has them."""
+    if isinstance(value, dict):
+        return [value[key] for key in sorted(value)]
+    return value if isinstance(value, list) else []
+
+
 def _descend(name: str, value: Any) -> Iterator[Any]:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     if isinstance(value, dict) and name in value:
         yield value[name]
-    for one in inner:
+    for one in _inside(value):
         yield from _descend(name, one)
 
 
@@ -218,14 +252,14 @@ def _render(parts: Sequence[tuple[str, Any]], here: object, root: object) -> Ite
             yield str(content)
         elif kind == "range":
             steps, inner = content
-            for value in _walk(steps, [here]):
+            for value in _walk(steps, [here], strict=True):
                 yield from _render(inner, value, root)
         else:
-            yield " ".join(text(value) for value in _walk(content, [here]))
+            yield " ".join(text(value) for value in _walk(content, [here], strict=True))
 
 
 def text(value: object) -> str:
     """A value as kubectl writes it: strings bare, the rest as JSON."""
     if isinstance(value, str):
         return value
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=True)

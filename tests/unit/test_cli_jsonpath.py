@@ -41,7 +41,7 @@ RENDERED = {
     "{..vcpus}": "2 8",
     '{range .items[*]}{.metadata.name}{"\\t"}{.spec.vcpus}{"\\n"}{end}': "web-1\t2\ndb-1\t8\n",
     "{range .items[*]}[{.metadata.name}]{end}": "[web-1][db-1]",
-    "{.items[0].spec}": '{"vcpus":2,"on":true}',
+    "{.items[0].spec}": '{"on":true,"vcpus":2}',
     "{.nothing}": "",
     "{.nothing.at.all[3]}": "",
     "name: {.kind}!": "name: List!",
