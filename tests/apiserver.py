@@ -14,14 +14,17 @@ import ssl
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 from prometheus_client import CollectorRegistry
 
 from controller import pki
+from controller.api import discovery, resources
+from controller.api.resources import Scale
 from controller.api.server import ApiConfig, ApiServer
 from controller.limits import Bounds
 from controller.objects import Objects
@@ -35,6 +38,15 @@ MERGE = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 APPLY = "application/apply-patch+yaml"
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
+
+
+def scaled_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Domains that can be scaled, until there is a kind that can: their vcpus are their replicas."""
+    scale = Scale(("spec", "vcpus"), ("status", "vcpus"), ("metadata", "annotations", "selector"))
+    kind = replace(resources.DOMAINS, scale=scale)
+    monkeypatch.setitem(resources.BY_PATH, (kind.group, kind.plural), kind)
+    others = [r for r in resources.RESOURCES if r is not resources.DOMAINS]
+    monkeypatch.setattr(discovery, "RESOURCES", (kind, *others))
 
 
 def real_world() -> World:

@@ -23,7 +23,7 @@ from controller import keys
 from controller.api.resources import DOMAINS as DOMAIN_KIND
 from drivers.etcd import EtcdConfig, EtcdStore
 from drivers.store import Compare
-from tests.apiserver import DOMAINS, MERGE, V1, Api, domain, serving
+from tests.apiserver import DOMAINS, MERGE, V1, Api, domain, scaled_kind, serving
 from tests.etcdserver import EtcdServer
 
 pytestmark = pytest.mark.etcd
@@ -234,6 +234,18 @@ async def test_changes_by_label_annotate_patch_edit_and_replace(kubectl: Kubectl
     assert (body["spec"]["memory"], body["metadata"]["finalizers"]) == ("512Mi", ["domctl.io/undefine"])
     generated = DOMAIN.replace("name: web-1", "generateName: web-").replace("12:34:56", "12:34:57")
     assert (await kubectl.good("create", "-f", "-", stdin=generated)).startswith("domain.domctl.io/web-")
+
+
+async def test_a_kind_with_replicas_is_scaled(
+    kubectl: Kubectl, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scaled_kind(monkeypatch)
+    await kubectl.good("apply", "-f", "-", stdin=DOMAIN)
+    assert await kubectl.good("scale", "domain", "web-1", "--replicas=3") == "domain.domctl.io/web-1 scaled\n"
+    assert (await api.call("GET", f"{DOMAINS}/web-1")).body["spec"]["vcpus"] == 3
+    err = await kubectl.bad("scale", "domain", "web-1", "--replicas=5", "--current-replicas=2")
+    assert "Expected replicas to be 2, was 3" in err
+    assert "spec.vcpus: must be between" in await kubectl.bad("scale", "domain", "web-1", "--replicas=0")
 
 
 async def test_refusals_reach_the_user_with_all_causes(kubectl: Kubectl) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 from collections.abc import AsyncGenerator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,7 @@ import aiohttp
 import pytest
 
 from controller import keys
-from controller.api import compression, discovery, resources
-from controller.api.resources import Scale
+from controller.api import compression
 from drivers.memory import MemoryStore
 from tests.apiserver import (
     APPLY,
@@ -27,6 +25,7 @@ from tests.apiserver import (
     Api,
     domain,
     node,
+    scaled_kind,
     serving,
 )
 
@@ -141,14 +140,6 @@ async def scaled(api: Api, monkeypatch: pytest.MonkeyPatch) -> Api:
     scaled_kind(monkeypatch)
     await api.call("POST", DOMAINS, domain(vcpus=2))
     return api
-
-
-def scaled_kind(monkeypatch: pytest.MonkeyPatch) -> None:
-    scale = Scale(("spec", "vcpus"), ("status", "vcpus"), ("metadata", "annotations", "selector"))
-    kind = replace(resources.DOMAINS, scale=scale)
-    monkeypatch.setitem(resources.BY_PATH, (kind.group, kind.plural), kind)
-    others = [r for r in resources.RESOURCES if r is not resources.DOMAINS]
-    monkeypatch.setattr(discovery, "RESOURCES", (kind, *others))
 
 
 async def test_a_scale_is_a_view_of_its_object(scaled: Api) -> None:
