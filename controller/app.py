@@ -15,13 +15,14 @@ import datetime
 import gc
 import logging
 import os
+import resource
 import shutil
 import signal
 import socket
 import sys
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -51,6 +52,7 @@ log = logging.getLogger(__name__)
 
 VERSION = "0.1.0"
 CALL_ERRORS = {kind.__name__: kind for kind in HypervisorError.__subclasses__()}
+FILES = 65536
 FAULT_POINT = "DOMCTL_FAULT_POINT"  # a test's way to kill this process at one step (controller.faults)
 
 
@@ -62,12 +64,23 @@ def serve(args: argparse.Namespace) -> int:
         sys.stderr.write(f"error: {error}\n")
         return 1
     set_up(settings.log_level)
+    settings = _with_files(settings)
     try:
         asyncio.run(_serve(settings))
     except (DriverError, OSError, ValueError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     return 0
+
+
+def _with_files(settings: ControllerConfig) -> ControllerConfig:
+    """As many open files as this process may have (systemd gives 1024 unless asked); clients get at most half
+    of them, for the store, the hosts and the logs need some too."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(hard, FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    connections = min(settings.bounds.connections, wanted // 2)
+    return replace(settings, bounds=replace(settings.bounds, connections=connections))
 
 
 @dataclass(slots=True)

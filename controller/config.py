@@ -83,7 +83,13 @@ class BoundsSection(Struct, frozen=True, kw_only=True):
     body_bytes: Count | UnsetType = UNSET
     document_bytes: Count | UnsetType = UNSET
     watchers: Count | UnsetType = UNSET
+    watchers_each: Count | UnsetType = UNSET
     watch_queue: Count | UnsetType = UNSET
+    connections: Count | UnsetType = UNSET
+    requests_at_once: Count | UnsetType = UNSET
+    requests_each: Count | UnsetType = UNSET
+    requests_per_second: Count | UnsetType = UNSET
+    requests_burst: Count | UnsetType = UNSET
 
 
 class XmlOverlay(Struct, frozen=True, kw_only=True):

@@ -38,4 +38,10 @@ class Bounds:
     body_bytes: int = 1 << 20
     document_bytes: int = 256 << 10
     watchers: int = 1000
+    watchers_each: int = 250  # of one identity that is no administrator
     watch_queue: int = 1000
+    connections: int = 4000  # and never more than half of what files the process may open
+    requests_at_once: int = 16  # worked on; those that wait, read or write are not
+    requests_each: int = 128  # under way for one identity, bodies and answers included
+    requests_per_second: int = 100  # of one identity that is no administrator, after a burst
+    requests_burst: int = 400

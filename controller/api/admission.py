@@ -16,6 +16,7 @@ import msgspec
 
 from controller.api import errors
 from controller.api.errors import Cause, Subject
+from controller.api.requests import MAX_FIELDS, fields_of
 from controller.api.resources import NODES, Resource
 from controller.birth import FINALIZERS
 from controller.objects import Body, Claimed, Objects, StoredObject
@@ -116,6 +117,8 @@ class Admission:
         return errors.invalid(subject_of(resource, body), [cause])
 
     def _check(self, body: Body, unknown: Unknown) -> tuple[Checked, list[Cause]]:
+        if (count := fields_of(body)) > MAX_FIELDS:
+            raise errors.too_large(f"the object would have {count} fields, at most {MAX_FIELDS} are accepted")
         typed, problems = decode(body, unknown)
         causes = [_cause(p) for p in problems if not p.warning]
         spec = body.get("spec")

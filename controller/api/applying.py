@@ -20,7 +20,7 @@ from controller.api.errors import ApiError, Cause
 from controller.api.fieldsets import ambiguous
 from controller.api.managed import Application, Conflicts, Manager, shape_for, with_managers
 from controller.api.reading import answered
-from controller.api.requests import Call, as_object, decode_json, json_response, read_body, too_deep
+from controller.api.requests import Call, as_object, decode_json, json_response, read_body, sized
 from controller.api.writing import PATCH_ATTEMPTS, Writer, check_preconditions, enveloped, unknown_fields
 from controller.limits import Bounds
 from controller.objects import AlreadyExists, Body, Objects, StoredObject
@@ -28,7 +28,6 @@ from specs import yamldoc
 from specs.metarules import MAX_ANNOTATION_BYTES
 
 _KUBECTL: Final = "kubectl"
-_MAX_DEPTH: Final = 40
 
 
 class Applier:
@@ -125,18 +124,15 @@ class Applier:
         if data.lstrip()[:1] == b"{":
             try:
                 return as_object(decode_json(data))
-            except ApiError:
-                if data.lstrip()[1:2] == b'"':  # JSON, and not YAML's flow style
+            except ApiError as error:
+                if error.code == 413 or data.lstrip()[1:2] == b'"':  # JSON, and not YAML's flow style
                     raise
         loaded = await asyncio.to_thread(yamldoc.load, data)
         if loaded.problems:
             raise errors.bad_request(f"the body is not YAML: {loaded.problems[0]}")
         if len(loaded.documents) != 1:
             raise errors.bad_request(f"the body has {len(loaded.documents)} documents, it must have one")
-        value = loaded.documents[0].value
-        if too_deep(value, _MAX_DEPTH):
-            raise errors.bad_request(f"the body is nested deeper than {_MAX_DEPTH} levels")
-        return as_object(value)
+        return as_object(sized(loaded.documents[0].value))
 
 
 def _with_last_applied(body: Body, asked: Application) -> Body:

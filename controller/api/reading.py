@@ -11,7 +11,7 @@ import asyncio
 import base64
 import datetime
 import json
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -75,9 +75,16 @@ def instant(wall: str) -> datetime.datetime:
     return datetime.datetime.fromisoformat(wall)
 
 
+async def _yield() -> None:
+    await asyncio.sleep(0)
+
+
 class Reader:
-    def __init__(self, objects: Objects) -> None:
+    """`turn`: what is waited for between slices, so that others come in between."""
+
+    def __init__(self, objects: Objects, turn: Callable[[], Awaitable[None]] = _yield) -> None:
         self._objects = objects
+        self._turn = turn
 
     async def get(self, call: Call) -> web.Response:
         resource, target = call.resource, call.target
@@ -123,7 +130,7 @@ class Reader:
                     (tables.row(resource, body, now, include) for body in bodies) if table else bodies
                 )
                 encoded += map(msgspec.json.encode, items)
-                await asyncio.sleep(0)
+                await self._turn()
         except Compacted:
             raise errors.expired(
                 "The provided continue parameter is too old to display a consistent list result. "

@@ -18,11 +18,14 @@ from aiohttp import web
 from controller.api import errors, protobuf
 from controller.api.auth import User
 from controller.api.errors import ApiError, Subject
+from controller.api.flow import Passage
 from controller.api.rbac import Ask
 from controller.api.resources import BY_PATH, GROUPS, Resource
 from specs.meta import GROUP, VERSION
 
 BODY_TIMEOUT_S: Final = 30.0
+MAX_FIELDS: Final = 1500  # of one object: what merging and owning them may cost the loop (50 ms)
+_MAX_FIELDS_IN_ALL: Final = 12_000
 _MAX_DEPTH: Final = 40  # of JSON; the deepest field of a kind is far below
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", re.ASCII)
 _PATH_NAME: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9._:]{0,251}[A-Za-z0-9])?", re.ASCII)
@@ -60,7 +63,8 @@ class Target:
 class Call:
     """One request on its way through the server. `warnings` become Warning headers; `record` puts what was
     decided into the audit log, safe on the disk when it returns. `impersonator`: who acts as `user`.
-    `allowed_by`: which binding it was allowed by. `audited`: the audit log tells its end already."""
+    `allowed_by`: which binding it was allowed by. `audited`: the audit log tells its end already. `passage`:
+    its part of the bounds (`controller.api.flow`)."""
 
     request: web.Request
     target: Target
@@ -73,6 +77,16 @@ class Call:
     impersonator: User | None = None
     allowed_by: str = ""
     audited: bool = False
+    passage: Passage | None = None
+
+    @property
+    def path(self) -> str:
+        return self.request.path.rstrip("/") or "/"
+
+    def leave(self) -> None:
+        """What follows is no longer a request among others: it has ended, or is a watch."""
+        if self.passage is not None:
+            self.passage.leave()
 
     @property
     def request_id(self) -> str:
@@ -213,9 +227,40 @@ def decode_json(body: bytes) -> Any:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise errors.bad_request(f"the body is not JSON: {error}") from None
+    return sized(value)
+
+
+def sized(value: Any) -> Any:
+    """The same, if it is no deeper and has no more fields than is worked on in one go. Raises ApiError."""
     if too_deep(value, _MAX_DEPTH):
         raise errors.bad_request(f"the body is nested deeper than {_MAX_DEPTH} levels")
+    written, found = fields_of(value), _fields(value)
+    if written > MAX_FIELDS or found > _MAX_FIELDS_IN_ALL:
+        raise errors.too_large(
+            f"the document has {max(written, found)} fields, at most {MAX_FIELDS} are accepted "
+            f"({_MAX_FIELDS_IN_ALL} with status and managedFields)"
+        )
     return value
+
+
+def fields_of(body: Any) -> int:
+    """How many fields and list items a document has, but for its status and what says whose they are."""
+    if not isinstance(body, dict):
+        return _fields(body)
+    rest = {k: v for k, v in body.items() if k != "status"}
+    if isinstance(metadata := rest.get("metadata"), dict):
+        rest["metadata"] = {k: v for k, v in metadata.items() if k != "managedFields"}
+    return _fields(rest)
+
+
+def _fields(value: Any) -> int:
+    count, open_now = 0, [value]
+    while open_now:
+        one = open_now.pop()
+        if isinstance(one, dict | list):
+            count += len(one)
+            open_now.extend(one.values() if isinstance(one, dict) else one)
+    return count
 
 
 def too_deep(value: object, levels: int) -> bool:

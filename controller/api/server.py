@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -34,7 +33,9 @@ from controller.api.documents import DOCUMENTS
 from controller.api.errors import ApiError
 from controller.api.facade.evictions import Evictions
 from controller.api.facade.namespaces import Namespaces
+from controller.api.flow import Flow
 from controller.api.guard import Guard
+from controller.api.listening import Listener, tls_context
 from controller.api.meters import make_meters
 from controller.api.operations import Operations, is_operation
 from controller.api.reading import Reader
@@ -45,6 +46,7 @@ from controller.api.requests import (
     json_response,
     media_type,
     parse_target,
+    read_body,
     verb_of,
 )
 from controller.api.resources import NAMESPACES, PODS, RESOURCES
@@ -53,6 +55,7 @@ from controller.api.rights import Rights
 from controller.api.scaling import Scaler
 from controller.api.streaming import Streamer
 from controller.api.trail import REFUSALS, Trail
+from controller.api.turnstile import Turnstile
 from controller.api.watch import Hub
 from controller.api.writing import Writer
 from controller.limits import Bounds
@@ -63,7 +66,7 @@ from drivers.errors import Compacted, StoreError, StoreUnavailable
 log = logging.getLogger(__name__)
 
 IDLE_S: Final = 30.0  # a connection without a complete request head for so long is closed
-_HANDSHAKE_S: Final = 10.0
+_WRITE_S: Final = 30.0  # for an answer to be taken; a client that does not read is cut off
 _SHUTDOWN_S: Final = 2.0
 _CALL: Final = web.RequestKey("call", Call)
 _CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -105,8 +108,11 @@ class ApiServer:
         self._hubs = {
             (r.group, r.plural): Hub(objects.store, r, config.bounds.watch_queue) for r in RESOURCES
         }
-        self._reader = Reader(objects)
-        self._streamer = Streamer(objects, self._reader, self._hubs)
+        self._flow = Flow(objects.world.now, config.bounds)
+        self._turns = Turnstile(objects.world.now)
+        self._health_turns = Turnstile(objects.world.now)
+        self._reader = Reader(objects, self._turns.turn)
+        self._streamer = Streamer(objects, self._reader, self._hubs, self._turns.turn)
         admission = Admission(objects, allow_xml=config.allow_xml)
         self._rights = Rights(objects, self._reader, self._hubs)
         self._namespaces = Namespaces(
@@ -120,7 +126,7 @@ class ApiServer:
         self._actions = {("", PODS.plural, "eviction"): Evictions(objects).handle}
         self._reviews = Reviews(self._rights)
         self._runners: list[web.AppRunner] = []
-        self._servers: list[asyncio.Server] = []
+        self._listeners: list[Listener] = []
         self._trail: Trail | None = None
         self.address: tuple[str, int] = (config.host, config.port)
         self.metrics_address = config.metrics_listen or ("", 0)
@@ -131,21 +137,23 @@ class ApiServer:
         self._trail = Trail(AuditLog(config.audit_log), self._objects.world)
         await self._rights.start()
         self._namespaces.start()
-        server = await self._listen(self._serve, (config.host, config.port), tls_context(config.pki))
-        self.address = (config.host, server.sockets[0].getsockname()[1])
+        context = tls_context(config.pki)
+        self.address = (
+            config.host,
+            await self._listen(self._serve, (config.host, config.port), context),
+        )
         if config.metrics_listen is not None:
-            metrics = await self._listen(self._serve_metrics, config.metrics_listen, None)
-            self.metrics_address = (config.metrics_listen[0], metrics.sockets[0].getsockname()[1])
+            port = await self._listen(self._serve_metrics, config.metrics_listen, None)
+            self.metrics_address = (config.metrics_listen[0], port)
 
     async def stop(self) -> None:
         """Stop listening, end all watches, let running requests end."""
-        for server in self._servers:
-            server.close()
+        await asyncio.gather(*(listener.stop() for listener in self._listeners))
         await self._rights.stop()
         await self._namespaces.stop()
         await asyncio.gather(*(hub.stop() for hub in self._hubs.values()))
         await asyncio.gather(*(runner.cleanup() for runner in self._runners))
-        self._servers.clear()
+        self._listeners.clear()
         self._runners.clear()
         if self._trail is not None:
             self._trail.close()
@@ -155,7 +163,8 @@ class ApiServer:
         handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
         where: tuple[str, int],
         context: ssl.SSLContext | None,
-    ) -> asyncio.Server:
+    ) -> int:
+        """The port on which it listens."""
         app = web.Application(client_max_size=self._config.bounds.body_bytes)
         app.router.add_route("*", r"/{path:[\s\S]*}", handler)  # a path may hold a line feed
         app.on_response_prepare.append(_name)
@@ -163,17 +172,10 @@ class ApiServer:
         await runner.setup()
         self._runners.append(runner)
         assert runner.server is not None
-        server = await asyncio.get_running_loop().create_server(
-            runner.server,
-            *where,
-            ssl=context,
-            ssl_handshake_timeout=_HANDSHAKE_S if context else None,
-            backlog=1024,
-        )
-        self._servers.append(server)
-        for listening in server.sockets:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        return server
+        listener = Listener(runner.server, context, self._config.bounds.connections, self._turns)
+        self._listeners.append(listener)
+        await listener.start(*where)
+        return listener.port
 
     async def _serve_metrics(self, request: web.Request) -> web.StreamResponse:
         if request.path != "/metrics":
@@ -186,11 +188,17 @@ class ApiServer:
         audit_id = self._objects.world.new_id()
         call = Call(request, Target(), request.method.lower(), ANONYMOUS, audit_id, _unaudited)
         request[_CALL] = call
-        answer = await self._answer(call)
-        if not answer.prepared:
-            await compressed(request, answer)
-            for warning in call.warnings:
-                answer.headers.add("Warning", f'299 - "{_quoted(warning)}"')
+        health = call.path in OPEN_PATHS
+        await (self._health_turns if health else self._turns).turn()
+        try:
+            answer = await self._answer(call)
+            if not answer.prepared:
+                await compressed(request, answer)
+                for warning in call.warnings:
+                    answer.headers.add("Warning", f'299 - "{_quoted(warning)}"')
+                await _send(request, answer)
+        finally:
+            call.leave()
         resource = "" if call.target.resource is None else call.target.resource.plural
         verb = call.verb if call.target.plural else "other"
         self._meters.requests.labels(verb, resource, str(answer.status)).inc()
@@ -230,25 +238,32 @@ class ApiServer:
             return error_response(errors.internal(call.audit_id))
 
     async def _admit(self, call: Call) -> web.StreamResponse:
-        request = call.request
-        path = request.path.rstrip("/") or "/"
+        request, path = call.request, call.path
         if path in OPEN_PATHS:
             return await self._open(request, path)
         user = identify(request, self._rights)
         if user is None:
             raise errors.unauthorized()
         call.user = user
+        call.passage = self._flow.enter(user)
         other = wanted_user(request)
         if other is not None:
             call.user, call.impersonator = other, user
             may_impersonate(user, other, self._rights)
         call.target = parse_target(request.path)
         call.verb = verb_of(request.method, call.target, request.query)
-        if request.method not in _CHANGING or review_of(call) is not None:
-            return await self._dispatch(call, path)
-        assert self._trail is not None
-        call.audited = True
-        return await self._trail.change(call, lambda: self._dispatch(call, path))
+        if request.method in _CHANGING:
+            # Before a seat is taken: who sends slowly keeps nobody waiting but himself.
+            await read_body(request, self._config.bounds.body_bytes)
+        await call.passage.sit()
+        try:
+            if request.method not in _CHANGING or review_of(call) is not None:
+                return await self._dispatch(call)
+            assert self._trail is not None
+            call.audited = True
+            return await self._trail.change(call, lambda: self._dispatch(call))
+        finally:
+            call.passage.stand()
 
     async def _open(self, request: web.Request, path: str) -> web.StreamResponse:
         if request.method not in {"GET", "HEAD"}:
@@ -259,8 +274,9 @@ class ApiServer:
             return await health.ready(self._checks, verbose="verbose" in request.query)
         return health.live()
 
-    async def _dispatch(self, call: Call, path: str) -> web.StreamResponse:
+    async def _dispatch(self, call: Call) -> web.StreamResponse:
         call.allowed_by = authorize(self._rights, call.user, call.ask)
+        path = call.path
         if call.target.plural:
             return await self._object(call)
         if call.request.method not in {"GET", "HEAD"}:
@@ -321,10 +337,8 @@ class ApiServer:
         return await self._deleter.delete(call)
 
     async def _watch(self, call: Call) -> web.StreamResponse:
-        watchers = sum(hub.clients for hub in self._hubs.values())
-        if watchers >= self._config.bounds.watchers:
-            raise errors.too_many(f"{watchers} watches are open, no more are served at once")
-        return await self._streamer.watch(call)
+        with self._flow.watching(call.impersonator or call.user):
+            return await self._streamer.watch(call)
 
     def _metrics(self) -> web.Response:
         self._meters.watchers.set(sum(hub.clients for hub in self._hubs.values()))
@@ -332,15 +346,17 @@ class ApiServer:
         return health.metrics(self._render)
 
 
-def tls_context(pki: Pki) -> ssl.SSLContext:
-    """TLS 1.2 or newer; client certificates are asked for and verified, and who shows none is anonymous."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(pki.server_cert, pki.server_key)
-    context.load_verify_locations(pki.ca_cert)
-    context.verify_mode = ssl.CERT_OPTIONAL
-    context.set_alpn_protocols(["http/1.1"])
-    return context
+async def _send(request: web.Request, answer: web.StreamResponse) -> None:
+    """Write the answer out here, where it still counts as its client's, and not for ever."""
+    try:
+        async with asyncio.timeout(_WRITE_S):
+            await answer.prepare(request)
+            await answer.write_eof()
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+    except ConnectionError:
+        pass  # the client has gone
 
 
 async def _name(request: web.Request, answer: web.StreamResponse) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
@@ -76,10 +76,19 @@ class _View:
 
 
 class Streamer:
-    def __init__(self, objects: Objects, reader: Reader, hubs: dict[tuple[str, str], Hub]) -> None:
+    """`turn`: what each write to a client waits for, so that a thousand of them leave room for others."""
+
+    def __init__(
+        self,
+        objects: Objects,
+        reader: Reader,
+        hubs: dict[tuple[str, str], Hub],
+        turn: Callable[[], Awaitable[None]],
+    ) -> None:
         self._objects = objects
         self._reader = reader
         self._hubs = hubs
+        self._turn = turn
 
     async def watch(self, call: Call) -> web.StreamResponse:
         view = self._view(call)
@@ -92,11 +101,12 @@ class Streamer:
             everything = await self._reader.all(view.resource, call.target.namespace, view.selector)
             initial, after = everything.items, everything.revision
         await hub.begin(after)
+        call.leave()
         response = web.StreamResponse(
             headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private"}
         )
         response.enable_chunked_encoding()
-        writer = _Writer(self._objects, view, response)
+        writer = _Writer(self._objects, view, response, self._turn)
         await response.prepare(call.request)
         try:
             async with asyncio.timeout(timeout_s):
@@ -166,7 +176,14 @@ class _TooSlow(Exception):
 class _Writer:
     """Puts events into the client's form and writes them."""
 
-    def __init__(self, objects: Objects, view: _View, response: web.StreamResponse) -> None:
+    def __init__(
+        self,
+        objects: Objects,
+        view: _View,
+        response: web.StreamResponse,
+        turn: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._turn = turn
         self._world = objects.world
         self._objects = objects
         self._view = view
@@ -176,14 +193,17 @@ class _Writer:
     async def initial(self, found: list[StoredObject]) -> None:
         for start in range(0, len(found), _BATCH):
             part = found[start : start + _BATCH]
+            await self._turn()
             await self._write([self._form("ADDED", shown(self._view.resource, one)) for one in part])
 
     async def events(self, events: Iterable[Event]) -> None:
         lines: list[bytes] = []
+        await self._turn()
         for event in events:
             lines += self._lines(event)
             if len(lines) >= _BATCH:
                 await self._write(lines)
+                await self._turn()
                 lines = []
         if lines:
             await self._write(lines)
