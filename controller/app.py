@@ -187,6 +187,7 @@ def _api_server(
         metrics_listen=settings.metrics_listen,
         render_metrics=metrics.render,
         bounds=settings.bounds,
+        oidc=settings.oidc,
     )
     return ApiServer(objects, metrics.registry, api, readiness.checks())
 

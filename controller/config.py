@@ -23,6 +23,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from controller import oidc
 from controller.connections import ConnectionsConfig, ConnectionsSection, checked
 from controller.limits import Bounds, Timing
 from specs import yamldoc
@@ -119,6 +120,7 @@ class File(Struct, frozen=True, kw_only=True):
     xml_overlay: XmlOverlay = XmlOverlay()
     policy: PolicySection = PolicySection()
     connections: ConnectionsSection = ConnectionsSection()
+    oidc: oidc.OidcSection = oidc.OidcSection()
 
 
 _FILE: Final = msgspec.inspect.type_info(File)
@@ -162,13 +164,16 @@ class ControllerConfig:
     xml_overlay: XmlOverlay = field(default_factory=XmlOverlay)
     policy: PolicySection = field(default_factory=PolicySection)
     connections: ConnectionsConfig = field(default_factory=ConnectionsConfig)
+    oidc: oidc.OidcConfig | None = None
 
 
 def load(args: argparse.Namespace) -> ControllerConfig:
-    """From the command line's `config`, `data_dir`, `listen` and `log_level`, each of which may be missing or
-    empty. Raises ConfigError."""
+    """From the command line's `config`, `data_dir`, `listen`, `log_level` and those of `controller.oidc`,
+    each of which may be missing or empty. Raises ConfigError."""
     path = str(getattr(args, "config", "") or "")
-    flags = {name: str(getattr(args, name, "") or "") for name in ("data_dir", "listen", "log_level")}
+    flags = {
+        name: str(getattr(args, name, "") or "") for name in ("data_dir", "listen", "log_level", *oidc.FLAGS)
+    }
     text = "" if not path else _read(Path(path))
     return parse(text, path, {name: value for name, value in flags.items() if value})
 
@@ -193,6 +198,7 @@ def parse(text: str, filename: str, flags: Mapping[str, str]) -> ControllerConfi
         xml_overlay=written.xml_overlay,
         policy=written.policy,
         connections=checked(written.connections, Path(filename).parent, report.add),
+        oidc=report.oidc(written.oidc, flags),
     )
     if report.problems:
         raise ConfigError(report.lines())
@@ -287,6 +293,9 @@ class _Checked:
         except (OSError, UnicodeDecodeError) as error:
             self.add(("store", "passwordFile"), f"cannot be read: {error}")
             return ""
+
+    def oidc(self, section: oidc.OidcSection, flags: Mapping[str, str]) -> oidc.OidcConfig | None:
+        return oidc.checked(oidc.with_flags(section, flags, self.add), self._directory, self.add)
 
     def timing(self, section: TimingSection) -> Timing:
         given = _given(section)

@@ -28,6 +28,7 @@ from controller.api.resources import Scale
 from controller.api.server import ApiConfig, ApiServer
 from controller.limits import Bounds
 from controller.objects import Objects
+from controller.oidc import OidcConfig
 from controller.world import World
 from drivers.store import Put, Store
 
@@ -145,6 +146,7 @@ class Options:
     allow_xml: bool = False
     metrics_listen: tuple[str, int] | None = None
     bounds: Bounds = field(default_factory=Bounds)
+    oidc: OidcConfig | None = None
     checks: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -163,6 +165,7 @@ async def serving(store: Store, directory: Path, options: Options | None = None)
         allow_xml=options.allow_xml,
         metrics_listen=options.metrics_listen,
         bounds=options.bounds,
+        oidc=options.oidc,
     )
     server = ApiServer(objects, registry, config, options.checks)
     await server.start()

@@ -1,6 +1,7 @@
 """Who asks, and whether they may.
 
-Identity is a client certificate (CN is the user, each O a group) or a bearer token (`specs.token`). There is
+Identity is a client certificate (CN is the user, each O a group) or a bearer token (`specs.token`, or
+a JWT of the configured issuer). There is
 no anonymous access but to health and version. Everything else needs a right, which `controller.api.rbac`
 finds in roles and bindings; what is not allowed is refused. Who may `impersonate` others acts with their
 rights and no longer with his own, and the audit log names both.
@@ -38,7 +39,12 @@ class Judge(Protocol):
     """`controller.api.rights`."""
 
     def decide(self, user: User, ask: Ask) -> Verdict: ...
-    def bearer(self, token: str) -> User | None: ...
+
+
+class Registrar(Protocol):
+    """`controller.api.bearers`."""
+
+    async def user(self, token: str) -> User | None: ...
 
 
 def authorize(judge: Judge, user: User, ask: Ask, why: str = "") -> str:
@@ -61,14 +67,14 @@ def refused(user: User, ask: Ask, why: str = "") -> ApiError:
     return errors.forbidden(subject, f"{words}: {why}" if why else words)
 
 
-def identify(request: web.Request, judge: Judge) -> User | None:
+async def identify(request: web.Request, bearers: Registrar) -> User | None:
     """The user behind a request, None when he showed nothing or nothing that is valid. A certificate comes
     before a token, as on Kubernetes."""
     found = _certified(request)
     if found is not None:
         return found
     scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
-    return judge.bearer(secret.strip()) if scheme.lower() == "bearer" else None
+    return await bearers.user(secret.strip()) if scheme.lower() == "bearer" else None
 
 
 def _certified(request: web.Request) -> User | None:

@@ -118,6 +118,8 @@ _MESSAGES: Final[Mapping[str, Message]] = {
         4: ("immutable", "flag"),
     },
     "Eviction": {1: ("metadata", "ObjectMeta"), 2: ("deleteOptions", "DeleteOptions")},
+    "TokenReview": _review("TokenReviewSpec"),
+    "TokenReviewSpec": {1: ("token", "text"), 2: ("audiences", "text*")},
     "DeleteOptions": {
         1: ("gracePeriodSeconds", "number"),
         2: ("preconditions", "Preconditions"),

@@ -219,6 +219,7 @@ QUESTIONS: Final = (
     Question(AUTHORIZATION, "SubjectAccessReview"),
     Question(AUTHORIZATION, "LocalSubjectAccessReview", namespaced=True),
     Question(AUTHENTICATION, "SelfSubjectReview"),
+    Question(AUTHENTICATION, "TokenReview"),
 )
 
 _STORED: Final = (*(_of(kind) for kind in KINDS), EVENTS, ASSIGNMENTS, CORE_EVENTS)

@@ -1,8 +1,8 @@
 """`kubectl auth can-i` and `whoami`: questions about rights, answered by what requests are judged by.
 
 Posted like objects and never kept: SelfSubjectAccessReview and SelfSubjectRulesReview, SubjectAccessReview
-and LocalSubjectAccessReview (for those who may ask about others), and SelfSubjectReview. The answers are
-those of `Rights`, so that they cannot differ from what is enforced.
+and LocalSubjectAccessReview (for those who may ask about others), SelfSubjectReview, and TokenReview. The
+answers are those of `Rights` and `Bearers`, so that they cannot differ from what is enforced.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from typing import Any, Final
 from aiohttp import web
 
 from controller.api import errors
+from controller.api.bearers import Bearers
 from controller.api.errors import Cause, Subject
 from controller.api.rbac import Ask, User
 from controller.api.requests import Call, as_object, json_response, read_json
 from controller.api.resources import AUTHENTICATION, AUTHORIZATION, QUESTIONS, Question
 from controller.api.rights import Rights
 
+AUDIENCE: Final = "domctl.io"
 _LIMIT: Final = 64 << 10
 _REVIEWS: Final = {(q.group, q.plural): q for q in QUESTIONS if q.group in {AUTHORIZATION, AUTHENTICATION}}
 Body = dict[str, Any]
@@ -29,8 +31,9 @@ def review_of(call: Call) -> Question | None:
 
 
 class Reviews:
-    def __init__(self, rights: Rights) -> None:
+    def __init__(self, rights: Rights, bearers: Bearers) -> None:
         self._rights = rights
+        self._bearers = bearers
 
     async def handle(self, call: Call, question: Question) -> web.Response:
         """Raises ApiError."""
@@ -47,7 +50,10 @@ class Reviews:
         spec = body.get("spec") or {}
         if not isinstance(spec, dict):
             raise errors.bad_request("spec must be an object")
-        answer = _ANSWERS[question.kind](self, call, spec)
+        if question.kind == "TokenReview":
+            answer = await self._token(call, spec)
+        else:
+            answer = _ANSWERS[question.kind](self, call, spec)
         metadata = {
             "creationTimestamp": None,
             **({"namespace": target.namespace} if target.namespace else {}),
@@ -95,6 +101,25 @@ class Reviews:
             {"verbs": list(rule.verbs), "nonResourceURLs": list(rule.paths)} for rule in rules if rule.paths
         ]
         return {"resourceRules": resources, "nonResourceRules": paths, "incomplete": False}
+
+    async def _token(self, call: Call, spec: Body) -> Body:
+        """Tokens are for this server: its audience is the only one that they have."""
+        token = _text(call, spec, "spec", "token")
+        wanted = spec.get("audiences") or []
+        if not token:
+            raise _invalid(call, "spec.token", "must not be empty")
+        if not isinstance(wanted, list) or not all(isinstance(one, str) for one in wanted):
+            raise _invalid(call, "spec.audiences", "must be a list of text")
+        if wanted and AUDIENCE not in wanted:
+            return {"authenticated": False, "error": f"tokens here are for the audience {AUDIENCE} alone"}
+        user = await self._bearers.user(token)
+        if user is None:
+            return {"authenticated": False, "error": "the token is nobody's, or no longer"}
+        return {
+            "authenticated": True,
+            "user": {"username": user.name, "groups": list(user.groups)},
+            **({"audiences": [AUDIENCE]} if wanted else {}),
+        }
 
     def _whoami(self, call: Call, spec: Body) -> Body:
         return {"userInfo": {"username": call.user.name, "groups": list(call.user.groups)}}

@@ -26,6 +26,7 @@ from controller.api.admission import Admission
 from controller.api.applying import Applier
 from controller.api.audit import AuditLog
 from controller.api.auth import ANONYMOUS, OPEN_PATHS, authorize, identify, may_impersonate, wanted_user
+from controller.api.bearers import Bearers
 from controller.api.compression import compressed
 from controller.api.deletable import Deletable
 from controller.api.deleting import Deleter
@@ -60,6 +61,7 @@ from controller.api.watch import Hub
 from controller.api.writing import Writer
 from controller.limits import Bounds
 from controller.objects import Corrupt, Objects
+from controller.oidc import OidcConfig
 from controller.pki import Pki
 from drivers.errors import Compacted, StoreError, StoreUnavailable
 
@@ -86,6 +88,7 @@ class ApiConfig:
     metrics_listen: tuple[str, int] | None = None
     bounds: Bounds = field(default_factory=Bounds)
     render_metrics: Callable[[], bytes] | None = None
+    oidc: OidcConfig | None = None
 
 
 class ApiServer:
@@ -124,7 +127,8 @@ class ApiServer:
         self._applier = Applier(objects, admission, self._writer, config.bounds)
         self._operations = Operations(objects)
         self._actions = {("", PODS.plural, "eviction"): Evictions(objects).handle}
-        self._reviews = Reviews(self._rights)
+        self._bearers = Bearers(self._rights, config.oidc, objects.world)
+        self._reviews = Reviews(self._rights, self._bearers)
         self._runners: list[web.AppRunner] = []
         self._listeners: list[Listener] = []
         self._trail: Trail | None = None
@@ -135,6 +139,7 @@ class ApiServer:
         """Raises OSError when it cannot listen."""
         config = self._config
         self._trail = Trail(AuditLog(config.audit_log), self._objects.world)
+        await self._bearers.start()
         await self._rights.start()
         self._namespaces.start()
         context = tls_context(config.pki)
@@ -151,6 +156,7 @@ class ApiServer:
         await asyncio.gather(*(listener.stop() for listener in self._listeners))
         await self._rights.stop()
         await self._namespaces.stop()
+        await self._bearers.stop()
         await asyncio.gather(*(hub.stop() for hub in self._hubs.values()))
         await asyncio.gather(*(runner.cleanup() for runner in self._runners))
         self._listeners.clear()
@@ -241,7 +247,7 @@ class ApiServer:
         request, path = call.request, call.path
         if path in OPEN_PATHS:
             return await self._open(request, path)
-        user = identify(request, self._rights)
+        user = await identify(request, self._bearers)
         if user is None:
             raise errors.unauthorized()
         call.user = user

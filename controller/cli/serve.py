@@ -18,6 +18,18 @@ EXAMPLES = (
     ("Start it", "domctl serve --data-dir /var/lib/domctl --listen 127.0.0.1:6443"),
     ("Then, in another terminal", "export KUBECONFIG=/var/lib/domctl/kubeconfig"),
 )
+OIDC = (  # as kube-apiserver has them; the file is domctl's own
+    ("issuer-url", "The issuer whose JWTs are accepted as bearer tokens, https."),
+    ("client-id", "For whom these must be: their aud."),
+    ("username-claim", "The claim that is the user, sub by default."),
+    ("username-prefix", "Put before it, ISSUER# by default, - for nothing."),
+    ("groups-claim", "The claim that lists groups; none by default."),
+    ("groups-prefix", "Put before each group."),
+    ("required-claim", "CLAIM=VALUE that must be there; several with commas between."),
+    ("signing-algs", "The accepted algorithms, with commas between; RS256 by default."),
+    ("ca-file", "The authority of the issuer's own certificate; the system's by default."),
+    ("jwks-file", "The issuer's keys, where they are not to be fetched from it."),
+)
 DEFAULT_LISTEN = "127.0.0.1:6443"
 
 
@@ -26,6 +38,8 @@ def configure(flags: Flags) -> None:
     flags.value("--data-dir", text="Where certificates, the kubeconfig and a private etcd's data stand.")
     flags.value("--listen", default=DEFAULT_LISTEN, text="Where the API is served, HOST:PORT.")
     flags.value("--config", text="The configuration file, for everything else.")
+    for name, text in OIDC:
+        flags.value(f"--oidc-{name}", text=text)
 
 
 def checked(args: argparse.Namespace) -> argparse.Namespace:
