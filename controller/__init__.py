@@ -2,6 +2,7 @@
 
     limits, world, keys, model      bounds; time and ids; where things stand in etcd; the records kept there
     objects, birth                  the users' objects in the store
+    sealedstore                     what may hold secrets, as ciphertext below everything else
     storewatch, election, ledger    may the store be believed; who leads; every write, fenced
     informer → cache                etcd to memory, with expectations, attempts, capacity
     observer, nodewatcher → cache   hosts to memory
@@ -12,6 +13,7 @@
     status, writer, events, metrics what users and Prometheus see
     nodes, trust                    what is due for Nodes, and while the store is in doubt
     leader, app, config, logs, pki  one term put together; the process; its configuration and certificates
+    oidc                            whose JWTs are accepted
     api/, cli/                      the server, and the client (which imports no server)
 
 Deliberately empty of imports: the client must start in milliseconds.

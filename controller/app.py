@@ -39,6 +39,7 @@ from controller.metrics import Metrics
 from controller.model import ClusterRecord
 from controller.objects import Objects
 from controller.plan.snapshot import Policy
+from controller.sealedstore import SealedStore
 from controller.storewatch import StoreWatch
 from controller.world import World
 from drivers.errors import DriverError, HypervisorError, StoreError
@@ -113,9 +114,11 @@ async def _serve(settings: ControllerConfig) -> None:
     world = _world()
     metrics = Metrics(world.now, VERSION)
     async with contextlib.AsyncExitStack() as stack:
-        store = MeteredStore(await _open_store(settings, stack), metrics, world)
+        sealed = SealedStore(await _open_store(settings, stack), settings.encryption_keys)
+        store = MeteredStore(sealed, metrics, world)
         storewatch = StoreWatch(*file_memory(settings.data_dir / "store-memory.json"))
         await storewatch.examine(store)
+        await sealed.examine()
         cluster = await _cluster_id(store, world)
         objects = Objects(store, world)
         readiness = Readiness(store)
@@ -145,7 +148,7 @@ async def _serve(settings: ControllerConfig) -> None:
         )
         log.info("serving", extra={"address": f"{server.address[0]}:{server.address[1]}", "cluster": cluster})
         gc.freeze()  # what is loaded by now stays: the collector need not look at it again
-        await _lead_until_stopped(settings, office, readiness)
+        await _lead_until_stopped(settings, office, readiness, sealed)
 
 
 async def _open_store(settings: ControllerConfig, stack: contextlib.AsyncExitStack) -> Store:
@@ -199,8 +202,11 @@ def _write_kubeconfig(settings: ControllerConfig, address: tuple[str, int]) -> N
     pki.write_kubeconfig(made, pki.server_url(host, port))
 
 
-async def _lead_until_stopped(settings: ControllerConfig, office: Office, readiness: Readiness) -> None:
+async def _lead_until_stopped(
+    settings: ControllerConfig, office: Office, readiness: Readiness, sealed: SealedStore
+) -> None:
     async def lead(leadership: Leadership) -> None:
+        await _seal_all(sealed, office, leadership)
         readiness.leading = True
         office.metrics.leading(True)
         try:
@@ -231,6 +237,20 @@ async def _lead_until_stopped(settings: ControllerConfig, office: Office, readin
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         log.info("stopped")
+
+
+async def _seal_all(sealed: SealedStore, office: Office, leadership: Leadership) -> None:
+    """After a change of keys; before this leader reads what it rewrites, for a promise that changes under a
+    leader stops it. What fails is done in the next term: the values are readable all along."""
+    if not office.storewatch.may_mutate:
+        return
+    try:
+        count = await sealed.rewrite(Compare(keys.LEADER, leadership.token, on="create"))
+    except StoreError as error:
+        log.warning("values could not be encrypted anew", extra={"error": error.message})
+    else:
+        if count:
+            log.info("values were encrypted with the first key", extra={"count": count})
 
 
 async def _campaign(election: Election, lead: Callable[[Leadership], Awaitable[None]]) -> None:

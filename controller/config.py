@@ -26,6 +26,7 @@ from msgspec import UNSET, Meta, UnsetType
 from controller import oidc
 from controller.connections import ConnectionsConfig, ConnectionsSection, checked
 from controller.limits import Bounds, Timing
+from controller.sealedstore import Key, KeyFileError, read_keys
 from specs import yamldoc
 from specs.meta import Struct
 from specs.problems import Keys, Problem, formatted
@@ -107,6 +108,12 @@ class PolicySection(Struct, frozen=True, kw_only=True):
     migrations_per_node: Count = 4
 
 
+class EncryptionSection(Struct, frozen=True, kw_only=True):
+    """key_file: The keys under which values that may hold secrets stand in etcd; the first one seals."""
+
+    key_file: str | UnsetType = UNSET
+
+
 class File(Struct, frozen=True, kw_only=True):
     api_version: Literal["config.domctl.io/v1"]
     kind: Literal["ControllerConfig"]
@@ -121,6 +128,7 @@ class File(Struct, frozen=True, kw_only=True):
     policy: PolicySection = PolicySection()
     connections: ConnectionsSection = ConnectionsSection()
     oidc: oidc.OidcSection = oidc.OidcSection()
+    encryption: EncryptionSection = EncryptionSection()
 
 
 _FILE: Final = msgspec.inspect.type_info(File)
@@ -165,6 +173,7 @@ class ControllerConfig:
     policy: PolicySection = field(default_factory=PolicySection)
     connections: ConnectionsConfig = field(default_factory=ConnectionsConfig)
     oidc: oidc.OidcConfig | None = None
+    encryption_keys: tuple[Key, ...] = field(default=(), repr=False)
 
 
 def load(args: argparse.Namespace) -> ControllerConfig:
@@ -199,6 +208,7 @@ def parse(text: str, filename: str, flags: Mapping[str, str]) -> ControllerConfi
         policy=written.policy,
         connections=checked(written.connections, Path(filename).parent, report.add),
         oidc=report.oidc(written.oidc, flags),
+        encryption_keys=report.encryption(written.encryption),
     )
     if report.problems:
         raise ConfigError(report.lines())
@@ -296,6 +306,15 @@ class _Checked:
 
     def oidc(self, section: oidc.OidcSection, flags: Mapping[str, str]) -> oidc.OidcConfig | None:
         return oidc.checked(oidc.with_flags(section, flags, self.add), self._directory, self.add)
+
+    def encryption(self, section: EncryptionSection) -> tuple[Key, ...]:
+        if isinstance(section.key_file, UnsetType):
+            return ()
+        try:
+            return read_keys(self._directory / section.key_file)
+        except KeyFileError as error:
+            self.add(("encryption", "keyFile"), str(error))
+            return ()
 
     def timing(self, section: TimingSection) -> Timing:
         given = _given(section)
