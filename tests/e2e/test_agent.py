@@ -96,7 +96,7 @@ NEXT = [{"method": "agent", "timeoutSeconds": 12}, {"method": "destroy"}]
 USELESS = {
     "dead": ("disconnected", 0.0, 8.0),
     "stuck": ("connected", 4.0, 12.0),
-    "deaf": ("connected", 11.0, 45.0),
+    "deaf": ("connected", 11.0, 45.0),  # libvirt waits on for the guest's end; we do not, after 30 s
 }
 
 
