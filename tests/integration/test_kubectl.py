@@ -22,30 +22,15 @@ from typing import Any, Final
 import pytest
 
 from tests import transcripts
-from tests.e2e.client import Api
-from tests.e2e.serve import Controller, until
+from tests.e2e.serve import Controller
 from tests.integration.test_api import kubectls
+from tests.smallserver import cleared, small_server
 from tests.transcripts import Answer, Step
 
 pytestmark = pytest.mark.etcd
 
 SESSIONS: Final = sorted((Path(__file__).parents[1] / "golden" / "kubectl").glob("*.txt"))
 FILES: Final = SESSIONS[0].parent / "files"
-RBAC: Final = "/apis/rbac.authorization.k8s.io/v1"
-NODE: Final = {
-    "apiVersion": "domctl.io/v1",
-    "kind": "Node",
-    "metadata": {"name": "hv1", "labels": {"zone": "a"}},
-    "spec": {"uri": "test:///default"},
-}
-# What a session may leave behind.
-LEFT: Final = (
-    "/apis/domctl.io/v1/migrations",
-    "/apis/domctl.io/v1/domains",
-    "/apis/domctl.io/v1/tokens",
-    f"{RBAC}/roles",
-    f"{RBAC}/rolebindings",
-)
 
 
 def version_of(binary: str) -> str:
@@ -76,34 +61,13 @@ def _versions() -> list[Any]:
 
 @pytest.fixture(scope="module")
 def controller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]:
-    found = Controller(tmp_path_factory.mktemp("kubectl"))
-    try:
-        found.start()
-        found.api().create("/apis/domctl.io/v1/nodes", NODE)
+    with small_server(tmp_path_factory.mktemp("kubectl")) as found:
         yield found
-    finally:
-        found.stop()
 
 
 @pytest.fixture
 def clean(controller: Controller) -> Controller:
-    """With a node that is ready, and without what an earlier session left."""
-    api = controller.api()
-    for path in LEFT:
-        for item in api.get(path)["items"]:
-            metadata = item["metadata"]
-            namespace = metadata.get("namespace")
-            group, plural = path.rsplit("/", 1)
-            where = f"{group}/namespaces/{namespace}/{plural}" if namespace else path
-            api.delete(f"{where}/{metadata['name']}")
-    until(lambda: not api.get("/apis/domctl.io/v1/domains")["items"], 30, "domains do not go")
-    until(lambda: _ready(api), 30, "the node is not ready")
-    return controller
-
-
-def _ready(api: Api) -> bool:
-    status = api.get("/apis/domctl.io/v1/nodes/hv1").get("status") or {}
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", ()))
+    return cleared(controller)
 
 
 class Shell:

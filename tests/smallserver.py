@@ -1,0 +1,70 @@
+"""`domctl serve` with a hypervisor that needs no lab: libvirt's test driver, in which domains really start.
+
+For tests of clients: all of the server is there, on a real etcd of its own, and one Node, `hv1`. `cleared`
+takes away what a test before may have left, and waits until the node is ready.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from tests.e2e.client import Api
+from tests.e2e.serve import Controller, until
+
+RBAC: Final = "/apis/rbac.authorization.k8s.io/v1"
+NODE: Final = {
+    "apiVersion": "domctl.io/v1",
+    "kind": "Node",
+    "metadata": {"name": "hv1", "labels": {"zone": "a"}},
+    "spec": {"uri": "test:///default"},
+}
+_LEFT: Final = (
+    "/apis/domctl.io/v1/migrations",
+    "/apis/domctl.io/v1/domains",
+    "/apis/domctl.io/v1/tokens",
+    f"{RBAC}/roles",
+    f"{RBAC}/rolebindings",
+)
+
+
+def small_domain(name: str, **labels: str) -> dict[str, Any]:
+    """A Domain that the test driver can run."""
+    return {
+        "apiVersion": "domctl.io/v1",
+        "kind": "Domain",
+        "metadata": {"name": name, "namespace": "default", "labels": labels},
+        "spec": {"type": "test", "memory": "32Mi", "shutdown": [{"method": "destroy"}]},
+    }
+
+
+@contextlib.contextmanager
+def small_server(directory: Path) -> Iterator[Controller]:
+    found = Controller(directory)
+    try:
+        found.start()
+        found.api().create("/apis/domctl.io/v1/nodes", NODE)
+        yield found
+    finally:
+        found.stop()
+
+
+def cleared(controller: Controller) -> Controller:
+    api = controller.api()
+    for path in _LEFT:
+        for item in api.get(path)["items"]:
+            metadata = item["metadata"]
+            namespace = metadata.get("namespace")
+            group, plural = path.rsplit("/", 1)
+            where = f"{group}/namespaces/{namespace}/{plural}" if namespace else path
+            api.delete(f"{where}/{metadata['name']}")
+    until(lambda: not api.get("/apis/domctl.io/v1/domains")["items"], 30, "domains do not go")
+    until(lambda: _ready(api), 30, "the node is not ready")
+    return controller
+
+
+def _ready(api: Api) -> bool:
+    status = api.get("/apis/domctl.io/v1/nodes/hv1").get("status") or {}
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", ()))
