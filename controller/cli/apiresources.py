@@ -6,14 +6,17 @@ import sys
 
 from controller.cli.client import connect
 from controller.cli.errors import UsageError, printable
-from controller.cli.resources import GROUP, VERSION
 from controller.cli.table import Grid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from typing import Any
 
+    from controller.cli.client import Client
     from controller.cli.flags import Flags
+
+    Object = dict[str, Any]
 
 EXAMPLES = (
     ("Print the supported API resources", "domctl api-resources"),
@@ -23,6 +26,7 @@ EXAMPLES = (
 
 def configure(flags: Flags) -> None:
     flags.describe("[options]", "Print the supported API resources on the server.", EXAMPLES)
+    flags.value("--api-group", default=None, text="Only resources of this group.")
     flags.switch("--no-headers", text="Don't print headers.")
     flags.value("-o", "--output", text="Output format: wide or name.")
     flags.connection(namespace=False)
@@ -31,22 +35,35 @@ def configure(flags: Flags) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.output not in {"", "wide", "name"}:
         raise UsageError(f"--output {args.output} is not available")
-    api = f"{GROUP}/{VERSION}"
-    entries = connect(args).get(f"/apis/{api}").get("resources") or []
-    entries = sorted(
-        (entry for entry in entries if "/" not in entry["name"]), key=lambda entry: str(entry["name"])
-    )
+    client = connect(args)
+    found = [(api, entry) for api in _versions(client) for entry in _entries(client, api)]
+    if args.api_group is not None:
+        found = [(api, entry) for api, entry in found if api.rpartition("/")[0] == args.api_group]
+    found.sort(key=lambda one: (one[0].rpartition("/")[0], str(one[1]["name"])))
     if args.output == "name":
-        sys.stdout.write("".join(f"{printable(entry['name'])}.{GROUP}\n" for entry in entries))
+        names = [f"{entry['name']}.{api.rpartition('/')[0]}".rstrip(".") for api, entry in found]
+        sys.stdout.write("".join(f"{printable(name)}\n" for name in names))
         return 0
     rows = [] if args.no_headers else [["NAME", "SHORTNAMES", "APIVERSION", "NAMESPACED", "KIND"]]
-    for entry in entries:
+    for api, entry in found:
         namespaced = "true" if entry.get("namespaced") else "false"
         short = ",".join(entry.get("shortNames") or ())
         rows.append([entry["name"], short, api, namespaced, entry["kind"]])
     if args.output == "wide":
-        verbs = [] if args.no_headers else ["VERBS"]
-        verbs += [",".join(entry.get("verbs") or ()) for entry in entries]
-        rows = [[*row, verb] for row, verb in zip(rows, verbs, strict=True)]
+        more = [] if args.no_headers else [["VERBS", "CATEGORIES"]]
+        more += [[",".join(entry.get(key) or ()) for key in ("verbs", "categories")] for _, entry in found]
+        rows = [[*row, *extra] for row, extra in zip(rows, more, strict=True)]
     sys.stdout.write("".join(f"{printable(line)}\n" for line in Grid().lines(rows)))
     return 0
+
+
+def _versions(client: Client) -> list[str]:
+    """Of the core group and of all others, the preferred ones."""
+    core = client.get("/api").get("versions") or []
+    groups = client.get("/apis").get("groups") or []
+    return [*core, *(str(group["preferredVersion"]["groupVersion"]) for group in groups)]
+
+
+def _entries(client: Client, api: str) -> list[Object]:
+    found: Object = client.get(f"/apis/{api}" if "/" in api else f"/api/{api}")
+    return [entry for entry in found.get("resources") or () if "/" not in entry["name"]]

@@ -82,8 +82,8 @@ def configure_applying(flags: Flags) -> None:
     flags.switch("--prune", text="Delete what was applied with the same --applyset and has left the files.")
     flags.value(
         "--applyset",
-        text="[KIND/]NAME of the object that remembers the set: a role without rules, unless another kind is "
-        "named (clusterrole, namespace, configmap, secret).",
+        text="[KIND/]NAME of the object that remembers the set: a configmap, unless another kind is named "
+        "(namespace, role, clusterrole, secret).",
     )
 
 

@@ -7,8 +7,7 @@ where members may be before they are there, and is narrowed only after all is do
 interrupted forgets none; members go by their uid, and only if they still carry the label; a set of another
 tool is not touched. An object of another set is not taken over unless forced.
 
-The parent is a Role without rules by default, which allows nothing: it is the most harmless thing that the
-server keeps. ConfigMaps and Secrets, which kubectl uses, serve where the server has them.
+The parent is a ConfigMap by default, so that whoever may write domains may keep sets; kubectl takes Secrets.
 """
 
 from __future__ import annotations
@@ -170,7 +169,7 @@ def named(client: Client, text: str) -> ApplySet:
     kind, slash, name = text.rpartition("/")
     if not name or (slash and not kind):
         raise UsageError(f'--applyset must be [KIND/]NAME, is "{text}"')
-    resource = find(client, kind or "role")
+    resource = find(client, kind or "configmap")
     if resource.kind not in PARENTS:
         allowed = ", ".join(PARENTS)
         raise UsageError(f"a {resource.kind} cannot be the parent of an ApplySet, but one of: {allowed}")

@@ -13,7 +13,7 @@ from drivers.store import Delete
 from tests.clicase import Cli, applied, domain, eventually, node
 
 PRUNE = "apply --prune --applyset=web -f -"
-PARENT = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles/web"
+PARENT = "/api/v1/namespaces/default/configmaps/web"
 PART_OF = "applyset.kubernetes.io/part-of"
 DOMAINS = "/apis/domctl.io/v1/namespaces/default/domains/"
 
@@ -46,19 +46,18 @@ async def test_what_has_left_the_files_is_pruned_and_nothing_else(cli: Cli) -> N
     assert await there(cli) == ["b", "by-hand"]
 
 
-async def test_the_parent_allows_nothing_and_says_where_members_are(cli: Cli) -> None:
+async def test_the_parent_says_where_members_are(cli: Cli) -> None:
     other = yaml.safe_load(domain("b"))
     other["metadata"]["namespace"] = "far"
     await cli(PRUNE, stdin=several("a") + "---\n" + yaml.safe_dump(other) + "---\n" + node())
     found = await parent(cli)
-    assert not found.get("rules")
     notes = found["metadata"]["annotations"]
     assert notes["applyset.kubernetes.io/contains-group-kinds"] == "Domain.domctl.io,Node.domctl.io"
     assert notes["applyset.kubernetes.io/additional-namespaces"] == "far"
     assert notes["applyset.kubernetes.io/tooling"].startswith("domctl/v")
-    # printf web.default.Role.rbac.authorization.k8s.io | openssl dgst -sha256 -binary | base64, for URLs
+    # printf web.default.ConfigMap. | openssl dgst -sha256 -binary | base64, for URLs
     own = found["metadata"]["labels"]["applyset.kubernetes.io/id"]
-    assert own == "applyset-1JtcMCDJxtb7jMX9ZLjw0ehZqCVzb1EJN2ljyLSMgZE-v1"
+    assert own == "applyset-IYdi3vvhrGq-RtA5r-S9japVmXqDHiKSxhjtQ1RXhsU-v1"
     assert (await cli.body("a"))["metadata"]["labels"][PART_OF] == own
     ran = await cli(PRUNE, stdin=several("a"))
     assert "domain.domctl.io/b pruned" in ran.out
@@ -120,17 +119,25 @@ async def test_what_belongs_to_another_set_is_not_taken_in_silence(cli: Cli) -> 
 
 
 async def test_an_object_that_is_no_set_of_ours_is_not_touched(cli: Cli) -> None:
-    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "web"}}
-    await applied(cli, yaml.safe_dump(role))
+    plain = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "web"}, "data": {"a": "b"}}
+    await applied(cli, yaml.safe_dump(plain))
     ran = await cli(PRUNE, stdin=several("a"))
     assert ran.code == 1 and "is there and is no ApplySet" in ran.err
-    await cli("delete role web")
+    await cli("delete configmap web")
     await cli(PRUNE, stdin=several("a"))
     theirs = {"metadata": {"annotations": {"applyset.kubernetes.io/tooling": "kubectl/v1.33"}}}
     await cli.api.call("PATCH", PARENT, theirs, type="application/merge-patch+json")
     ran = await cli(PRUNE, stdin=several("b"))
     assert ran.code == 1 and 'belongs to "kubectl/v1.33", not to domctl' in ran.err
     assert await there(cli) == ["a"]
+
+
+@pytest.mark.parametrize("kind", ["role", "clusterrole", "namespace"])
+async def test_other_kinds_can_be_the_parent(cli: Cli, kind: str) -> None:
+    command = f"apply --prune --applyset={kind}/one -f -"
+    assert (await cli(command, stdin=several("a"))).code == 0
+    assert "domain.domctl.io/a pruned\n" in (await cli(command, stdin=several("b"))).out
+    assert (await cli(f"get {kind} one -o name")).code == 0
 
 
 @pytest.mark.parametrize(

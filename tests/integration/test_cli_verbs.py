@@ -34,8 +34,9 @@ SESSION = (
     "label domain web k=v --dry-run=server", "label domain web k=v -o name", "label domains --all all=yes",
     "label domains -l app=none k=v", "label domain web q=1 q-", "label domain web",
     "label", "annotate domain web a=b", "annotate domain web a=c", "annotate domain web a=c --overwrite",
-    "annotate domain web b=c/d=e", "annotate domain web a-", "annotate domain web", "label node hv1 rack=1",
-    "annotate domain/web domain/db node/hv1 n=1",
+    "annotate domain web b=c/d=e", "annotate domain web a-", "annotate domain web",
+    "label nodes.domctl.io hv1 rack=1",
+    "annotate domain/web domain/db nodes.domctl.io/hv1 n=1",
 )  # fmt: skip
 
 
@@ -141,7 +142,8 @@ async def test_events_that_are_watched_are_printed_as_they_happen(cli: Cli) -> N
 @pytest.mark.parametrize(
     "words",
     ["domain", "domain.spec.disks", "domain.spec.memory", "domain.spec.shutdown.method", "domain.spec.nope",
-     "migration --recursive", "domain.metadata.labels", "domain --recursive", "role.rules", "node.spec",
+     "migration --recursive", "domain.metadata.labels", "domain --recursive", "role.rules",
+     "clusterrole.rules",
      "domain.status.conditions", "widget"],
 )  # fmt: skip
 async def test_explain_prints_what_kubectl_prints(cli: Cli, words: str) -> None:
@@ -150,6 +152,11 @@ async def test_explain_prints_what_kubectl_prints(cli: Cli, words: str) -> None:
     assert (
         ours.err.removeprefix("error: ").splitlines()[:1] == theirs.err.removeprefix("error: ").splitlines()
     )
+
+
+@pytest.mark.parametrize("options", ["", "-o wide", "-o name", "--api-group=domctl.io", "--no-headers"])
+async def test_api_resources_are_those_that_kubectl_lists(cli: Cli, options: str) -> None:
+    assert await cli(f"api-resources {options}") == await cli.kubectl(f"api-resources {options}")
 
 
 # edit
