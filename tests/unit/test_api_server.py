@@ -24,6 +24,8 @@ from drivers.memory import MemoryStore
 from drivers.store import TxnResult
 from tests.apiserver import DOMAINS, MERGE, NODES, V1, Api, Options, client_context, domain, node, serving
 
+A_DAY = datetime.timedelta(days=1)
+
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncGenerator[Api, None]:
@@ -41,7 +43,9 @@ async def ask(api: Api, path: str, context: ssl.SSLContext, method: str = "GET")
         return response.status, await response.text()
 
 
-def issue(api: Api, directory: Path, common_name: str, group: str) -> ssl.SSLContext:
+def issue(
+    api: Api, directory: Path, common_name: str, group: str, ends_in: datetime.timedelta = A_DAY
+) -> ssl.SSLContext:
     """A client certificate of the server's own CA for somebody else."""
     ca_key = serialization.load_pem_private_key(api.pki.ca_cert.with_name("ca.key").read_bytes(), None)
     ca = x509.load_pem_x509_certificate(api.pki.ca_cert.read_bytes())
@@ -55,8 +59,8 @@ def issue(api: Api, directory: Path, common_name: str, group: str) -> ssl.SSLCon
         .issuer_name(ca.subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(minutes=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_before(now - 2 * A_DAY)
+        .not_valid_after(now + ends_in)
         .sign(ca_key, hashes.SHA256())
     )
     cert_path, key_path = directory / "other.crt", directory / "other.key"
@@ -98,6 +102,13 @@ async def test_a_certificate_of_another_authority_does_not_connect(api: Api, tmp
     context = client_context(api.pki.ca_cert, other.admin_cert, other.admin_key)
     with pytest.raises(aiohttp.ClientError):
         await ask(api, "/livez", context)
+
+
+async def test_a_certificate_out_of_its_time_does_not_connect(api: Api, tmp_path: Path) -> None:
+    assert (await ask(api, DOMAINS, issue(api, tmp_path, "ann", "domctl:admins")))[0] == 200
+    expired = issue(api, tmp_path, "ann", "domctl:admins", ends_in=-A_DAY)
+    with pytest.raises(aiohttp.ClientError):
+        await ask(api, DOMAINS, expired)
 
 
 async def test_the_servers_own_certificate_is_no_clients(api: Api) -> None:
