@@ -100,7 +100,7 @@ class NodeWatcher:
     _list_at: float = NEVER
     _closed: bool = False
     _glances: dict[str, bool] = field(default_factory=dict)  # uuid under way: whether to read it once more
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _tasks: dict[asyncio.Task[None], None] = field(default_factory=dict)  # ordered: runs can be repeated
     _read: asyncio.Condition = field(default_factory=asyncio.Condition)
     changed: int = 0
 
@@ -223,8 +223,8 @@ class NodeWatcher:
             return
         self._glances[uuid] = False
         task = asyncio.create_task(self._read_alone(uuid), name=f"glance {self.node}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
 
     def _is_held(self, uuid: str) -> bool:
         """Whether an action is changing it. It is read when that is over: libvirt 9 holds up whoever looks up
