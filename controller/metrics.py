@@ -260,8 +260,7 @@ class Metrics:
         )
         self._events = make.counter("domctl_events", "Events by what became of them.", "result")
         self._trust = make.gauge("domctl_store_trusted", "1 if the store is the one remembered.")
-        for result in RESULTS:
-            self._reconciles.labels("domain", result)
+        self._verdicts = {result: self._reconciles.labels("domain", result) for result in RESULTS}
         self._reconcile_errors.labels("domain")
 
     def _add_calls(self, make: _Maker) -> None:
@@ -310,7 +309,7 @@ class Metrics:
         self._known.defer(uuid, verdict.deferred.reason.value if verdict.deferred is not None else "")
         if verdict.action is None:
             result = "success" if verdict.deferred is None else "requeue_after"
-            self._reconciles.labels("domain", result).inc()
+            self._verdicts[result].inc()
 
     def acted(self, action: str, ending: str, seconds: float) -> None:
         """One action ended; its domain's reconciliation with it."""

@@ -33,6 +33,7 @@ from controller.storewatch import StoreWatch
 from controller.world import World
 from drivers.errors import StoreError
 from drivers.memory import Backup
+from drivers.store import KeyValue
 from tests.sim.doors import HypervisorDoor, Notes, StoreDoor
 from tests.sim.etcd import SimEtcd
 from tests.sim.host import SimHost
@@ -239,6 +240,7 @@ class Cluster:
     disks_at: dict[str, str] = field(default_factory=dict)  # whose own storage has a domain's disks, as it is
     graves: list[tuple[Process, asyncio.Task[None]]] = field(default_factory=list)
     _decoded: dict[str, tuple[bytes, Any]] = field(default_factory=dict)
+    _promises: dict[str, tuple[bytes, Assignment]] = field(default_factory=dict)
     clock: Callable[[], float] = field(init=False)
     network: Network = field(init=False)
     etcd: SimEtcd = field(init=False)
@@ -309,13 +311,20 @@ class Cluster:
 
     def assignment(self, uuid: str) -> Assignment | None:
         kv = self.etcd.peek(keys.assignment(uuid))
-        return None if kv is None else msgspec.json.decode(kv.value, type=Assignment)
+        return None if kv is None else self._promise(kv)
 
     def assignments(self) -> dict[str, Assignment]:
         return {
-            kv.key.removeprefix(keys.ASSIGNMENTS): msgspec.json.decode(kv.value, type=Assignment)
+            kv.key.removeprefix(keys.ASSIGNMENTS): self._promise(kv)
             for kv in self.etcd.peek_all(keys.ASSIGNMENTS)
         }
+
+    def _promise(self, kv: KeyValue) -> Assignment:
+        """Decoded once, as in `stored`."""
+        known = self._promises.get(kv.key)
+        if known is None or known[0] is not kv.value:
+            known = self._promises[kv.key] = (kv.value, msgspec.json.decode(kv.value, type=Assignment))
+        return known[1]
 
     @property
     def quarantined(self) -> frozenset[str]:

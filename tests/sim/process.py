@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
+from functools import cache
 from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any, TypeVarTuple, Unpack
@@ -95,8 +96,9 @@ class ProcessLoop(VirtualLoop):
         self.set_task_factory(_make_task)
 
     def time(self) -> float:
-        self._clock.now_s += GLANCE_S
-        return self._clock.now_s
+        clock = self._clock
+        clock.now_s = now_s = clock.now_s + GLANCE_S
+        return now_s
 
     def stop_process(self, process: Process) -> None:
         if process.runs:
@@ -192,6 +194,11 @@ def _owner(callback: object) -> object:
     return getattr(callback, "__self__", None)
 
 
+@cache
+def _is_the_worlds(filename: str) -> bool:
+    return filename.startswith(HERE) and filename not in OWN
+
+
 def _make_task(
     loop: asyncio.AbstractEventLoop,
     coro: Coroutine[Any, Any, Any] | Generator[Any, None, Any],
@@ -199,6 +206,6 @@ def _make_task(
 ) -> asyncio.Task[Any]:
     if context is None and PROCESS.get() is not None:
         code = getattr(coro, "cr_code", None)
-        if code is not None and code.co_filename.startswith(HERE) and code.co_filename not in OWN:
+        if code is not None and _is_the_worlds(code.co_filename):
             context = Context()
     return asyncio.Task(coro, loop=loop, context=context)
