@@ -35,6 +35,7 @@ from controller.plan.snapshot import (
     Usage,
     WitnessedEnd,
 )
+from drivers.errors import Cause
 from drivers.hypervisor import Detail, Record, State
 from specs.mark import Mark
 from specs.requests import ANNOTATIONS
@@ -67,7 +68,8 @@ MARKS: Final = ("right", "old", "old live", "none", "foreign", "future", "clone"
 
 class Obs(Struct, frozen=True):
     """One host and the domain on it. `link`: ready, awaiting (something was sent since it was read), silent,
-    refused, new. `seen`: "" or one of STATES, when it was read last. `extra`: transient, autostart."""
+    refused (by the host itself), new. `seen`: "" or one of STATES, when it was read last. `extra`: transient,
+    autostart."""
 
     link: str
     seen: str = ""
@@ -329,8 +331,8 @@ def _view(node: str, link: str) -> NodeView:
     if link == "new":
         return NodeView()
     if link in ("silent", "refused"):
-        how = Link.BACKING_OFF if link == "silent" else Link.REFUSED
-        return replace(view, link=how, why="so", session=0)
+        how, cause = (Link.BACKING_OFF, "") if link == "silent" else (Link.REFUSED, Cause.KEY_REFUSED)
+        return replace(view, link=how, cause=cause, why="so", session=0)
     return view
 
 

@@ -341,7 +341,7 @@ def _forget(world: World, action: Action) -> str:
         return f"safety 2: it should be {world.wanted}"
     if on(world, "a").extra == "transient":
         return "it is transient already"
-    return _alone(world, action, "running", "user-paused", "ending")
+    return _alone(world, action, *HOLDS_DISKS - {"postcopy"})
 
 
 def _save(world: World, action: Action) -> str:
@@ -472,11 +472,19 @@ def _runs_for_sure(world: World, node: str) -> bool:
 
 def _touch(world: World, action: Action) -> str:
     """MARK and AUTOSTART."""
-    if action.node != "a" or not on(world, "a").seen:
+    if not on(world, action.node).seen or (action.node != "a" and not _disarms(world, action)):
         return "it is not there"
     if action.autostart and (world.aside != "autostart wanted" or world.wanted != "running"):
         return "I7: autostart is set, and nobody wants it"
-    return "safety 5: a migration is under way" if on(world, "a").seen in IN_MIGRATION else ""
+    return "safety 5: a migration is under way" if on(world, action.node).seen in IN_MIGRATION else ""
+
+
+def _disarms(world: World, action: Action) -> bool:
+    """A definition that stands where it may not belong would start a second one at the next boot there."""
+    here, other = on(world, action.node), on(world, _other(action.node))
+    clears = action.kind is ActionKind.AUTOSTART and not action.autostart
+    elsewhere = world.aside == "migration seen" or other.seen in HOLDS_DISKS
+    return clears and elsewhere and here.seen in INACTIVE and here.extra == "autostart"
 
 
 def _hand_back(world: World, action: Action) -> str:
