@@ -258,9 +258,9 @@ class Drills:
         place = {"node": rng.choice(others)}
         aim = {"state": "shutoff", "placement": place}
         await self.api.edit(DOMAINS, name, lambda body: body["spec"].update(aim), f"to {place}")
-        met = await self.moment("intent revoke")
-        if met is not None:
-            await self.hands.on(met[0].host).start(met[0].uuid)
+        met = await self.moment("intent revoke", name=name)
+        if met is not None and not self.cluster.active_on(met[0].uuid):  # the command was typed already
+            await met[2].desk.ask("create", (met[0].uuid,), "virsh")
 
     async def moved_away(self, rng: Random) -> None:
         """A host does not answer, its leader has never read it, and a domain there is to be elsewhere."""
