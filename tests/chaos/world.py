@@ -18,7 +18,7 @@ from typing import Any
 
 import libvirt
 
-from tests.e2e.client import DOMAINS, MIGRATIONS, ApiError, Object, is_ready, reason
+from tests.e2e.client import DOMAINS, MIGRATIONS, ApiError, Object, is_ready
 from tests.e2e.cluster import Cluster, Copy, domain, with_tick_images
 from tests.e2e.serve import Controller, until
 from tests.etcdserver import EtcdServer
@@ -51,7 +51,6 @@ class World:
         self.ticks = with_tick_images(lab.hosts)
         self.source = self.target = ""
         self.migration = ""
-        self.doubled = ""
 
     # --- making it whole
 
@@ -149,7 +148,7 @@ class World:
         self.source = api.get(f"{DOMAINS}/{NAME}")["status"]["node"]
         self.target = next(node for node in self.hosts if node != self.source)
         self.hosts[self.source].virsh("migrate-setspeed", NAME, str(SPEED))
-        self.migration, self.doubled = name, ""
+        self.migration = name
         body = {"domain": NAME, "node": self.target}
         api.create(MIGRATIONS, _object("Migration", name, body))
 
@@ -203,21 +202,7 @@ class World:
                 time.sleep(0.25)
         return time.monotonic() - began
 
-    def _decide(self) -> None:
-        """What an operator does about a domain that libvirt itself runs twice: where a source has no answer
-        from the target's libvirtd for 30 s at the very end, it lets its guest go on, and a daemon that was
-        only frozen, or cut off, starts the other as soon as it can. Each host says that it was so."""
-        if self.doubled or reason(self.cluster().domain(NAME)) != "Duplicate":
-            return
-        ends = {
-            end: self.host(end).virsh("domstate", NAME, "--reason").strip() for end in ("source", "target")
-        }
-        if ends == {"source": "running (migration canceled)", "target": "running (migrated)"}:
-            self.doubled = "libvirt started it on both"
-            self.serving().domctl("resolve", NAME, "--keep", self.source)
-
     def _wrong(self) -> str:
-        self._decide()
         phase = self.phase()
         if phase not in ENDED:
             return f"the Migration is {phase}: {json.dumps(self.shown().get('status'))[:600]}"
