@@ -50,7 +50,7 @@ class Reconciler:
     parts: Parts
     on_fenced: Callable[[str], None]
     slots: asyncio.Semaphore
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _tasks: dict[asyncio.Task[None], None] = field(default_factory=dict)  # in order: seeds tell one story
 
     async def run(self) -> None:
         """Pass after pass until the queue is shut down."""
@@ -175,8 +175,8 @@ class Reconciler:
 
     def _spawn(self, work: Awaitable[None], key: str) -> None:
         task = asyncio.create_task(self._guarded(work, key), name=key)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(lambda done: self._tasks.pop(done, None))
 
     async def _guarded(self, work: Awaitable[None], key: str) -> None:
         try:

@@ -12,9 +12,14 @@ import signal
 from collections.abc import Generator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Loops made from here on check that they are only called from their own thread (drivers have threads).
 os.environ.setdefault("PYTHONASYNCIODEBUG", "1")
+
+# How long an example takes says more of what else this machine does than of the code.
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
 
 pytest_plugins = ["tests.lab.fixture"]
 

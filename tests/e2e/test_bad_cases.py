@@ -100,11 +100,15 @@ def free_what_libvirt_lost(cluster: Cluster, host: LabHost, names: list[str]) ->
     """libvirt 9.0, killed before it noted a new QEMU's pid, keeps that domain as starting for ever. domctl
     holds it and says what ends that; this does what it says. Any other hold is a failure of the caller."""
 
+    held: dict[str, None] = {}  # that is said in turn with trying again, so of two not always at once
+
     def decided() -> bool:
-        return all(is_ready(one) or reason(one) == "StuckStart" for one in map(cluster.domain, names))
+        found = {name: cluster.domain(name) for name in names}
+        held.update({name: None for name, one in found.items() if reason(one) == "StuckStart"})
+        return all(is_ready(one) or name in held for name, one in found.items())
 
     until(decided, 90, lambda: "\n".join(cluster.story(n) for n in names if not is_ready(cluster.domain(n))))
-    stuck = [name for name in names if reason(cluster.domain(name)) == "StuckStart"]
+    stuck = [name for name in held if not is_ready(cluster.domain(name))]
     if not stuck:
         return
     files = {name: f"/run/libvirt/qemu/{name}.xml" for name in stuck}

@@ -119,10 +119,7 @@ TABLE = {
     "left in migration, and active with a definition": Row(
         in_migration, started_persistent, "target", "target"
     ),
-    "left in migration, and absent, in doubt": Row(
-        in_migration, absent, held=("MigrationDoubt",), on_doubt="Hold"
-    ),
-    "left in migration, and absent, to be started again": Row(in_migration, absent, "either"),
+    "left in migration, and absent": Row(in_migration, absent, "source", "source", on_doubt="Hold"),
     "both left in migration": Row(in_migration, in_migration, "either"),
     "absent, and active": Row(absent, started, "target", "target"),
     "a definition, and active": Row(shut_off, started, "target", "target"),
