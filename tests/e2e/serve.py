@@ -124,7 +124,9 @@ class Controller:
         )  # fmt: skip
 
     def apply(self, *objects: dict[str, Any]) -> str:
-        return self.domctl("apply", "-f", "-", stdin=yaml.safe_dump_all(objects, sort_keys=False))
+        return self.domctl(
+            "apply", "--force-conflicts", "-f", "-", stdin=yaml.safe_dump_all(objects, sort_keys=False)
+        )
 
     def _end(self, how: signal.Signals) -> None:
         process, self.process = self.process, None
