@@ -89,7 +89,7 @@ class Containers:
         status = self.cluster.domain(name).get("status") if self.cluster.exists(name) else "no such domain"
         return f"{name}: {status}\nlog: {self.cluster.controller.tail()}"
 
-    def until_reason(self, name: str, wanted: str, timeout_s: float = 15) -> None:
+    def until_reason(self, name: str, wanted: str, timeout_s: float = 40) -> None:
         until(lambda: reason(self.cluster.domain(name)) == wanted, timeout_s, lambda: self.story(name))
 
     def clear(self) -> None:
