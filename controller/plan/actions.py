@@ -19,7 +19,6 @@ from controller.model import (
     DONE,
     Answered,
     Assignment,
-    Copy,
     Decision,
     Intent,
     IntentKind,
@@ -28,23 +27,23 @@ from controller.model import (
     Proof,
     Rule,
 )
-from controller.plan.case import Case, Desired
+from controller.plan.case import Case
 from controller.plan.evidence import PROVING_REASONS
 from controller.plan.place import Demand
-from controller.plan.snapshot import MoveWatch, Sighting, namespace_of
+from controller.plan.snapshot import Sighting, namespace_of
 from controller.plan.types import Action, ActionKind
-from drivers.hypervisor import Move, StopMethod
+from drivers.hypervisor import StopMethod
 from specs.mark import Mark
 
 # Times and operation ids are inputs: the executor fills in both when it records the intent.
-_LATER = ""
+LATER = ""
 
 
-def _intent(kind: IntentKind, node: str, epoch: int, why: str) -> Intent:
-    return Intent(kind=kind, node=node, epoch=epoch, op=_LATER, why=why, at=_LATER)
+def intended(kind: IntentKind, node: str, epoch: int, why: str) -> Intent:
+    return Intent(kind=kind, node=node, epoch=epoch, op=LATER, why=why, at=LATER)
 
 
-def _action(case: Case, kind: ActionKind, node: str, why: str, after: Assignment | None) -> Action:
+def made(case: Case, kind: ActionKind, node: str, why: str, after: Assignment | None) -> Action:
     return Action(
         kind=kind,
         uuid=case.uuid,
@@ -58,7 +57,7 @@ def _action(case: Case, kind: ActionKind, node: str, why: str, after: Assignment
     )
 
 
-def _assigned(case: Case, node: str) -> Assignment:
+def assigned(case: Case, node: str) -> Assignment:
     """The assignment with `node` as the domain's place, before any intent."""
     assert case.stored is not None
     demand = Demand.of(case.uuid, case.stored.domain.metadata, case.stored.domain.spec)
@@ -87,7 +86,7 @@ def _assigned(case: Case, node: str) -> Assignment:
 
 def _give(case: Case, kind: IntentKind, node: str, why: str, *, raise_epoch: bool) -> Action:
     """START or DEFINE: the definition goes to `node`. The caller made sure that it can be rendered."""
-    base = _assigned(case, node)
+    base = assigned(case, node)
     epoch = base.epoch + 1 if raise_epoch or base.epoch == 0 else base.epoch
     wanted = case.desired(node, epoch)
     assert wanted.rendered is not None
@@ -100,7 +99,7 @@ def _give(case: Case, kind: IntentKind, node: str, why: str, *, raise_epoch: boo
     after = msgspec.structs.replace(
         base,
         epoch=epoch,
-        intent=_as_asked(case, _intent(kind, node, epoch, why), node),
+        intent=_as_asked(case, intended(kind, node, epoch, why), node),
         config=wanted.rendered.xml,
         digest=wanted.rendered.digest,
         macs=dict(wanted.macs),
@@ -113,7 +112,7 @@ def _give(case: Case, kind: IntentKind, node: str, why: str, *, raise_epoch: boo
         after = _answering(case, after, "restore", DONE)
         for name in ("reboot", "reset", "resume"):  # what it was asked of is no more
             after = _answering(case, after, name, "not done, it was started anew")
-    action = _action(case, ActionKind.START if starting else ActionKind.DEFINE, node, why, after)
+    action = made(case, ActionKind.START if starting else ActionKind.DEFINE, node, why, after)
     settled = msgspec.structs.replace(after, intent=None, last_move=_arrived_cold(after))
     if starting:
         settled = msgspec.structs.replace(settled, proofs=_lasting(after.proofs), saved="", save_room="")
@@ -150,7 +149,7 @@ def _arrived_cold(was: Assignment) -> MoveRecord | None:
         reason="Moved",
         message=f"moved from {intent.target} to {intent.node}",
         attempts=1,
-        at=_LATER,
+        at=LATER,
         began_at=intent.at,
     )
 
@@ -180,25 +179,25 @@ def define(case: Case, node: str, why: str) -> Action:
 def shutdown(case: Case, node: str, method: StopMethod, step: int, why: str) -> Action:
     after = msgspec.structs.replace(
         case.assignment,
-        intent=_intent(IntentKind.STOP, node, case.assignment.epoch, why),
+        intent=intended(IntentKind.STOP, node, case.assignment.epoch, why),
         tombstone=case.deleting,
     )
-    action = _action(case, ActionKind.SHUTDOWN, node, why, after)
+    action = made(case, ActionKind.SHUTDOWN, node, why, after)
     return dataclasses.replace(action, method=method, step=step)
 
 
 def destroy(case: Case, node: str, step: int, why: str) -> Action:
     after = msgspec.structs.replace(
         case.assignment,
-        intent=_intent(IntentKind.STOP, node, case.assignment.epoch, why),
+        intent=intended(IntentKind.STOP, node, case.assignment.epoch, why),
         tombstone=case.deleting,
     )
-    return dataclasses.replace(_action(case, ActionKind.DESTROY, node, why, after), step=step)
+    return dataclasses.replace(made(case, ActionKind.DESTROY, node, why, after), step=step)
 
 
 def undo_start(case: Case, why: str) -> Action:
     """Destroy what a start left half-done. Its intent stays open: the next start rests on it."""
-    return _action(case, ActionKind.DESTROY, case.node, why, case.assignment)
+    return made(case, ActionKind.DESTROY, case.node, why, case.assignment)
 
 
 def revoke(case: Case, node: str, why: str) -> Action:
@@ -211,13 +210,13 @@ def revoke(case: Case, node: str, why: str) -> Action:
     after = msgspec.structs.replace(
         case.assignment,
         epoch=epoch,
-        intent=_intent(IntentKind.REVOKE, node, epoch, why),
+        intent=intended(IntentKind.REVOKE, node, epoch, why),
         candidates=tuple(sorted({*case.assignment.candidates, node})),
         config=sighting.detail.config_xml if is_home else case.assignment.config,
         tombstone=case.deleting,
     )
-    action = _action(case, ActionKind.REVOKE, node, why, after)
-    proof = Proof(node=node, rule=Rule.REVOKED, epoch=epoch, at=_LATER, vanished=not proved)
+    action = made(case, ActionKind.REVOKE, node, why, after)
+    proof = Proof(node=node, rule=Rule.REVOKED, epoch=epoch, at=LATER, vanished=not proved)
     left = without(after, proof)
     if is_home:
         left = msgspec.structs.replace(left, autostart=False)  # its link went with the definition
@@ -240,9 +239,9 @@ def release(case: Case, node: str, rule: Rule, why: str, *, vanished: bool) -> A
     epoch = case.assignment.epoch + 1
     after = without(
         msgspec.structs.replace(case.assignment, epoch=epoch, tombstone=case.deleting),
-        Proof(node=node, rule=rule, epoch=epoch, at=_LATER, vanished=vanished),
+        Proof(node=node, rule=rule, epoch=epoch, at=LATER, vanished=vanished),
     )
-    action = _action(case, ActionKind.RELEASE, node, why, after)
+    action = made(case, ActionKind.RELEASE, node, why, after)
     if rule is Rule.RESOLVED:
         decision = case.snap.resolutions[case.uuid]
         left = tuple(n for n in decision.not_on if n != node)
@@ -255,185 +254,20 @@ def consuming(action: Action, left: Decision | None) -> Action:
     return dataclasses.replace(action, consumes=True, left=left)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Departure:
-    """A migration that may begin: where to, for which request, by what call, and the definition there."""
-
-    target: str
-    request: str
-    move: Move
-    wanted: Desired
-
-
-def migrate(case: Case, departure: Departure) -> Action:
-    """Record it, give the source's definition up, look once more, and let libvirtd move it."""
-    target, rendered = departure.target, departure.wanted.rendered
-    assert rendered is not None
-    epoch = case.assignment.epoch + 1
-    why = f"moves to {target}"
-    intent = msgspec.structs.replace(
-        _intent(IntentKind.MIGRATE, case.node, epoch, why),
-        target=target,
-        request=departure.request,
-        copies=bool(departure.move.copy_disks),
-        goes_on=departure.move.stands,
-    )
-    after = msgspec.structs.replace(
-        _assigned(case, case.node),
-        epoch=epoch,
-        intent=intent,
-        candidates=tuple(sorted({*case.assignment.candidates, target})),
-        config=rendered.xml,
-        digest=rendered.digest,
-    )
-    action = _action(case, ActionKind.MIGRATE, case.node, why, after)
-    return dataclasses.replace(
-        action,
-        target=target,
-        move=departure.move,
-        xml=rendered.xml,
-        mark=Mark(case.snap.cluster, case.uuid, epoch, rendered.digest),
-    )
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Closing:
-    """How a migration ended. `node`: where the domain belongs now. `gone`: nodes that hold nothing of it any
-    more, each with the rule that proves it."""
-
-    node: str
-    outcome: MoveOutcome
-    reason: str
-    message: str
-    attempts: int
-    gone: tuple[tuple[str, Rule], ...]
-
-
-def close_move(
-    case: Case, closing: Closing, watch: MoveWatch, *, pause_s: float = 0.0, is_clear: bool = True
-) -> Action:
-    """Both ends were read: the record says where the domain is, and what became of the request."""
-    was, intent = case.assignment, case.assignment.intent
-    assert intent is not None
-    result = watch.result
-    moved = closing.outcome is MoveOutcome.SUCCEEDED
-    record = MoveRecord(
-        request=intent.request,
-        source=intent.node,
-        target=intent.target,
-        outcome=closing.outcome,
-        reason=closing.reason,
-        message=closing.message,
-        attempts=closing.attempts,
-        at=_LATER,
-        began_at=intent.at,
-        downtime_ms=_downtime_ms(case, watch) if moved else None,
-        copied_bytes=result.processed_bytes if moved and result is not None else None,
-    )
-    left = {node for node, _ in closing.gone}
-    proofs = tuple(Proof(node=n, rule=rule, epoch=was.epoch, at=_LATER) for n, rule in closing.gone)
-    after = msgspec.structs.replace(
-        was,
-        node=closing.node,
-        intent=None,
-        candidates=tuple(sorted({*was.candidates, closing.node} - left)),
-        proofs=(*(p for p in was.proofs if p.node not in left), *proofs),
-        last_move=record,
-        tombstone=case.deleting,
-    )
-    action = _action(case, ActionKind.RECORD, closing.node, closing.message, after)
-    dead = tuple(n for n, rule in closing.gone if rule is Rule.CONFIRMED_DEAD)
-    action = dataclasses.replace(action, quarantine=dead, is_clear=is_clear, retry_after_s=pause_s)
-    decision = case.snap.resolutions.get(case.uuid)
-    return consuming(action, None) if decision is not None and decision.keep == closing.node else action
-
-
-def _downtime_ms(case: Case, watch: MoveWatch) -> int | None:
-    """From when it stood still at its source until it went on at its target, as this leader heard both. The
-    target's libvirt counts until the copy stands there, which is all where nobody had to let it go."""
-    intent, snap = case.assignment.intent, case.snap
-    assert intent is not None
-    if not intent.goes_on or intent.copy is not Copy.LET_GO:
-        return watch.result.downtime_ms if watch.result is not None else None
-    stood_at = snap.suspends.get((case.uuid, intent.node), -1.0)
-    went_on_at = snap.resumes.get((case.uuid, intent.target), -1.0)
-    if stood_at < watch.began_at or went_on_at < stood_at or stood_at < 0:
-        return None
-    return round((went_on_at - stood_at) * 1000)
-
-
-def note_home(case: Case, node: str, why: str) -> Action:
-    """Where the domain of an open migration is, though it cannot be closed yet."""
-    return _action(case, ActionKind.RECORD, node, why, msgspec.structs.replace(case.assignment, node=node))
-
-
-def close_request(case: Case, request: str, closing: Closing) -> Action:
-    """A request that ends without anything having been moved."""
-    record = MoveRecord(
-        request=request,
-        source=case.node,
-        target=closing.node,
-        outcome=closing.outcome,
-        reason=closing.reason,
-        message=closing.message,
-        attempts=closing.attempts,
-        at=_LATER,
-    )
-    after = msgspec.structs.replace(case.assignment, last_move=record)
-    return _action(case, ActionKind.RECORD, case.node, closing.message, after)
-
-
-def clear_end(case: Case, node: str, why: str, copy: Copy | None = None) -> Action:
-    """Destroy the end of a migration that must not run. The intent stays: table M is asked again. `copy`:
-    what this makes of the target's, which whoever leads next must know."""
-    return _action(case, ActionKind.DESTROY, node, why, _with_copy(case, copy))
-
-
-def _with_copy(case: Case, copy: Copy | None) -> Assignment:
-    was = case.assignment
-    if copy is None or was.intent is None:
-        return was
-    return msgspec.structs.replace(was, intent=msgspec.structs.replace(was.intent, copy=copy))
-
-
-def unplant(case: Case, node: str, why: str) -> Action:
-    """Take away a definition that no end of a migration should have; the intent stays."""
-    return _action(case, ActionKind.UNPLANT, node, why, case.assignment)
-
-
-def abort(case: Case, node: str, why: str, *, clears: str = "") -> Action:
-    """End the job at `node`, with the definition that somebody put on its target (`clears`; "": there is
-    none)."""
-    action = _action(case, ActionKind.ABORT, node, why, case.assignment)
-    return dataclasses.replace(action, target=clears)
-
-
-def go_on(case: Case, node: str, why: str) -> Action:
-    """Resume the source that a migration left paused."""
-    return _action(case, ActionKind.GO_ON, node, why, case.assignment)
-
-
-def let_go(case: Case, node: str, why: str) -> Action:
-    """Resume the copy that stands at the target. From when that is recorded on, it may run there."""
-    return _action(case, ActionKind.GO_ON, node, why, _with_copy(case, Copy.LET_GO))
-
-
 def used_up(case: Case, why: str) -> Action:
-    return consuming(_action(case, ActionKind.RECORD, case.node, why, case.assignment), None)
+    return consuming(made(case, ActionKind.RECORD, case.node, why, case.assignment), None)
 
 
 def drop_proof(case: Case, node: str, why: str) -> Action:
     """A node that was taken for dead answers and was found clean: the proof is not needed any more."""
     proofs = tuple(p for p in case.assignment.proofs if p.node != node)
-    return _action(
-        case, ActionKind.RECORD, node, why, msgspec.structs.replace(case.assignment, proofs=proofs)
-    )
+    return made(case, ActionKind.RECORD, node, why, msgspec.structs.replace(case.assignment, proofs=proofs))
 
 
 def take_back(case: Case, why: str) -> Action:
     """The record of a deletion that is none."""
     after = msgspec.structs.replace(case.assignment, tombstone=False)
-    return _action(case, ActionKind.RECORD, case.node, why, after)
+    return made(case, ActionKind.RECORD, case.node, why, after)
 
 
 def reclaim(case: Case, node: str, why: str) -> Action:
@@ -444,7 +278,7 @@ def reclaim(case: Case, node: str, why: str) -> Action:
         candidates=tuple(sorted({*case.assignment.candidates, node})),
         proofs=tuple(p for p in case.assignment.proofs if p.node != node),
     )
-    return _action(case, ActionKind.RECORD, node, why, after)
+    return made(case, ActionKind.RECORD, node, why, after)
 
 
 def reassign(case: Case, node: str, why: str) -> Action:
@@ -460,7 +294,7 @@ def reassign(case: Case, node: str, why: str) -> Action:
             reason="Resolved",
             message=why,
             attempts=0 if last is None or last.request != move.request else last.attempts,
-            at=_LATER,
+            at=LATER,
             began_at=move.at,
         )
     after = msgspec.structs.replace(
@@ -471,7 +305,7 @@ def reassign(case: Case, node: str, why: str) -> Action:
         last_move=last,
         candidates=tuple(sorted({*case.assignment.candidates, node})),
     )
-    return _action(case, ActionKind.RECORD, node, why, after)
+    return made(case, ActionKind.RECORD, node, why, after)
 
 
 def close_intent(case: Case, why: str, *, stopped: bool | None = None) -> Action:
@@ -482,33 +316,33 @@ def close_intent(case: Case, why: str, *, stopped: bool | None = None) -> Action
         last_move=_arrived_cold(case.assignment),
         stopped=case.assignment.stopped if stopped is None else stopped,
     )
-    return _action(case, ActionKind.RECORD, case.node, why, after)
+    return made(case, ActionKind.RECORD, case.node, why, after)
 
 
 def pause(case: Case, why: str) -> Action:
     """`paused` is recorded before anything is sent: it says whose pause this is, should nobody live to."""
     after = msgspec.structs.replace(case.assignment, intent=_call(case, IntentKind.PAUSE, why), paused=True)
-    action = _action(case, ActionKind.PAUSE, case.node, why, after)
+    action = made(case, ActionKind.PAUSE, case.node, why, after)
     return dataclasses.replace(action, settled=msgspec.structs.replace(after, intent=None))
 
 
 def resume(case: Case, why: str) -> Action:
     after = msgspec.structs.replace(case.assignment, intent=_call(case, IntentKind.RESUME, why))
-    action = _action(case, ActionKind.RESUME, case.node, why, after)
+    action = made(case, ActionKind.RESUME, case.node, why, after)
     return dataclasses.replace(action, settled=msgspec.structs.replace(after, intent=None, paused=False))
 
 
 def _call(case: Case, kind: IntentKind, why: str) -> Intent:
-    return _intent(kind, case.node, case.assignment.epoch, why)
+    return intended(kind, case.node, case.assignment.epoch, why)
 
 
 def note_paused(case: Case, paused: bool, why: str) -> Action:
     after = msgspec.structs.replace(case.assignment, paused=paused)
-    return _action(case, ActionKind.RECORD, case.node, why, after)
+    return made(case, ActionKind.RECORD, case.node, why, after)
 
 
 def _answers(outcomes: Mapping[str, str], case: Case) -> dict[str, Answered]:
-    return {n: Answered(value=case.requests[n], outcome=o, at=_LATER) for n, o in outcomes.items()}
+    return {n: Answered(value=case.requests[n], outcome=o, at=LATER) for n, o in outcomes.items()}
 
 
 def _answering(case: Case, assignment: Assignment, name: str, outcome: str) -> Assignment:
@@ -522,7 +356,7 @@ def _answering(case: Case, assignment: Assignment, name: str, outcome: str) -> A
 def answer(case: Case, name: str, outcome: str, **changes: Any) -> Action:
     """A request is answered, and nothing is sent for it."""
     after = msgspec.structs.replace(_answering(case, case.assignment, name, outcome), **changes)
-    return _action(case, ActionKind.RECORD, case.node, f"{name} was asked for: {outcome}", after)
+    return made(case, ActionKind.RECORD, case.node, f"{name} was asked for: {outcome}", after)
 
 
 ONCE: Final = MappingProxyType(
@@ -541,13 +375,13 @@ def once(case: Case, name: str, node: str) -> Action:
     was = case.assignment
     begun = msgspec.structs.replace(
         _answering(case, was, name, BEGUN),
-        intent=_intent(intent, node, was.epoch, f"{name} was asked for"),
+        intent=intended(intent, node, was.epoch, f"{name} was asked for"),
         tombstone=case.deleting,
     )
     done = msgspec.structs.replace(_answering(case, begun, name, DONE), intent=None)
     if name == "drop-saved":
         done = msgspec.structs.replace(done, saved="", save_room="")
-    action = _action(case, kind, node, f"{name} was asked for", begun)
+    action = made(case, kind, node, f"{name} was asked for", begun)
     return dataclasses.replace(action, settled=done)
 
 
@@ -555,11 +389,11 @@ def not_known(case: Case, why: str) -> Action:
     """The open intent of a request was interrupted, or refused: `why`."""
     was = case.assignment
     left = {
-        n: msgspec.structs.replace(a, outcome=why, at=_LATER) if a.outcome == BEGUN else a
+        n: msgspec.structs.replace(a, outcome=why, at=LATER) if a.outcome == BEGUN else a
         for n, a in was.requests.items()
     }
     after = msgspec.structs.replace(was, intent=None, requests=left)
-    return _action(case, ActionKind.RECORD, case.node, f"a request came to nothing: {why}", after)
+    return made(case, ActionKind.RECORD, case.node, f"a request came to nothing: {why}", after)
 
 
 def save(case: Case, seen: Sighting, why: str) -> Action:
@@ -570,7 +404,7 @@ def save(case: Case, seen: Sighting, why: str) -> Action:
         paused=seen.record.state == "paused",
         saved=case.assignment.digest,
     )
-    action = _action(case, ActionKind.SAVE, case.node, why, after)
+    action = made(case, ActionKind.SAVE, case.node, why, after)
     settled = msgspec.structs.replace(after, intent=None, stopped=True)
     return dataclasses.replace(action, settled=settled, room_bytes=seen.detail.memory_bytes)
 
@@ -578,12 +412,12 @@ def save(case: Case, seen: Sighting, why: str) -> Action:
 def note_saved(case: Case) -> Action:
     """Saved memory is seen that domctl did not save: which definition stands beside it now is noted."""
     after = msgspec.structs.replace(case.assignment, saved=case.assignment.digest or "unknown")
-    return _action(case, ActionKind.RECORD, case.node, "its memory was saved by hand, or by its host", after)
+    return made(case, ActionKind.RECORD, case.node, "its memory was saved by hand, or by its host", after)
 
 
 def mark(case: Case, why: str) -> Action:
     digest = case.assignment.digest
-    action = _action(case, ActionKind.MARK, case.node, why, case.assignment)
+    action = made(case, ActionKind.MARK, case.node, why, case.assignment)
     return dataclasses.replace(action, mark=Mark(case.snap.cluster, case.uuid, case.assignment.epoch, digest))
 
 
@@ -591,7 +425,7 @@ def set_autostart(case: Case, on: bool, why: str) -> Action:
     """That it may be set is recorded before it is, and forgotten only once it is cleared: should the node
     die, whoever leads then must know (safety 3)."""
     after = msgspec.structs.replace(case.assignment, autostart=on or case.assignment.autostart)
-    action = _action(case, ActionKind.AUTOSTART, case.node, why, after)
+    action = made(case, ActionKind.AUTOSTART, case.node, why, after)
     settled = msgspec.structs.replace(after, autostart=on)
     return dataclasses.replace(action, settled=settled, autostart=on)
 
@@ -606,20 +440,20 @@ def disarm(case: Case, node: str, why: str) -> Action:
 
 def forget_autostart(case: Case) -> Action:
     after = msgspec.structs.replace(case.assignment, autostart=False)
-    return _action(case, ActionKind.RECORD, case.node, "autostart was cleared", after)
+    return made(case, ActionKind.RECORD, case.node, "autostart was cleared", after)
 
 
 def forget(case: Case, why: str) -> Action:
     """Take the definition of a running domain away (safety 2): it runs on, transient. It proves nothing."""
     after = msgspec.structs.replace(case.assignment, intent=_call(case, IntentKind.FORGET, why))
-    action = _action(case, ActionKind.FORGET, case.node, why, after)
+    action = made(case, ActionKind.FORGET, case.node, why, after)
     return dataclasses.replace(action, settled=msgspec.structs.replace(after, intent=None, autostart=False))
 
 
 def hand_back(case: Case, why: str) -> Action:
     """Orphan: our mark goes, the domain stays as it is."""
     after = msgspec.structs.replace(case.assignment, tombstone=True)
-    return _action(case, ActionKind.HAND_BACK, case.node, why, after)
+    return made(case, ActionKind.HAND_BACK, case.node, why, after)
 
 
 def finish(case: Case, why: str) -> Action:
@@ -627,7 +461,7 @@ def finish(case: Case, why: str) -> Action:
     stays until that node answered."""
     keep = case.held is not None and any(p.rule is Rule.CONFIRMED_DEAD for p in case.assignment.proofs)
     after = msgspec.structs.replace(case.assignment, tombstone=True, intent=None) if keep else None
-    action = _action(case, ActionKind.FINISH, case.node, why, after)
+    action = made(case, ActionKind.FINISH, case.node, why, after)
     if case.held is None:
         return action
     was = case.assignment

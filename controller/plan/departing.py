@@ -12,7 +12,7 @@ from __future__ import annotations
 from msgspec import UnsetType
 
 from controller.model import MoveOutcome
-from controller.plan import actions
+from controller.plan import moves
 from controller.plan.case import Case
 from controller.plan.evidence import Absent, Unknown, late_commands, observe
 from controller.plan.place import Demand, capacity_group, excluded, least_loaded
@@ -64,8 +64,8 @@ def settled_without(case: Case, request: StoredMigration) -> Action | None:
     if request.migration.spec.node != case.node:
         return None
     said = f"it is on {case.node} already"
-    closing = actions.Closing(case.node, MoveOutcome.SUCCEEDED, "AlreadyThere", said, 0, gone=())
-    return actions.close_request(case, _uid(request), closing)
+    closing = moves.Closing(case.node, MoveOutcome.SUCCEEDED, "AlreadyThere", said, 0, gone=())
+    return moves.close_request(case, _uid(request), closing)
 
 
 def _uid(request: StoredMigration) -> str:
@@ -223,4 +223,4 @@ def _action(case: Case, request: StoredMigration, target: str, seen: Sighting) -
         undefine_source=keeps_tpm,
         stands=seen.record.state != "paused",  # libvirt lets one that is paused arrive so by itself
     )
-    return actions.migrate(case, actions.Departure(target, _uid(request), move, wanted))
+    return moves.migrate(case, moves.Departure(target, _uid(request), move, wanted))

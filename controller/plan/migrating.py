@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from controller.model import Copy, IntentKind, MoveOutcome, Rule
-from controller.plan import actions
+from controller.plan import moves
 from controller.plan.case import Case
 from controller.plan.ends import End, Ends, ends_of
 from controller.plan.evidence import (
@@ -149,7 +149,7 @@ def _abort(ends: Ends, why: str, *, is_stuck: bool = False) -> Answer:
     late = quiet(case.snap, (ends.source,))
     if planted and late is None:
         late = late_commands(case.snap, case.uuid, (ends.target,))
-    return late or actions.abort(case, ends.source, why, clears=clears)
+    return late or moves.abort(case, ends.source, why, clears=clears)
 
 
 def _unread(ends: Ends) -> Deferred | None:
@@ -240,9 +240,9 @@ def failed(ends: Ends) -> Answer:
     outcome = MoveOutcome.ABORTED if aborted else MoveOutcome.FAILED if last else MoveOutcome.RETRYING
     said = ends.watch.error or "it did not come to its end"
     reason = "Aborted" if aborted else Reason.NO_PEER_PATH.value if ends.watch.no_path else "MigrationFailed"
-    closing = actions.Closing(ends.source, outcome, reason, said, attempts, gone=_gone(ends, ends.target))
+    closing = moves.Closing(ends.source, outcome, reason, said, attempts, gone=_gone(ends, ends.target))
     pause_s = FIRST_PAUSE_S * 2.0 ** (attempts - 1) if outcome is MoveOutcome.RETRYING else 0.0
-    return actions.close_move(ends.case, closing, ends.watch, pause_s=pause_s)
+    return moves.close_move(ends.case, closing, ends.watch, pause_s=pause_s)
 
 
 def _attempts(ends: Ends) -> int:
@@ -262,18 +262,18 @@ def _gone(ends: Ends, *nodes: str) -> tuple[tuple[str, Rule], ...]:
 
 def unplant_target(ends: Ends) -> Answer:
     why = f"{ends.both}: the migration failed, and nothing may start it there"
-    return may(ends, ends.target) or actions.unplant(ends.case, ends.target, why)
+    return may(ends, ends.target) or moves.unplant(ends.case, ends.target, why)
 
 
 def destroy_target(ends: Ends) -> Answer:
     why = f"{ends.both}: nobody is at work on it any more"
-    return may(ends, ends.target) or actions.clear_end(ends.case, ends.target, why)
+    return may(ends, ends.target) or moves.clear_end(ends.case, ends.target, why)
 
 
 def destroy_source(ends: Ends) -> Answer:
     """Its target runs, with memory that went on since: the paused source must never (I9)."""
     why = f"it runs on {ends.target}, where it was migrated to"
-    return may(ends, ends.source) or actions.clear_end(ends.case, ends.source, why)
+    return may(ends, ends.source) or moves.clear_end(ends.case, ends.source, why)
 
 
 def paused_source(ends: Ends) -> Answer:
@@ -283,17 +283,17 @@ def paused_source(ends: Ends) -> Answer:
     vouched = decision is not None and decision.keep == ends.source
     if case.deleting or (decision is not None and decision.keep == ends.target):
         why = "it is deleted" if case.deleting else f"{ends.target} has what is to be kept"
-        return may(ends, ends.source) or actions.clear_end(case, ends.source, why)
+        return may(ends, ends.source) or moves.clear_end(case, ends.source, why)
     if vouched or not ends.may_have_run:
         why = "its target never ran it" if not vouched else "an operator said that it belongs here"
         # His word stands until the migration is closed: the resume may have to be sent more than once.
-        return may(ends, ends.source) or actions.go_on(case, ends.source, why)
+        return may(ends, ends.source) or moves.go_on(case, ends.source, why)
     if ends.intent.copies:
         return _copied_hold(ends)
     stored = case.stored
     if stored is not None and effective_on_doubt(stored.domain.spec) == "Reboot":
         why = f"it may have run on {ends.target}, and migration.onDoubt is Reboot"
-        return may(ends, ends.source) or actions.clear_end(case, ends.source, why)
+        return may(ends, ends.source) or moves.clear_end(case, ends.source, why)
     return Deferred(
         Reason.MIGRATION_DOUBT,
         f"it stands paused on {ends.source}; on {ends.target} it is gone, but may have run and written",
@@ -321,7 +321,7 @@ def arrived(ends: Ends) -> Answer:
         if ends.kept == ends.source:
             why = f"an operator said that it belongs on {ends.source}"
         if ends.kept == ends.source or not ends.may_have_run:
-            return may(ends, ends.target) or actions.unplant(ends.case, ends.target, why)
+            return may(ends, ends.target) or moves.unplant(ends.case, ends.target, why)
         if ends.intent.copies and not ends.case.deleting:
             return _copied_hold(ends)
     if ends.at_target is End.ACTIVE and ends.stands:
@@ -330,8 +330,8 @@ def arrived(ends: Ends) -> Answer:
     if left is not None and ends.at_source is not End.ABSENT:
         why = f"it is on {ends.target} now"
         if left.in_migration:
-            return may(ends, ends.source) or actions.clear_end(ends.case, ends.source, why)
-        return may(ends, ends.source) or actions.unplant(ends.case, ends.source, why)
+            return may(ends, ends.source) or moves.clear_end(ends.case, ends.source, why)
+        return may(ends, ends.source) or moves.unplant(ends.case, ends.source, why)
     return _moved(ends, gone=_gone(ends, ends.source))
 
 
@@ -339,15 +339,15 @@ def arrived_unseen(ends: Ends) -> Answer:
     """The source does not answer and the target has it: that is written down. The intent stays open; what the
     source shows when it answers, a paused copy for instance, is judged by this table."""
     if ends.case.node != ends.target:
-        return actions.note_home(ends.case, ends.target, f"it runs on {ends.target}; {ends.source} is silent")
+        return moves.note_home(ends.case, ends.target, f"it runs on {ends.target}; {ends.source} is silent")
     return _hold_for(ends, ends.source)
 
 
 def _moved(ends: Ends, gone: tuple[tuple[str, Rule], ...]) -> Answer:
     said = f"moved from {ends.source} to {ends.target}"
     attempts = _attempts(ends) + 1
-    closing = actions.Closing(ends.target, MoveOutcome.SUCCEEDED, "Moved", said, attempts, gone)
-    return actions.close_move(ends.case, closing, ends.watch)
+    closing = moves.Closing(ends.target, MoveOutcome.SUCCEEDED, "Moved", said, attempts, gone)
+    return moves.close_move(ends.case, closing, ends.watch)
 
 
 def ended_at_source(ends: Ends) -> Answer:
@@ -358,16 +358,16 @@ def ended_at_source(ends: Ends) -> Answer:
             return _copied_hold(ends)
         if ends.at_source is not End.ABSENT:
             why = f"an operator said that it belongs on {ends.target}"
-            return may(ends, ends.source) or actions.unplant(ends.case, ends.source, why)
+            return may(ends, ends.source) or moves.unplant(ends.case, ends.source, why)
     late = quiet(ends.case.snap, (ends.source, ends.target))
     if late is not None:
         return late
     said = f"it ended on {ends.source} while it was migrated"
     outcome = MoveOutcome.FAILED
-    closing = actions.Closing(
+    closing = moves.Closing(
         ends.source, outcome, "DomainEnded", said, _attempts(ends) + 1, gone=_gone(ends, ends.target)
     )
-    return actions.close_move(ends.case, closing, ends.watch, is_clear=ends.at_source is End.ENDED)
+    return moves.close_move(ends.case, closing, ends.watch, is_clear=ends.at_source is End.ENDED)
 
 
 def gone(ends: Ends) -> Answer:
@@ -387,8 +387,8 @@ def gone(ends: Ends) -> Answer:
     node = decision.keep if decision is not None and vouched else ends.source
     other = ends.target if node == ends.source else ends.source
     lost = (*_gone(ends, other), *(_gone(ends, node) if is_dead(case.snap, node) else ()))
-    closing = actions.Closing(node, MoveOutcome.FAILED, "DomainEnded", said, _attempts(ends) + 1, gone=lost)
-    return actions.close_move(case, closing, ends.watch, is_clear=True)
+    closing = moves.Closing(node, MoveOutcome.FAILED, "DomainEnded", said, _attempts(ends) + 1, gone=lost)
+    return moves.close_move(case, closing, ends.watch, is_clear=True)
 
 
 def both_active(ends: Ends) -> Answer:
@@ -396,7 +396,7 @@ def both_active(ends: Ends) -> Answer:
     Anything else is a domain that runs twice."""
     if _was_paused_all_along(ends):
         why = f"it was paused before it moved, and is on {ends.target} now"
-        return may(ends, ends.source) or actions.clear_end(ends.case, ends.source, why)
+        return may(ends, ends.source) or moves.clear_end(ends.case, ends.source, why)
     return Deferred(
         Reason.DUPLICATE,
         f"active on {ends.source} and {ends.target} at once; nothing is destroyed automatically",

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from controller.model import IntentKind, Rule
-from controller.plan import actions, states
+from controller.plan import actions, moves, states
 from controller.plan.case import Case
 from controller.plan.departing import target_of
 from controller.plan.evidence import (
@@ -115,7 +115,7 @@ def keep_one(case: Case) -> Answer:
     if case.node != decision.keep:
         why = f"{decision.by} resolved: keep it on {decision.keep}"
         if decision.keep in ends:  # table M has the end of its migration to judge
-            return actions.note_home(case, decision.keep, why)
+            return moves.note_home(case, decision.keep, why)
         return actions.reassign(case, decision.keep, why)
     others = [n for n in case.active_on if n != decision.keep]
     for node in others:
@@ -132,7 +132,7 @@ def keep_one(case: Case) -> Answer:
                 retry_after_s=1.0,
             )
         why = f"{decision.by} resolved: keep the one on {case.node}"
-        clear = actions.clear_end(case, node, why) if ends else actions.destroy(case, node, 0, why)
+        clear = moves.clear_end(case, node, why) if ends else actions.destroy(case, node, 0, why)
         return quiet(case.snap, (node,)) or clear
     if ends:
         return None  # the word is used up by the transaction that closes the migration

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Final
 
 from controller.model import Copy
-from controller.plan import actions
+from controller.plan import moves
 from controller.plan.ends import End, Ends
 from controller.plan.evidence import quiet
 from controller.plan.types import Action, Deferred, Reason
@@ -68,7 +68,7 @@ def let_go(ends: Ends) -> Action | Deferred:
 
 def go_on_at_target(ends: Ends, why: str) -> Action | Deferred:
     """Again and again, until it is read or heard to run: that it may is recorded first, and stays so."""
-    return only_looked_at(ends, ends.target) or actions.let_go(ends.case, ends.target, why)
+    return only_looked_at(ends, ends.target) or moves.let_go(ends.case, ends.target, why)
 
 
 def old_copy(ends: Ends) -> Action | Deferred:
@@ -81,11 +81,11 @@ def beside_paused_source(ends: Ends) -> Action | Deferred:
     if ends.intent.copy is Copy.OLD:
         return old_copy(ends)
     why = f"it stands on {ends.target}, where it was migrated to"
-    return may(ends, ends.source) or actions.clear_end(ends.case, ends.source, why, Copy.WHOLE)
+    return may(ends, ends.source) or moves.clear_end(ends.case, ends.source, why, Copy.WHOLE)
 
 
 def _destroy(ends: Ends, why: str) -> Action | Deferred:
-    return may(ends, ends.target) or actions.clear_end(ends.case, ends.target, why, Copy.OLD)
+    return may(ends, ends.target) or moves.clear_end(ends.case, ends.target, why, Copy.OLD)
 
 
 def _handed_over(ends: Ends) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from controller.model import IntentKind, MoveOutcome
-from controller.plan import actions
+from controller.plan import actions, moves
 from controller.plan.case import Case
 from controller.plan.evidence import quiet
 from controller.plan.snapshot import Sighting
@@ -281,8 +281,8 @@ def nowhere(case: Case) -> Action | Verdict:
     if request is not None and case.held is not None:
         uid = request.migration.metadata.uid
         said = "it is transient and off: it is defined nowhere, so there is nothing to move"
-        closing = actions.Closing(case.node, MoveOutcome.FAILED, NOWHERE, said, 0, gone=())
-        return actions.close_request(case, str(uid), closing)
+        closing = moves.Closing(case.node, MoveOutcome.FAILED, NOWHERE, said, 0, gone=())
+        return moves.close_request(case, str(uid), closing)
     return Verdict(Situation.CONVERGED, note="transient: it is defined nowhere while it is off")
 
 
