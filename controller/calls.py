@@ -166,13 +166,14 @@ class Calls:
                 progress, "undefine", lambda s, permit: s.undefine(uuid, permit), node=target
             )
             clearing = asyncio.create_task(undefine, name=f"clear {target}")
-            await asyncio.wait({clearing}, timeout=AHEAD_S)
-            if clearing.done():
-                clearing.result()
         try:
+            if clearing is not None:
+                await asyncio.wait({clearing}, timeout=AHEAD_S)
+                if clearing.done():
+                    clearing.result()
             await self._mutate(progress, "abort", lambda s, permit: s.abort_job(uuid, permit))
         finally:
-            if clearing is not None:
+            if clearing is not None:  # it has a deadline of its own, and its outcome is heard in any case
                 await asyncio.wait({clearing})
         if clearing is not None:
             clearing.result()

@@ -2,8 +2,8 @@
 
 Read in order: `snapshot` (the input), `types` (the output), `evidence` (what may be concluded), `case`
 (one domain's facts), `rules` (the ordered table) with `removal`, `present`, `place` and `actions`;
-`departing` and `migrating` (how a migration begins, and what became of it: table M) with `ends`,
-`standing` and `moves`. Nothing here knows asyncio, time, chance or I/O; the same snapshot gives the same plan on every
+`departing` and `migrating` (how a migration begins, and what became of it: table M) with `ends`, `standing`
+and `moves`. Nothing here knows asyncio, time, chance or I/O; the same snapshot gives the same plan on every
 controller.
 """
 

@@ -78,6 +78,14 @@ def unreachable(snap: Snapshot, node: str) -> Deferred:
     )
 
 
+def observe_only_hold(node: str) -> Deferred:
+    return Deferred(
+        Reason.NODE_OBSERVE_ONLY,
+        f"node {node} is observeOnly: nothing is changed there",
+        command=f"set spec.observeOnly of node {node} to false",
+    )
+
+
 def is_dead(snap: Snapshot, node: str) -> bool:
     """An operator vouched for it (R3), and nothing speaks against him: who answers, even with a refusal or as
     somebody else, is not dead."""

@@ -18,6 +18,7 @@ from controller.plan.evidence import (
     is_dead,
     late_commands,
     observe,
+    observe_only_hold,
     quiet,
 )
 from controller.plan.present import take_down
@@ -143,11 +144,3 @@ def dead_or(case: Case, node: str, deferred: Deferred) -> Answer:
     if decision is not None and node in decision.not_on and node != case.node:
         return actions.release(case, node, Rule.RESOLVED, f"{decision.by}: not on {node}", vanished=True)
     return deferred
-
-
-def observe_only_hold(node: str) -> Deferred:
-    return Deferred(
-        Reason.NODE_OBSERVE_ONLY,
-        f"node {node} is observeOnly: nothing is changed there",
-        command=f"set spec.observeOnly of node {node} to false",
-    )

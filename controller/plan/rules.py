@@ -22,13 +22,14 @@ from controller.plan.evidence import (
     forgotten_nowhere,
     late_commands,
     observe,
+    observe_only_hold,
     quiet,
     undefine_proves,
 )
 from controller.plan.migrating import own_migration
 from controller.plan.place import Demand, place
 from controller.plan.present import active, inactive, missing_at_home
-from controller.plan.removal import dead_or, deleting, observe_only_hold, unexpected_copy
+from controller.plan.removal import dead_or, deleting, unexpected_copy
 from controller.plan.snapshot import Backoff
 from controller.plan.types import Action, Deferred, Reason, Situation, Verdict
 from specs.domain import pinning_directories, pinning_disks

@@ -18,7 +18,7 @@ from typing import Final
 from controller.model import Copy
 from controller.plan import moves
 from controller.plan.ends import End, Ends
-from controller.plan.evidence import quiet
+from controller.plan.evidence import observe_only_hold, quiet
 from controller.plan.types import Action, Deferred, Reason
 from specs.domain import effective_on_doubt
 
@@ -33,13 +33,7 @@ def may(ends: Ends, node: str) -> Deferred | None:
 
 def only_looked_at(ends: Ends, node: str) -> Deferred | None:
     stored = ends.case.snap.nodes.get(node)
-    if stored is None or stored.node.spec.observe_only is not True:
-        return None
-    return Deferred(
-        Reason.NODE_OBSERVE_ONLY,
-        f"node {node} is observeOnly: nothing is changed there",
-        command=f"set spec.observeOnly of node {node} to false",
-    )
+    return observe_only_hold(node) if stored is not None and stored.node.spec.observe_only is True else None
 
 
 def let_go(ends: Ends) -> Action | Deferred:
