@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.cluster import Cluster
 from tests.e2e.conftest import QUICK
 from tests.e2e.test_migrations import MIGRATIONS
-from tests.integration.test_api import kubectls
+from tests.kubectl import kubectls
 
 pytestmark = [pytest.mark.lab, pytest.mark.etcd, pytest.mark.timeout(240)]
 

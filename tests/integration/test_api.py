@@ -7,24 +7,19 @@ empty home so that no cache of another server is read.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
-import shutil
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
 from controller import keys
 from controller.api.resources import DOMAINS as DOMAIN_KIND
-from drivers.etcd import EtcdConfig, EtcdStore
 from drivers.store import Compare
-from tests.apiserver import DOMAINS, MERGE, V1, Api, domain, scaled_kind, serving
+from tests.apiserver import DOMAINS, MERGE, V1, Api, domain, scaled_kind
 from tests.etcdserver import EtcdServer
+from tests.kubectl import Kubectl, kubectls, real_api, versions
 
 pytestmark = pytest.mark.etcd
 
@@ -48,86 +43,7 @@ spec: {uri: "qemu+tcp://10.0.0.1/system", insecure: true}
 """
 
 
-def kubectls() -> list[str]:
-    folders = [Path("/usr/lib/google-cloud-sdk/bin"), *map(Path, os.environ["PATH"].split(":"))]
-    found = {str(path) for folder in folders for path in folder.glob("kubectl.1.*")}
-    # `kubectl` beside numbered ones is a switch between them.
-    plain = shutil.which("kubectl")
-    return sorted(found) or ([plain] if plain else [])
-
-
-@dataclass
-class Kubectl:
-    binary: str
-    kubeconfig: Path
-    home: Path
-
-    @property
-    def minor(self) -> int:
-        return int(self.binary.rpartition("kubectl.1.")[2] or 0)
-
-    async def start(self, *arguments: str, **env: str) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            self.binary,
-            *arguments,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={
-                "KUBECONFIG": str(self.kubeconfig),
-                "HOME": str(self.home),
-                "PATH": os.environ["PATH"],
-                **env,
-            },
-        )
-
-    async def run(self, *arguments: str, stdin: str = "", **env: str) -> tuple[int, str, str]:
-        process = await self.start(*arguments, **env)
-        async with asyncio.timeout(30):
-            out, err = await process.communicate(stdin.encode())
-        assert process.returncode is not None
-        return process.returncode, out.decode(), err.decode()
-
-    async def good(self, *arguments: str, stdin: str = "", **env: str) -> str:
-        code, out, err = await self.run(*arguments, stdin=stdin, **env)
-        assert code == 0, (arguments, err)
-        return out
-
-    async def bad(self, *arguments: str, stdin: str = "") -> str:
-        code, out, err = await self.run(*arguments, stdin=stdin)
-        assert code == 1, (arguments, code, out, err)
-        return err
-
-
-@pytest.fixture(scope="module")
-def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
-    with EtcdServer(tmp_path_factory.mktemp("etcd")) as running:
-        yield running
-
-
-@pytest.fixture
-async def api(etcd: EtcdServer, tmp_path: Path) -> AsyncGenerator[Api, None]:
-    async with real_api(etcd, tmp_path) as found:
-        yield found
-
-
-@contextlib.asynccontextmanager
-async def real_api(etcd: EtcdServer, directory: Path) -> AsyncGenerator[Api, None]:
-    store = EtcdStore(EtcdConfig(endpoints=(etcd.endpoint,)))
-    etcd.api("kv/deleterange", {"key": "AA==", "range_end": "AA=="})
-    async with serving(store, directory) as found:
-        yield found
-    await store.close()
-
-
-def _versions() -> list[Any]:
-    """The oldest and the newest always, those between with --long."""
-    found = kubectls()
-    if not found:
-        return [pytest.param("", marks=pytest.mark.skip(reason="no kubectl was found on this machine"))]
-    between = [pytest.param(path, marks=pytest.mark.long, id=Path(path).name) for path in found[1:-1]]
-    ends = [pytest.param(path, id=Path(path).name) for path in dict.fromkeys((found[0], found[-1]))]
-    return [*ends, *between]
+FOUND = kubectls()
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
@@ -148,7 +64,7 @@ async def answers(api: Api) -> bool:
     return (await api.call("GET", DOMAINS)).status == 200
 
 
-@pytest.fixture(params=_versions())
+@pytest.fixture(params=versions(FOUND, (*FOUND[:1], *FOUND[-1:])))
 def kubectl(request: pytest.FixtureRequest, api: Api, tmp_path: Path) -> Kubectl:
     home = tmp_path / "home"
     home.mkdir()

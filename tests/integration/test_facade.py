@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ import pytest
 from controller.api.resources import NAMESPACES
 from tests.apiserver import DOMAINS, MERGE, NODES, V1, Api, domain, node
 from tests.etcdserver import EtcdServer
-from tests.integration.test_api import Kubectl, kubectls, real_api, until
+from tests.integration.test_api import FOUND, until
+from tests.kubectl import Kubectl, real_api, versions
 
 pytestmark = pytest.mark.etcd
 
@@ -44,28 +44,8 @@ STATUS = {
 }
 
 
-@pytest.fixture(scope="module")
-def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
-    with EtcdServer(tmp_path_factory.mktemp("etcd")) as running:
-        yield running
-
-
-@pytest.fixture
-async def api(etcd: EtcdServer, tmp_path: Path) -> AsyncGenerator[Api, None]:
-    async with real_api(etcd, tmp_path) as found:
-        yield found
-
-
-def newest() -> list[Any]:
-    """The others with --long: tests/golden/kubectl/facade.txt has what differs between them."""
-    found = kubectls()
-    if not found:
-        return [pytest.param("", marks=pytest.mark.skip(reason="no kubectl was found on this machine"))]
-    older = [pytest.param(path, marks=pytest.mark.long, id=Path(path).name) for path in found[:-1]]
-    return [pytest.param(found[-1], id=Path(found[-1]).name), *older]
-
-
-@pytest.fixture(params=newest())
+# The others with --long: tests/golden/kubectl/facade.txt has what differs between them.
+@pytest.fixture(params=versions(FOUND, FOUND[-1:]))
 def kubectl(request: pytest.FixtureRequest, api: Api, tmp_path: Path) -> Kubectl:
     home = tmp_path / "home"
     home.mkdir()

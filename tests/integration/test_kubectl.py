@@ -17,13 +17,13 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
 from tests import transcripts
 from tests.e2e.serve import Controller
-from tests.integration.test_api import kubectls
+from tests.kubectl import kubectls, versions
 from tests.smallserver import cleared, small_server
 from tests.transcripts import Answer, Step
 
@@ -49,14 +49,7 @@ KUBECTLS: Final = _found()
 NEWEST: Final = KUBECTLS[0][0] if KUBECTLS else ""
 
 
-def _versions() -> list[Any]:
-    if not KUBECTLS:
-        return [pytest.param("", marks=pytest.mark.skip(reason="no kubectl was found on this machine"))]
-    ends = {KUBECTLS[0][0], KUBECTLS[-1][0]}
-    return [
-        pytest.param(version, id=version, marks=() if version in ends else pytest.mark.long)
-        for version, _ in KUBECTLS
-    ]
+VERSIONS: Final = [version for version, _ in KUBECTLS]
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +97,7 @@ class Shell:
         return transcripts.answer(done.returncode, done.stdout, done.stderr)
 
 
-@pytest.mark.parametrize("version", _versions())
+@pytest.mark.parametrize("version", versions(VERSIONS, (*VERSIONS[:1], *VERSIONS[-1:])))
 @pytest.mark.parametrize("session", SESSIONS, ids=lambda path: path.stem)
 def test_a_session_goes_as_it_is_written(
     session: Path, version: str, clean: Controller, tmp_path: Path, request: pytest.FixtureRequest

@@ -7,14 +7,13 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.apiserver import Api
-from tests.etcdserver import EtcdServer
-from tests.integration.test_api import DOMAIN, Kubectl, _versions, real_api
+from tests.integration.test_api import DOMAIN, FOUND
+from tests.kubectl import Kubectl, versions
 
 pytestmark = pytest.mark.etcd
 README = Path(__file__).parents[2] / "README.md"
@@ -34,19 +33,7 @@ roleRef: {kind: Role, name: lookers, apiGroup: rbac.authorization.k8s.io}
 """
 
 
-@pytest.fixture(scope="module")
-def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
-    with EtcdServer(tmp_path_factory.mktemp("etcd")) as running:
-        yield running
-
-
-@pytest.fixture
-async def api(etcd: EtcdServer, tmp_path: Path) -> AsyncGenerator[Api, None]:
-    async with real_api(etcd, tmp_path) as found:
-        yield found
-
-
-@pytest.fixture(params=_versions())
+@pytest.fixture(params=versions(FOUND, (*FOUND[:1], *FOUND[-1:])))
 def kubectl(request: pytest.FixtureRequest, api: Api, tmp_path: Path) -> Kubectl:
     home = tmp_path / "home"
     home.mkdir()

@@ -4,25 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from controller import keys
-from drivers.memory import MemoryStore
-from tests.apiserver import APPLY, DOMAINS, JSON_PATCH, MERGE, NODES, Api, Reply, domain, node, serving
+from tests.apiserver import APPLY, DOMAINS, JSON_PATCH, MERGE, NODES, Api, Reply, domain, node
 
 ONE = f"{DOMAINS}/web-1"
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncGenerator[Api, None]:
-    store = MemoryStore(asyncio.get_running_loop().time)
-    async with serving(store, tmp_path) as found:
-        yield found
-    await store.close()
 
 
 async def apply(api: Api, body: Any, who: str = "ci", path: str = ONE, query: str = "") -> Reply:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,8 @@ import pytest
 
 from controller.api import trail
 from controller.api.rates import Buckets
-from drivers.memory import MemoryStore
-from tests.apiserver import DOMAINS, V1, Api, domain, serving
+from tests.apiserver import DOMAINS, V1, Api, domain
 from tests.unit.test_api_server import ask, client_context, issue, lines
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncGenerator[Api, None]:
-    store = MemoryStore(asyncio.get_running_loop().time)
-    async with serving(store, tmp_path) as found:
-        yield found
-    await store.close()
 
 
 async def test_who_is_nobody_leaves_a_line_whatever_he_asked_for(api: Api) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
-from collections.abc import AsyncGenerator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -13,7 +10,6 @@ import pytest
 
 from controller import keys
 from controller.api import compression
-from drivers.memory import MemoryStore
 from tests.apiserver import (
     APPLY,
     DOMAINS,
@@ -26,19 +22,10 @@ from tests.apiserver import (
     domain,
     node,
     scaled_kind,
-    serving,
 )
 
 ROLES = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles"
 SCALE = f"{DOMAINS}/web-1/scale"
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncGenerator[Api, None]:
-    store = MemoryStore(asyncio.get_running_loop().time)
-    async with serving(store, tmp_path) as found:
-        yield found
-    await store.close()
 
 
 def role(name: str, **labels: str) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,6 @@ from drivers.memory import MemoryStore
 from tests.apiserver import DOMAINS, JSON_PATCH, MERGE, NODES, TABLE, V1, Api, Options, domain, node, serving
 
 MAC = "52:54:00:12:34:56"
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncGenerator[Api, None]:
-    store = MemoryStore(asyncio.get_running_loop().time)
-    async with serving(store, tmp_path) as found:
-        yield found
-    await store.close()
 
 
 def nic(mac: str = MAC, name: str = "net0") -> dict[str, Any]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +11,7 @@ from hypothesis import strategies as st
 
 from controller.api import protobuf
 from controller.api.errors import ApiError
-from drivers.memory import MemoryStore
-from tests.apiserver import Api, serving
+from tests.apiserver import Api
 
 AUTHORIZATION = "/apis/authorization.k8s.io/v1"
 SELF = f"{AUTHORIZATION}/selfsubjectaccessreviews"
@@ -24,14 +20,6 @@ LOCAL = f"{AUTHORIZATION}/namespaces/default/localsubjectaccessreviews"
 RULES = f"{AUTHORIZATION}/selfsubjectrulesreviews"
 WHOAMI = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 GET_DOMAINS = {"verb": "get", "group": "domctl.io", "resource": "domains", "namespace": "default"}
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncGenerator[Api, None]:
-    store = MemoryStore(asyncio.get_running_loop().time)
-    async with serving(store, tmp_path) as found:
-        yield found
-    await store.close()
 
 
 def field(number: int, value: bytes | int) -> bytes:

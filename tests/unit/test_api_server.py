@@ -6,7 +6,7 @@ import asyncio
 import datetime
 import json
 import ssl
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,6 @@ from drivers.store import TxnResult
 from tests.apiserver import DOMAINS, MERGE, NODES, V1, Api, Options, client_context, domain, node, serving
 
 A_DAY = datetime.timedelta(days=1)
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncGenerator[Api, None]:
-    store = MemoryStore(asyncio.get_running_loop().time)
-    async with serving(store, tmp_path) as found:
-        yield found
-    await store.close()
 
 
 async def ask(api: Api, path: str, context: ssl.SSLContext, method: str = "GET") -> tuple[int, str]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncGenerator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,23 +13,14 @@ from controller import keys
 from controller.api import protobuf
 from controller.api.facade import nodes, pods
 from controller.objects import StoredObject
-from drivers.memory import MemoryStore
 from specs.validate import decode
-from tests.apiserver import DOMAINS, JSON_PATCH, MERGE, NODES, TABLE, Api, domain, node, serving
+from tests.apiserver import DOMAINS, JSON_PATCH, MERGE, NODES, TABLE, Api, domain, node
 from tests.unit.test_api_noise import mutated
 from tests.unit.test_api_reviews import enveloped, field
 from tests.unit.test_api_rights import CLUSTER_BINDINGS, as_bob, binding, give, known, made, rule
 
 CORE = "/api/v1"
 PODS = f"{CORE}/namespaces/default/pods"
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncGenerator[Api, None]:
-    store = MemoryStore(asyncio.get_running_loop().time)
-    async with serving(store, tmp_path) as found:
-        yield found
-    await store.close()
 
 
 def stored(status: dict[str, Any], **metadata: Any) -> StoredObject:

@@ -1,0 +1,92 @@
+"""Real kubectl of every version that is found on this machine, and the API on a real etcd for it to talk to.
+
+Where there is none at all its tests are skipped, which the end of a run says loudly; where etcd is required
+(`--require etcd`, as root always) a skipped one of them is a failure, for bootstrap installs a kubectl there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drivers.etcd import EtcdConfig, EtcdStore
+from tests.apiserver import Api, serving
+from tests.etcdserver import EtcdServer
+
+
+def kubectls() -> list[str]:
+    folders = [Path("/usr/lib/google-cloud-sdk/bin"), *map(Path, os.environ["PATH"].split(":"))]
+    found = {str(path) for folder in folders for path in folder.glob("kubectl.1.*")}
+    # `kubectl` beside numbered ones is a switch between them.
+    plain = shutil.which("kubectl")
+    return sorted(found) or ([plain] if plain else [])
+
+
+@dataclass
+class Kubectl:
+    binary: str
+    kubeconfig: Path
+    home: Path
+
+    @property
+    def minor(self) -> int:
+        return int(self.binary.rpartition("kubectl.1.")[2] or 0)
+
+    async def start(self, *arguments: str, **env: str) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            self.binary,
+            *arguments,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={
+                "KUBECONFIG": str(self.kubeconfig),
+                "HOME": str(self.home),
+                "PATH": os.environ["PATH"],
+                **env,
+            },
+        )
+
+    async def run(self, *arguments: str, stdin: str = "", **env: str) -> tuple[int, str, str]:
+        process = await self.start(*arguments, **env)
+        async with asyncio.timeout(30):
+            out, err = await process.communicate(stdin.encode())
+        assert process.returncode is not None
+        return process.returncode, out.decode(), err.decode()
+
+    async def good(self, *arguments: str, stdin: str = "", **env: str) -> str:
+        code, out, err = await self.run(*arguments, stdin=stdin, **env)
+        assert code == 0, (arguments, err)
+        return out
+
+    async def bad(self, *arguments: str, stdin: str = "") -> str:
+        code, out, err = await self.run(*arguments, stdin=stdin)
+        assert code == 1, (arguments, code, out, err)
+        return err
+
+
+def versions(found: Sequence[str], always: Sequence[str]) -> list[Any]:
+    """Parameters of a test: those of `always`, and the others with --long."""
+    if not found:
+        return [pytest.param("", marks=pytest.mark.skip(reason="no kubectl was found on this machine"))]
+    return [
+        pytest.param(one, id=Path(one).name, marks=() if one in always else pytest.mark.long)
+        for one in dict.fromkeys((*always, *found))
+    ]
+
+
+@contextlib.asynccontextmanager
+async def real_api(etcd: EtcdServer, directory: Path) -> AsyncGenerator[Api, None]:
+    store = EtcdStore(EtcdConfig(endpoints=(etcd.endpoint,)))
+    etcd.api("kv/deleterange", {"key": "AA==", "range_end": "AA=="})
+    async with serving(store, directory) as found:
+        yield found
+    await store.close()
