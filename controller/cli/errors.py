@@ -8,13 +8,16 @@
 
 Texts are kubectl's own where it has them, since people search for them. A `hint` says what to do next, on a
 line of its own. What the server or a file says is shown without control characters: it must not be able to
-write on the user's terminal. Nothing here prints.
+write on the user's terminal. Nothing here prints but `report`.
 """
 
 from __future__ import annotations
 
+import sys
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
 HINTS = {
@@ -124,6 +127,15 @@ class Reported(CliError):
 
     def text(self) -> str:
         return ""
+
+
+def report(failed: Sequence[CliError]) -> None:
+    """What could not be done, after what was. Raises Reported if there is anything."""
+    sys.stdout.flush()
+    for error in failed:
+        sys.stderr.write(rendered(error))
+    if failed:
+        raise Reported
 
 
 def rendered(error: CliError) -> str:

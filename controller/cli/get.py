@@ -10,7 +10,7 @@ import sys
 
 from controller.cli import lists, output, table
 from controller.cli.client import JSON, TABLE, connect
-from controller.cli.errors import CliError, Reported, StatusError, UsageError, rendered
+from controller.cli.errors import CliError, StatusError, UsageError, report
 from controller.cli.resources import named
 from controller.cli.watch import Scope, follow
 
@@ -107,7 +107,8 @@ def _tables(client: Client, args: argparse.Namespace, targets: Sequence[tuple[Re
         shown += len(lines)
     if not shown and not failed and not args.ignore_not_found:
         sys.stderr.write(_nothing(client, args, targets))
-    return _finish(failed)
+    report(failed)
+    return 0
 
 
 def _nothing(client: Client, args: argparse.Namespace, targets: Sequence[tuple[Resource, list[str]]]) -> str:
@@ -140,7 +141,8 @@ def _objects(
             sys.stdout.write("".join(output.write(wanted, one, resource) for resource, one in found))
         else:
             sys.stdout.write(output.write(wanted, value, targets[0][0]))
-    return _finish(failed)
+    report(failed)
+    return 0
 
 
 def _collect(
@@ -169,15 +171,6 @@ def _collect(
 
 def _as_table(found: dict[str, Any]) -> dict[str, Any]:
     return found if found.get("kind") == "Table" or not found else table.of_objects(lists.items(found))
-
-
-def _finish(failed: Sequence[CliError]) -> int:
-    sys.stdout.flush()
-    for error in failed:
-        sys.stderr.write(rendered(error))
-    if failed:
-        raise Reported
-    return 0
 
 
 def _sort(rows: dict[str, Any], by: str) -> None:

@@ -11,7 +11,7 @@ import sys
 from controller.cli import lists
 from controller.cli.changes import checked_dry_run, configure_dry_run, dry_words
 from controller.cli.client import MERGE_PATCH, Client, connect
-from controller.cli.errors import CliError, Reported, StatusError, UsageError, printable, rendered
+from controller.cli.errors import CliError, StatusError, UsageError, printable, report
 from controller.cli.resources import Resource, named
 
 TYPE_CHECKING = False
@@ -92,11 +92,7 @@ def run(args: argparse.Namespace) -> int:
             continue
         name = f"{resource.word}/{printable(value['metadata']['name'])}"
         sys.stdout.write(f"{name}\n" if args.output else f"{name} {what}{dry_words(dry_run)}\n")
-    sys.stdout.flush()
-    for failure in failed:
-        sys.stderr.write(rendered(failure))
-    if failed:
-        raise Reported
+    report(failed)
     return 0
 
 

@@ -6,7 +6,7 @@ import sys
 
 from controller.cli.changes import checked_dry_run, configure_dry_run, dry_words
 from controller.cli.client import MERGE_PATCH, connect
-from controller.cli.errors import CliError, Reported, StatusError, UsageError, printable, rendered
+from controller.cli.errors import CliError, StatusError, UsageError, printable, report
 from controller.cli.resources import named
 
 TYPE_CHECKING = False
@@ -47,11 +47,7 @@ def run(args: argparse.Namespace) -> int:
                 failed.append(error)
                 continue
             sys.stdout.write(f"{resource.word}/{printable(name)} scaled{dry_words(dry_run)}\n")
-    sys.stdout.flush()
-    for failure in failed:
-        sys.stderr.write(rendered(failure))
-    if failed:
-        raise Reported
+    report(failed)
     return 0
 
 
