@@ -20,7 +20,7 @@ import stat
 import subprocess
 from pathlib import Path
 
-from .guest import Cpio, GuestError, Guests, find_kernel, module_files, modules_in_order
+from .guest import TICKS, Cpio, GuestError, Guests, find_kernel, module_files, modules_in_order
 
 PROGRAM = Path("/usr/sbin/qemu-ga")
 CHANNEL = "org.qemu.guest_agent.0"
@@ -51,13 +51,7 @@ agent=$!
 until ls -l /proc/$agent/fd | grep -q vport; do usleep 20000; done
 case $how in stuck) kill -STOP $agent ;; dead) kill -KILL $agent ;; esac
 echo "AGENT $how" > /dev/ttyS0
-n=0
-while :; do
-    echo "TICK $n" > /dev/ttyS0
-    n=$((n + 1))
-    usleep 100000
-done
-"""
+{TICKS}"""
 
 
 def make(guests: Guests) -> Path | None:

@@ -161,7 +161,15 @@ ENDINGS = {
 }
 ENDS_AFTER_TICKS = 18
 
-_INIT = """\
+TICKS = """\
+n=0
+while :; do
+    echo "TICK $n" > /dev/ttyS0
+    n=$((n + 1))
+    usleep 100000
+done
+"""
+_INIT = f"""\
 #!/bin/sh
 /bin/busybox mkdir -p /proc /sys /dev /etc/acpi/PWRF /tmp
 /bin/busybox mount -t proc proc /proc
@@ -172,13 +180,7 @@ while read -r module; do insmod "/modules/$module" || echo "no $module"; done < 
 printf '#!/bin/sh\\npoweroff -f\\n' > /etc/acpi/PWRF/00000080
 chmod +x /etc/acpi/PWRF/00000080
 acpid -l /dev/null -c /etc/acpi
-n=0
-while :; do
-    echo "TICK $n" > /dev/ttyS0
-    n=$((n + 1))
-    usleep 100000
-done
-"""
+{TICKS}"""
 _PT_INTERP = 3
 # The power button and its events; disk and network for tests that want them.
 _MODULES = ("button", "evdev", "virtio_pci", "virtio_blk", "virtio_net")
