@@ -21,6 +21,8 @@ from drivers.etcd import EtcdConfig, EtcdStore
 from tests.apiserver import Api, serving
 from tests.etcdserver import EtcdServer
 
+NONE = "no kubectl was found on this machine"
+
 
 def kubectls() -> list[str]:
     folders = [Path("/usr/lib/google-cloud-sdk/bin"), *map(Path, os.environ["PATH"].split(":"))]
@@ -28,6 +30,19 @@ def kubectls() -> list[str]:
     # `kubectl` beside numbered ones is a switch between them.
     plain = shutil.which("kubectl")
     return sorted(found) or ([plain] if plain else [])
+
+
+def _minor(binary: str) -> int:
+    """1.MINOR; 0 where the name does not tell."""
+    return int(binary.rpartition("kubectl.1.")[2] or 0)
+
+
+def newest(minor: int = 0) -> str:
+    """The newest, of 1.`minor` at least (Debian's own is 1.20). Skips the test where there is none."""
+    found = [binary for binary in kubectls() if _minor(binary) >= minor]
+    if not found:
+        pytest.skip(f"no kubectl 1.{minor} was found on this machine" if minor else NONE)
+    return found[-1]
 
 
 @dataclass
@@ -38,7 +53,7 @@ class Kubectl:
 
     @property
     def minor(self) -> int:
-        return int(self.binary.rpartition("kubectl.1.")[2] or 0)
+        return _minor(self.binary)
 
     async def start(self, *arguments: str, **env: str) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
@@ -76,7 +91,7 @@ class Kubectl:
 def versions(found: Sequence[str], always: Sequence[str]) -> list[Any]:
     """Parameters of a test: those of `always`, and the others with --long."""
     if not found:
-        return [pytest.param("", marks=pytest.mark.skip(reason="no kubectl was found on this machine"))]
+        return [pytest.param("", marks=pytest.mark.skip(reason=NONE))]
     return [
         pytest.param(one, id=Path(one).name, marks=() if one in always else pytest.mark.long)
         for one in dict.fromkeys((*always, *found))

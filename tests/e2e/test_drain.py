@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.cluster import Cluster
 from tests.e2e.conftest import QUICK
 from tests.e2e.test_migrations import MIGRATIONS
-from tests.kubectl import kubectls
+from tests.kubectl import newest
 
 pytestmark = [pytest.mark.lab, pytest.mark.etcd, pytest.mark.timeout(240)]
 
@@ -21,16 +21,13 @@ NAMES = ("a", "b", "c")
 
 
 def kubectl(cluster: Cluster, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    found = kubectls()
-    if not found:
-        pytest.skip("no kubectl was found on this machine")
     environ = {
         "KUBECONFIG": str(cluster.controller.kubeconfig),
         "HOME": str(home),
         "PATH": os.environ["PATH"],
     }
     return subprocess.run(
-        [found[-1], *arguments], env=environ, capture_output=True, text=True, timeout=120, check=False
+        [newest(), *arguments], env=environ, capture_output=True, text=True, timeout=120, check=False
     )
 
 

@@ -7,7 +7,8 @@ import subprocess
 
 import pytest
 
-from tests.clicase import Cli, applied, domain, kubectl, node
+from tests.clicase import FROM, Cli, applied, domain, node
+from tests.kubectl import newest
 
 TEMPLATES = (
     "{.items[*].metadata.name}",
@@ -59,21 +60,19 @@ async def filled(cli: Cli) -> Cli:
 
 
 async def test_templates_give_what_kubectl_gives(filled: Cli) -> None:
-    if kubectl() is None:
-        pytest.skip("no kubectl on this machine")
-    differing = []
+    binary, differing = newest(FROM), []
     for template in TEMPLATES:
         argument = f"-o=jsonpath={template}"
         ours = await filled("get domains", argument)
-        theirs = await asyncio.to_thread(run_kubectl, filled, argument)
+        theirs = await asyncio.to_thread(run_kubectl, binary, filled, argument)
         if (ours.code != 0) != (theirs[0] != 0) or (ours.code == 0 and ours.out != theirs[1]):
             differing.append((template, ours, theirs))
     assert not differing, "\n".join(map(repr, differing))
 
 
-def run_kubectl(cli: Cli, argument: str) -> tuple[int, str, str]:
+def run_kubectl(binary: str, cli: Cli, argument: str) -> tuple[int, str, str]:
     done = subprocess.run(
-        [str(kubectl()), "get", "domains", argument],
+        [binary, "get", "domains", argument],
         env=cli.environ,
         capture_output=True,
         text=True,
