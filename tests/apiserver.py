@@ -19,14 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
-from controller import pki
+from controller import keys, pki
 from controller.api import discovery, resources
 from controller.api.resources import Scale
 from controller.api.server import ApiConfig, ApiServer
 from controller.limits import Bounds
+from controller.model import Assignment
 from controller.objects import Objects
 from controller.oidc import OidcConfig
 from controller.world import World
@@ -177,3 +179,18 @@ async def serving(store: Store, directory: Path, options: Options | None = None)
             yield Api(server, store, objects, files, url, session, config.audit_log, registry)
     finally:
         await server.stop()
+
+
+async def put_assignment(api: Api, uuid: str, node: str, **more: Any) -> None:
+    record = Assignment(
+        cluster="c",
+        uuid=uuid,
+        namespace="default",
+        name="web-1",
+        libvirt_name="web-1",
+        node=node,
+        epoch=1,
+        candidates=(node,),
+        **more,
+    )
+    await api.put_raw(keys.assignment(uuid), msgspec.json.encode(record))

@@ -7,8 +7,8 @@ import pytest
 from controller.plan.snapshot import MoveWatch
 from controller.plan.types import Reason
 from controller.status import domain_status
+from tests.unit.movecase import COMING, MIG, RUNNING, USER, moving, with_ends
 from tests.unit.plancase import NOW, UUID
-from tests.unit.test_migrating import COMING, MIG, RUNNING, USER, moving, with_ends
 
 MOVING = MoveWatch(in_flight=True, still_since=NOW)
 
