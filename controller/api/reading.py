@@ -1,7 +1,7 @@
 """get and list: any resource, as JSON or as a Table, paged at one revision.
 
-A list is read page by page; each slice is filtered and encoded before the loop is given back, so that a
-list of everything never holds up other requests. `continue` names the revision and the last key read, and
+A list is read page by page, and what begins a watch is too; after each slice the loop is given back, so that
+reading everything never holds up other requests. `continue` names the revision and the last key read, and
 goes on by seeking there; when that revision is compacted the client is told to list again (410).
 """
 
@@ -25,7 +25,7 @@ from controller.objects import Body, Objects, StoredObject
 from drivers.errors import Compacted
 
 PAGE: Final = 500
-_SLICE: Final = 100  # objects encoded before others get a turn
+_SLICE: Final = 50  # objects read, and encoded, before others get a turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,6 @@ class Reader:
                     (tables.row(resource, body, now, include) for body in bodies) if table else bodies
                 )
                 encoded += map(msgspec.json.encode, items)
-                await self._turn()
         except Compacted:
             raise errors.expired(
                 "The provided continue parameter is too old to display a consistent list result. "
@@ -170,7 +169,9 @@ class Reader:
             )
             revision = scan.revision = page.revision
             matching: list[StoredObject] = []
-            for kv in page.items:
+            for number, kv in enumerate(page.items):
+                if number % _SLICE == 0:  # whatever of them matches
+                    await self._turn()
                 after = kv.key
                 if exact and kv.key != exact:
                     return

@@ -6,6 +6,8 @@ import msgspec
 import pytest
 
 from controller import keys
+from controller.api import selectors
+from controller.api.reading import Reader
 from controller.api.resources import DOMAINS as DOMAIN_KIND
 from controller.model import Decision
 from controller.objects import parse
@@ -256,3 +258,22 @@ async def test_events_are_served_in_both_groups_and_chosen_by_what_they_are_abou
         (item,) = (await api.call("GET", path)).body["items"]
         assert (item["apiVersion"], item["metadata"]["name"]) == (version, "web-2.171")
     assert (await api.call("GET", "/api/v1/namespaces/default/events/web-1.170")).status == 200
+
+
+@pytest.mark.parametrize("selector", ["", "app=none"])
+async def test_what_is_read_to_begin_a_watch_gives_the_loop_back_whatever_matches(
+    api: Api, selector: str
+) -> None:
+    for number in range(120):
+        await api.put_raw(
+            keys.object_key("domains", "default", f"d{number:03}"),
+            msgspec.json.encode(domain(f"d{number:03}")),
+        )
+    turns: list[int] = []
+
+    async def turn() -> None:
+        turns.append(1)
+
+    chosen = selectors.parse(selector, "", DOMAIN_KIND.fields)
+    await Reader(api.objects, turn).all(DOMAIN_KIND, "", chosen)
+    assert len(turns) == 3, "fifty at a time"
