@@ -209,7 +209,8 @@ class StoreMemory(Record, frozen=True, kw_only=True):
     """What a replica keeps on its own disk, to recognise a restored or replaced store. `revision` and
     `value`: the heartbeat's mod revision and value; `high_revision`: the highest revision of the store ever
     seen. `doubt`: why the store is not trusted (a StoreTrust), since its revision `doubt_revision`, in the
-    words of `sentence`; `excused`: nodes that an operator said need not be read."""
+    words of `sentence`; `excused`: nodes that an operator said need not be read; `meanwhile`: what was seen
+    of a store that is doubted, beside what is remembered of the one known."""
 
     cluster: str = ""
     revision: int = 0
@@ -219,3 +220,4 @@ class StoreMemory(Record, frozen=True, kw_only=True):
     doubt_revision: int = 0
     sentence: str = ""
     excused: tuple[str, ...] = ()
+    meanwhile: StoreMemory | None = None

@@ -8,6 +8,7 @@ the last (revision, value) that it saw on its own disk, and looks whether the st
 RESTORED stops all mutations (`Leadership.permit` asks here) until an operator's `store ack` that is younger
 than the doubt; from then on, as with a store met without any memory of it (UNKNOWN_STORE), nothing is
 created until every registered node was read or is named in the ack: what the store forgot stands on nodes.
+A store that is doubted is watched too: set back once more, it holds an ack that did not speak of that.
 Not here: raising epochs, and writing the heartbeat (`controller.election`).
 """
 
@@ -158,9 +159,11 @@ class StoreWatch:
         """Look at the store, judge and remember. Raises StoreError when it cannot be read."""
         remembered = self._memory
         seen = await _look(store, remembered)
-        self._store_revision = seen.revision
+        meanwhile = remembered.meanwhile if remembered is not None else None
+        present = await _look(store, meanwhile) if meanwhile is not None else seen
+        self._store_revision = present.revision
         if _doubt_of(self._memory) == _doubt_of(remembered):  # else this look began before the last word
-            self._conclude(judge(remembered, seen), seen)
+            self._conclude(judge(remembered, seen), present)
         return self.trust
 
     async def run(self, store: Store) -> None:
@@ -219,8 +222,10 @@ class StoreWatch:
             sentence = (
                 "the restored store was acknowledged: nothing is created until every registered node was read"
             )
-            self._memory = StoreMemory(
-                high_revision=self._store_revision,
+            meanwhile = memory.meanwhile or StoreMemory()
+            self._memory = msgspec.structs.replace(
+                meanwhile,
+                high_revision=max(self._store_revision, meanwhile.high_revision),
                 doubt=StoreTrust.UNKNOWN_STORE.value,
                 doubt_revision=memory.doubt_revision,
                 sentence=sentence,
@@ -259,8 +264,15 @@ class StoreWatch:
             self._verdict = verdict
         else:
             self._doubt(verdict.trust, verdict.sentence, seen.revision)
-        if self._memory is not None and self._memory.doubt and not self._memory.doubt_revision:
-            self._memory = msgspec.structs.replace(self._memory, doubt_revision=seen.revision)
+        memory = self._memory
+        if memory is not None and memory.doubt and not memory.doubt_revision:
+            memory = msgspec.structs.replace(memory, doubt_revision=seen.revision)
+        if memory is not None and memory.meanwhile is not None and _contradiction(memory.meanwhile, seen):
+            log.warning(
+                "the store was set back while it was not trusted", extra={"sentence": memory.sentence}
+            )
+            memory = msgspec.structs.replace(memory, doubt_revision=seen.revision, meanwhile=None)
+        self._memory = memory
         self._remember(seen.cluster, seen.revision, seen.heartbeat_revision, seen.value)
 
     def _doubt(self, trust: StoreTrust, sentence: str, since_revision: int) -> None:
@@ -275,17 +287,15 @@ class StoreWatch:
         self._keep()
 
     def _remember(self, cluster: str, revision: int, heartbeat_revision: int, value: str) -> None:
-        """Take over what was seen, unless something younger is known already; a restored store's present
-        must not overwrite the evidence."""
-        if self.trust is StoreTrust.RESTORED:
-            self._keep()
-            return
+        """Take over what was seen, unless something younger is known already; what is seen of a restored
+        store is kept beside the evidence."""
         memory = self._memory or StoreMemory()
-        if heartbeat_revision > memory.revision:
-            memory = msgspec.structs.replace(memory, revision=heartbeat_revision, value=value)
-        self._memory = msgspec.structs.replace(
-            memory, cluster=memory.cluster or cluster, high_revision=max(memory.high_revision, revision)
-        )
+        seen = StoreMemory(cluster=cluster, revision=heartbeat_revision, value=value, high_revision=revision)
+        if self.trust is StoreTrust.RESTORED:
+            meanwhile = _younger(memory.meanwhile or StoreMemory(), seen)
+            self._memory = msgspec.structs.replace(memory, meanwhile=meanwhile)
+        else:
+            self._memory = _younger(memory, seen)
         self._keep()
 
     def _keep(self) -> None:
@@ -328,6 +338,13 @@ async def _past(store: Store, remembered: StoreMemory) -> Past:
             same = kv.value.decode(errors="replace") == remembered.value
             return Past.SAME if same else Past.OTHER
     return Past.OTHER
+
+
+def _younger(memory: StoreMemory, seen: StoreMemory) -> StoreMemory:
+    if seen.revision > memory.revision:
+        memory = msgspec.structs.replace(memory, revision=seen.revision, value=seen.value)
+    high = max(memory.high_revision, seen.high_revision)
+    return msgspec.structs.replace(memory, cluster=memory.cluster or seen.cluster, high_revision=high)
 
 
 def _doubt_of(memory: StoreMemory | None) -> tuple[str, int]:

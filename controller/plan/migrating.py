@@ -136,6 +136,8 @@ def _abort(ends: Ends, why: str, *, is_stuck: bool = False) -> Answer:
         return _hold_for(ends, ends.source)
     if ends.at_target is not End.SILENT and _is_stale(ends):
         return _reading(ends, f"to be ended; reading {ends.source} and {ends.target} first")
+    if ends.at_target in (End.ACTIVE, End.STANDS):
+        return Deferred(Reason.MIGRATING, f"it has arrived on {ends.target} already", retry_after_s=1.0)
     stuck = ends.at_source is End.MIG and ends.at_target in (End.MIG, End.ABSENT) and is_stuck
     if ends.at_source is not End.ACTIVE and not stuck:
         return Deferred(

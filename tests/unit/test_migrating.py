@@ -313,6 +313,14 @@ def test_a_request_that_is_to_be_ended_ends_the_job_and_is_not_tried_again() -> 
     assert over.last_move.outcome is MoveOutcome.ABORTED
 
 
+def test_what_has_arrived_is_not_to_be_ended_any_more() -> None:
+    """A guest that its user paused shows so on both ends until the source has heard (seed 100583)."""
+    watch = dataclasses.replace(READ, job=JOB, in_flight=True, still_since=NOW)
+    ending = {"default/web": (migration(abort=True),)}
+    paused = ("paused", "user")
+    assert held_for(with_ends(moving(watch), paused, paused).given(requests=ending)) is Reason.MIGRATING
+
+
 def test_a_domain_that_is_deleted_does_not_arrive_first() -> None:
     watch = dataclasses.replace(READ, job=JOB, still_since=NOW)
     cluster = moving(watch)

@@ -313,6 +313,37 @@ def test_an_acknowledgement_out_of_the_backup_counts_for_nothing() -> None:
     in_a_site(main)
 
 
+def test_a_doubted_store_that_is_set_back_once_more_wants_another_word() -> None:
+    """A replica that did not lead heard neither word; the first is in the second backup (seed 100415)."""
+
+    async def main(site: Site) -> None:
+        watch = await lived(site)
+        await site.back(lambda: restored_early(site))
+        await watch.examine(site.store)
+        first = 0
+
+        async def replay() -> None:
+            nonlocal first
+            await restored_early(site)
+            await site.write(3)
+            first = (await site.store.txn([], [Put(keys.STORE_ACK, b"")])).revision
+
+        await site.back(replay)
+        await watch.examine(site.store)
+        assert watch.would_count(first), "as long as it is the only word, and nothing else happened since"
+        await site.write(5)
+        await site.beat("that was lost")
+        await watch.examine(site.store)
+        await site.back(replay)
+        watch = site.replica()
+        assert await watch.examine(site.store) is StoreTrust.RESTORED
+        assert not watch.acknowledge(Decision(by="op", at="t"), first)
+        second = (await site.store.txn([], [Put(keys.STORE_ACK, b"")])).revision
+        assert watch.acknowledge(Decision(by="op", at="t"), second)
+
+    in_a_site(main)
+
+
 def test_a_mark_from_the_future_is_evidence_that_only_a_younger_word_ends() -> None:
     async def main(site: Site) -> None:
         watch = await lived(site)
