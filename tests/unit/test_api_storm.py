@@ -122,7 +122,7 @@ async def test_watchers_that_never_read_are_dropped_and_delay_nothing(
     lag = Lag()
     async with storm(api, "deaf"):
         async with asyncio.timeout(60):
-            while watchers(api) < DEAF:
+            while watchers(api) < DEAF:  # noqa: ASYNC110 - they are another process
                 await asyncio.sleep(0.01)
         watching = asyncio.create_task(lag.watch())
         body, changes, began = domain("web-0"), 0, time.process_time()
