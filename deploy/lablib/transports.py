@@ -56,6 +56,9 @@ PermitRootLogin prohibit-password
 PidFile {ETC}/sshd.pid
 """
 _FORCED = 'restrict,command="virt-ssh-helper qemu:///system" '
+# Of a host that is off, its neighbour knows the address for half a minute and more: TCP alone gives up after
+# 127 s. This bounds the way to the first line of an sshd, which on a busy machine took 9 s.
+_SSH_CONF = "ConnectTimeout 15\n"
 _AUTH_CONF = """\
 [credentials-lab]
 username={user}
@@ -142,6 +145,7 @@ def lay_out(lab: Lab) -> None:
     (clients / "domctl.yaml").write_text(_DOMCTL_YAML.format(clients=clients))
     for host in lab.hosts:
         make_key(_home(host) / "id_ed25519")
+        (_home(host) / "config").write_text(_SSH_CONF)
     keys = [clients / "client_key.pub", *(_home(host) / "id_ed25519.pub" for host in lab.hosts)]
     allowed = [CONTROLLER, *(host.name for host in lab.hosts)]
     known = ""
