@@ -14,7 +14,7 @@ from typing import Any
 import libvirt
 import pytest
 
-from tests.containers import lived, make_root, ticks
+from tests.containers import let_end, lived, make_root, ticks
 from tests.e2e.client import DOMAINS, MIGRATIONS, condition, is_ready, reason
 from tests.e2e.cluster import IMAGES, Cluster, node
 from tests.e2e.conftest import QUICK
@@ -169,17 +169,21 @@ def test_the_two_nodes_of_one_host_have_one_capacity(boxes: Containers) -> None:
 
 def test_a_container_whose_init_ends_is_started_again_as_its_policy_says(boxes: Containers) -> None:
     always = boxes.run("always", "end")
+    let_end(always, "always")
     until(lambda: len(lived(always)) >= 2, 15, lambda: boxes.story("always"))
     never = boxes.run("never", "end", restartPolicy="Never")
+    let_end(never, "never")
     boxes.until_reason("never", "Completed")
     # libvirt says of every container that ends by itself that it shut down, whatever its init's exit code.
     failing = boxes.run("failing", "fail", restartPolicy="OnFailure")
+    let_end(failing, "failing")
     boxes.until_reason("failing", "Completed")
     assert lived(never) == ["start end"] and lived(failing) == ["start fail"]
 
 
 def test_a_container_that_reboots_itself_is_the_same_run(boxes: Containers) -> None:
     root = boxes.run("rebooting", "reboot")
+    let_end(root, "rebooting")
     until(lambda: len(lived(root)) >= 2, 10, lambda: boxes.story("rebooting"))
     assert boxes.seen("rebooting") == {"c1": RUNNING}
     assert is_ready(boxes.cluster.domain("rebooting"))
