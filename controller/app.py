@@ -187,6 +187,7 @@ def _api_server(
         audit_log=settings.data_dir / "audit.log",
         version=VERSION,
         allow_xml=settings.xml_overlay.allowed,
+        sealed=bool(settings.encryption_keys),
         metrics_listen=settings.metrics_listen,
         render_metrics=metrics.render,
         bounds=settings.bounds,

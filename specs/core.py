@@ -1,4 +1,5 @@
-"""Kinds of Kubernetes' core group that are kept here as they are: Namespace and ConfigMap.
+"""Kinds of Kubernetes' core group that are kept here as they are: Namespace and ConfigMap (Secret: see
+`specs.secret`).
 
 A namespace parts names, rights and selectors; it holds no settings of its own. It need not be created: the
 server makes it when the first object is put into it (`controller.api.facade.namespaces`). A ConfigMap is text
@@ -22,6 +23,7 @@ from specs.problems import Problem, shown
 from specs.walker import Report
 
 CORE_API_VERSION: Final = "v1"
+KEY_WORDS: Final = "letters, digits and '-._', at most 253"
 _KEY: Final = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 
 
@@ -68,15 +70,19 @@ class ConfigMap(Struct, frozen=True, kw_only=True):
     immutable: bool | UnsetType = UNSET
 
 
+def is_key(key: str) -> bool:
+    """Whether a ConfigMap or Secret may have it."""
+    return _KEY.fullmatch(key) is not None and key not in {".", ".."}
+
+
 def check_config_map(value: Mapping[str, Any], report: Report) -> None:
     """What its fields mean together, by Kubernetes' rules."""
     found = {field: value.get(field) for field in ("data", "binaryData")}
     maps = {field: one for field, one in found.items() if isinstance(one, Mapping)}
     for field, one in maps.items():
         for key in one:
-            if _KEY.fullmatch(key) is None or key in {".", ".."}:
-                message = f"has the key {shown(key)}, keys must be letters, digits and '-._', at most 253"
-                report.add((field,), message)
+            if not is_key(key):
+                report.add((field,), f"has the key {shown(key)}, keys must be {KEY_WORDS}")
     for key in maps.get("data", {}).keys() & maps.get("binaryData", {}).keys():
         report.add(("data",), f"has the key {shown(key)}, which binaryData has too", "FieldValueDuplicate")
     for key, text in maps.get("binaryData", {}).items():

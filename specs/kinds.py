@@ -11,9 +11,10 @@ from specs.meta import API_VERSION
 from specs.migration import Migration
 from specs.node import Node
 from specs.rights import RBAC_API_VERSION, ClusterRole, ClusterRoleBinding, Role, RoleBinding
+from specs.secret import Secret
 from specs.token import Token
 
-_Kept = Token | Namespace | ConfigMap
+_Kept = Token | Namespace | ConfigMap | Secret
 Object = Domain | Node | Migration | Role | ClusterRole | RoleBinding | ClusterRoleBinding | _Kept
 
 
@@ -60,6 +61,7 @@ KINDS: Final = (
     _right("RoleBinding", True, RoleBinding),
     Kind("Namespace", "namespaces", "namespace", ("ns",), False, Namespace, (), CORE_API_VERSION),
     Kind("ConfigMap", "configmaps", "configmap", ("cm",), True, ConfigMap, (), CORE_API_VERSION, dotted=True),
+    Kind("Secret", "secrets", "secret", (), True, Secret, (), CORE_API_VERSION, dotted=True),
 )
 
 

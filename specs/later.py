@@ -81,6 +81,7 @@ LATER: Final[Mapping[str, Later]] = MappingProxyType(
         "ClusterRoleBinding": RIGHTS_LATER,
         "Role": RIGHTS_LATER,
         "RoleBinding": RIGHTS_LATER,
+        "Secret": CORE_LATER,
         "Token": TOKEN_LATER,
     }
 )

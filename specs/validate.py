@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import inspect
 
-from specs import core, domainrules, metarules, noderules, requests, rights, yamldoc
+from specs import core, domainrules, metarules, noderules, requests, rights, secret, yamldoc
 from specs.domain import Domain, effective_type
 from specs.hypervisors import DRIVER_OF_TYPE
 from specs.kinds import KIND_OF, KINDS, Kind, Object
@@ -35,8 +35,9 @@ _RULES: Final[Mapping[str, Callable[[object, Report], None]]] = MappingProxyType
     {"Domain": domainrules.check_domain, "Node": noderules.check_node}
 )
 _WHOLE_RULES: Final[Mapping[str, Callable[[Mapping[str, Any], Report], None]]] = MappingProxyType(
-    {"ConfigMap": core.check_config_map}
+    {"ConfigMap": core.check_config_map, "Secret": secret.check_secret}
 )
+_HIDDEN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({"Secret": secret.VALUES})
 _TYPES: Final = MappingProxyType({kind.kind: inspect.type_info(kind.struct) for kind in KINDS})
 
 
@@ -54,7 +55,7 @@ def decode(value: object, unknown: Unknown = Unknown.STRICT) -> tuple[Object | N
     kind, problems = _kind_of(value)
     if kind is None:
         return None, problems
-    report = Report(unknown)
+    report = Report(unknown, hidden=_HIDDEN.get(kind.kind, ()))
     clean = walk(value, _TYPES[kind.kind], (), report, LATER[kind.kind])
     if kind.struct is Domain:
         requests.check_requests(clean, report)
@@ -117,6 +118,8 @@ def immutable_problems(old: Object, new: Object) -> list[Problem]:
         problems += _another_request(old.spec, new.spec)
     elif isinstance(old, core.ConfigMap) and isinstance(new, core.ConfigMap):
         problems += core.immutable_config(old, new)
+    elif isinstance(old, secret.Secret) and isinstance(new, secret.Secret):
+        problems += secret.fixed_secret(old, new)
     elif isinstance(old, Token) and isinstance(new, Token) and old.spec != new.spec:
         message = "cannot be changed: delete it and create another"
         problems.append(Problem(("spec",), message, "FieldValueForbidden"))

@@ -35,10 +35,12 @@ class Unknown(enum.Enum):
 
 @dataclass(slots=True)
 class Report:
-    """Collects problems, and stops collecting when there are too many to read."""
+    """Collects problems, and stops collecting when there are too many to read. What stands below the fields
+    `hidden` is quoted in none."""
 
     unknown: Unknown = Unknown.STRICT
     problems: list[Problem] = field(default_factory=list)
+    hidden: tuple[str, ...] = ()
 
     def add(self, keys: Keys, message: str, reason: Reason = "FieldValueInvalid") -> None:
         if len(self.problems) < MAX_PROBLEMS:
@@ -86,7 +88,8 @@ class _Walk:
         return self._scalar(value, wanted, keys, extra)
 
     def _type(self, keys: Keys, words: str, value: object) -> None:
-        self.report.add(keys, f"must be {words}, is {shown(value)}", "FieldValueTypeInvalid")
+        what = "" if keys[:1] and keys[0] in self.report.hidden else f", is {shown(value)}"
+        self.report.add(keys, f"must be {words}{what}", "FieldValueTypeInvalid")
 
     def _struct(self, value: object, wanted: types.StructType, keys: Keys) -> Any:
         if not isinstance(value, Mapping):

@@ -146,6 +146,7 @@ def client_context(ca: Path, cert: Path | None = None, key: Path | None = None) 
 @dataclass(frozen=True)
 class Options:
     allow_xml: bool = False
+    sealed: bool = True
     metrics_listen: tuple[str, int] | None = None
     bounds: Bounds = field(default_factory=Bounds)
     oidc: OidcConfig | None = None
@@ -165,6 +166,7 @@ async def serving(store: Store, directory: Path, options: Options | None = None)
         directory / "audit.log",
         "0.1.0",
         allow_xml=options.allow_xml,
+        sealed=options.sealed,
         metrics_listen=options.metrics_listen,
         bounds=options.bounds,
         oidc=options.oidc,

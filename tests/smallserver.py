@@ -1,12 +1,14 @@
 """`domctl serve` with a hypervisor that needs no lab: libvirt's test driver, in which domains really start.
 
-For tests of clients: all of the server is there, on a real etcd of its own, and one Node, `hv1`. `cleared`
-takes away what a test before may have left, and waits until the node is ready.
+For tests of clients: all of the server is there, on a real etcd of its own with encryption, and one Node,
+`hv1`. `cleared` takes away what a test before may have left, and waits until the node is ready.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +29,7 @@ _LEFT: Final = (
     "/apis/domctl.io/v1/tokens",
     f"{RBAC}/roles",
     f"{RBAC}/rolebindings",
+    "/api/v1/secrets",
 )
 
 
@@ -42,7 +45,11 @@ def small_domain(name: str, **labels: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def small_server(directory: Path) -> Iterator[Controller]:
-    found = Controller(directory)
+    keys = directory / "keys"
+    keys.touch(mode=0o600)
+    keys.write_text(f"k1 {base64.b64encode(os.urandom(32)).decode()}\n")
+    head = {"apiVersion": "config.domctl.io/v1", "kind": "ControllerConfig"}
+    found = Controller(directory, {**head, "encryption": {"keyFile": str(keys)}})
     try:
         found.start()
         found.api().create("/apis/domctl.io/v1/nodes", NODE)

@@ -35,6 +35,11 @@ _SERVERS: Final = (
 )
 _NOT_ASKED: Final = (*_SERVERS, "managedFields")  # whose fields they are is `controller.api.managed`'s to say
 
+NOT_SEALED: Final = (
+    "is refused: the store of this server is not encrypted, so it would stand in clear in etcd and in every "
+    "backup of it; name a key file in the configuration of 'domctl serve' (encryption.keyFile) first"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Checked:
@@ -56,15 +61,18 @@ class Update:
 
 
 class Admission:
-    """`allow_xml`: whether this server accepts `spec.xml` (it is root on a host)."""
+    """`allow_xml`: whether this server accepts `spec.xml` (it is root on a host). `sealed`: whether Secrets
+    would stand encrypted in the store; where they would not, there are none."""
 
-    def __init__(self, objects: Objects, *, allow_xml: bool) -> None:
+    def __init__(self, objects: Objects, *, allow_xml: bool, sealed: bool) -> None:
         self._objects = objects
         self._allow_xml = allow_xml
+        self._sealed = sealed
 
     async def new(self, resource: Resource, body: Body, unknown: Unknown) -> Checked:
         """Raises ApiError."""
         subject = subject_of(resource, body)
+        body = resource.completed(body)
         given = {k: v for k, v in body.items() if k != "status"}
         given["metadata"] = {k: v for k, v in body["metadata"].items() if k != "managedFields"}
         checked, causes = self._check(given, unknown)
@@ -76,7 +84,7 @@ class Admission:
     async def update(self, resource: Resource, update: Update) -> Checked:
         """The whole object with a new spec, labels and so on; its status stays. Raises ApiError."""
         current, subject = update.current, subject_of(resource, update.current.body)
-        merged = self._merged(resource, update)
+        merged = resource.completed(self._merged(resource, update))
         given = {k: v for k, v in merged.items() if k != "status"}
         checked, causes = self._check(given, update.unknown)
         causes += _immutable_causes(current.body, given)
@@ -125,6 +133,8 @@ class Admission:
         if not self._allow_xml and isinstance(spec, dict) and spec.get("xml") is not None:
             message = "is not allowed by this server's configuration (allowXml): it is root on the host"
             causes.append(Cause("spec.xml", message, "FieldValueForbidden"))
+        if not self._sealed and body.get("kind") == "Secret" and body.get("data"):
+            causes.append(Cause("data", NOT_SEALED, "FieldValueForbidden"))
         warnings = tuple(str(p) for p in problems if p.warning)
         clean = body if typed is None else msgspec.to_builtins(typed)
         return Checked(clean, warnings), causes

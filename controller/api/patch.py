@@ -97,8 +97,10 @@ def _apply(body: Body, operations: list[dict[str, Any]], subject: Subject, max_b
                 f"operation {number} of the patch: {str(operation.get('path'))[:200]} is not as tested for"
             )
             raise errors.invalid(subject, [Cause("patch", message)]) from None
-        except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, TypeError) as error:
-            message = f"operation {number} of the patch cannot be applied: {error}"
+        except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, TypeError):
+            # Not in the library's words: they quote the object, and who may patch it may not read it.
+            where = str(operation.get("path"))[:200]
+            message = f"operation {number} of the patch cannot be applied: {where} is not there, or no place"
             raise errors.invalid(subject, [Cause("patch", message)]) from None
         if operation.get("op") == "copy" and len(msgspec.json.encode(current)) > max_bytes:
             raise errors.too_large(f"the patched object has more than {max_bytes} bytes")

@@ -117,6 +117,13 @@ _MESSAGES: Final[Mapping[str, Message]] = {
         3: ("binaryData", "base64 map"),
         4: ("immutable", "flag"),
     },
+    "Secret": {
+        1: ("metadata", "ObjectMeta"),
+        2: ("data", "base64 map"),
+        3: ("type", "text"),
+        4: ("stringData", "map"),
+        5: ("immutable", "flag"),
+    },
     "Eviction": {1: ("metadata", "ObjectMeta"), 2: ("deleteOptions", "DeleteOptions")},
     "TokenReview": _review("TokenReviewSpec"),
     "TokenReviewSpec": {1: ("token", "text"), 2: ("audiences", "text*")},

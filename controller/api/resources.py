@@ -20,6 +20,7 @@ from controller.api.facade import namespaces, nodes, pods
 from controller.model import Assignment
 from controller.objects import Body, StoredObject, parse
 from drivers.store import KeyValue
+from specs import secret
 from specs.core import CORE_API_VERSION
 from specs.kinds import KINDS, Kind
 from specs.meta import API_VERSION, GROUP, VERSION
@@ -64,7 +65,8 @@ class Resource:
     picture, the picture as it is wanted), with what cannot be wanted. `refusals` say for a verb that is not
     served what to do instead. `shows` is whether there is a picture at all, and `key_name` the name of the
     object that a picture's name leads to. `actions` are subresources that are only ever posted to, each with
-    the group and kind of what is posted."""
+    the group and kind of what is posted. `entered` is what a client's words become before anything is made of
+    them, and `completed` what an object becomes before it is admitted."""
 
     group: str
     kind: str
@@ -90,6 +92,8 @@ class Resource:
     shows: Callable[[StoredObject], bool] = lambda stored: True
     key_name: Callable[[str], str] = lambda name: name
     actions: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    entered: Callable[[Body], Body] = lambda body: body
+    completed: Callable[[Body], Body] = lambda body: body
 
     @property
     def subresources(self) -> tuple[str, ...]:
@@ -144,8 +148,11 @@ def _camel(record: Mapping[str, Any]) -> Body:
 _MORE_FIELDS: Final[Mapping[str, Mapping[str, Path]]] = {
     "Domain": {"status.node": ("status", "node"), "status.phase": ("status", "phase")},
     "Namespace": {"status.phase": ("status", "phase")},
+    "Secret": {"type": ("type",)},
 }
 _PICTURED: Final[Mapping[str, Callable[[StoredObject], StoredObject]]] = {"Namespace": namespaces.pictured}
+_ENTERED: Final[Mapping[str, Callable[[Body], Body]]] = {"Secret": secret.without_string_data}
+_COMPLETED: Final[Mapping[str, Callable[[Body], Body]]] = {"Secret": secret.completed}
 
 
 def _of(kind: Kind) -> Resource:
@@ -165,6 +172,8 @@ def _of(kind: Kind) -> Resource:
         fields={**_METADATA_FIELDS, **_MORE_FIELDS.get(kind.kind, {})},
         struct=kind.struct,
         pictured=_PICTURED.get(kind.kind, lambda stored: stored),
+        entered=_ENTERED.get(kind.kind, lambda body: body),
+        completed=_COMPLETED.get(kind.kind, lambda body: body),
     )
 
 

@@ -34,6 +34,7 @@ _EDIT: Final = (
     *_VIEW,
     Rule(_WRITE, (GROUP,), ("domains", "migrations")),
     Rule(_WRITE, ("",), ("configmaps",)),
+    Rule((*_READ, *_WRITE), ("",), ("secrets",)),
     Rule(("create",), ("",), ("pods/eviction",)),
 )
 _ADMIN: Final = (

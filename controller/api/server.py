@@ -77,7 +77,8 @@ _CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 @dataclass(frozen=True, slots=True)
 class ApiConfig:
     """`metrics_listen`: host (loopback only) and port of a plain listener for /metrics. `allow_xml`:
-    whether `spec.xml` is accepted. `render_metrics`: what /metrics shows (by default, the registry)."""
+    whether `spec.xml` is accepted. `sealed`: whether the store is encrypted; else no Secret is taken.
+    `render_metrics`: what /metrics shows (by default, the registry)."""
 
     host: str
     port: int
@@ -85,6 +86,7 @@ class ApiConfig:
     audit_log: Path
     version: str
     allow_xml: bool = False
+    sealed: bool = False
     metrics_listen: tuple[str, int] | None = None
     bounds: Bounds = field(default_factory=Bounds)
     render_metrics: Callable[[], bytes] | None = None
@@ -116,7 +118,7 @@ class ApiServer:
         self._health_turns = Turnstile(objects.world.now)
         self._reader = Reader(objects, self._turns.turn)
         self._streamer = Streamer(objects, self._reader, self._hubs, self._turns.turn)
-        admission = Admission(objects, allow_xml=config.allow_xml)
+        admission = Admission(objects, allow_xml=config.allow_xml, sealed=config.sealed)
         self._rights = Rights(objects, self._reader, self._hubs)
         self._namespaces = Namespaces(
             objects, NAMESPACES, [r for r in RESOURCES if r.struct and r.namespaced]

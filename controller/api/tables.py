@@ -14,6 +14,7 @@ from typing import Any, Final
 from controller.api.facade import nodes, pods
 from controller.api.resources import Resource
 from specs.ages import age
+from specs.secret import OPAQUE
 
 Object = Mapping[str, Any]
 NONE: Final = "<none>"
@@ -240,6 +241,12 @@ _PICTURES: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("Node", _text("spec", "nodeName"), "The node that it is on", wide=True),
     ),
     "configmaps": (NAME_COLUMN, Column("Data", _data, "How many keys it has"), AGE_COLUMN),
+    "secrets": (
+        NAME_COLUMN,
+        Column("Type", _text("type", missing=OPAQUE), "What it is for"),
+        Column("Data", _data, "How many keys it has"),
+        AGE_COLUMN,
+    ),
     "namespaces": (
         NAME_COLUMN,
         Column("Status", _text("status", "phase"), "Active, or Terminating"),

@@ -127,7 +127,7 @@ class Writer:
         for attempt in range(PATCH_ATTEMPTS):
             current = await self.current(call)
             seen = call.resource.pictured(current)
-            body = change(seen.body)
+            body = call.resource.entered(change(seen.body))
             _check_identity(call, seen, body)
             check_preconditions(call, current, body["metadata"])
             update = Update(current, _stored(call, current, body), unknown_fields(call), patched=True)
@@ -243,12 +243,14 @@ def enveloped(call: Call, body: Body) -> Body:
         metadata = {**metadata, "namespace": namespace}
     elif "namespace" in metadata and not metadata["namespace"]:
         metadata = {k: v for k, v in metadata.items() if k != "namespace"}
-    return {
-        **body,
-        "apiVersion": resource.api_version,
-        "kind": resource.kind,
-        "metadata": dict(metadata),
-    }
+    return resource.entered(
+        {
+            **body,
+            "apiVersion": resource.api_version,
+            "kind": resource.kind,
+            "metadata": dict(metadata),
+        }
+    )
 
 
 def _stored(call: Call, current: StoredObject, wanted: Body) -> Body:

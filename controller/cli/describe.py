@@ -7,6 +7,7 @@ it does not act. Everything shown is free of control characters.
 from __future__ import annotations
 
 import sys
+from base64 import b64decode
 
 from controller.cli import lists
 from controller.cli.client import Client, connect
@@ -117,7 +118,7 @@ def described(value: Mapping[str, Any], events: Sequence[Mapping[str, Any]] | No
     lines += _several("Annotations:", _annotations(meta.get("annotations") or {}))
     lines += _pairs({"API Version": value.get("apiVersion"), "Kind": value.get("kind")}, 14)
     lines += _section("Metadata", {k: v for k, v in meta.items() if k not in _HIDDEN})
-    for key, part in value.items():
+    for key, part in _seen(value).items():
         if key not in {"apiVersion", "kind", "metadata", "status"}:
             lines += _section(title(key), part)
     lines += _section("Status", status) if status else []
@@ -126,6 +127,14 @@ def described(value: Mapping[str, Any], events: Sequence[Mapping[str, Any]] | No
     if events is not None:
         lines += ["Events:", *_event_lines(events)] if events else ["Events:  <none>"]
     return lines
+
+
+def _seen(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of what a Secret holds only how much it is, as kubectl has it."""
+    data = value.get("data")
+    if value.get("kind") != "Secret" or not isinstance(data, dict):
+        return value
+    return {**value, "data": {key: f"{len(b64decode(text))} bytes" for key, text in data.items()}}
 
 
 def _annotations(given: Mapping[str, str]) -> list[str]:

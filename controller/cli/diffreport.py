@@ -2,7 +2,8 @@
 
 Markdown puts first what cannot be taken back: what is deleted, then what changes, then what is new, then what
 could not be found out. It stays below what forges accept in a comment; differences that do not fit any more
-are named without their lines. Text from objects cannot end the block that it stands in.
+are named without their lines. Text from objects cannot end the block that it stands in, and nothing of what
+Secrets hold is shown.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 LIMIT = 60_000  # characters; GitHub takes 65,536
 DELETED, CHANGED, CREATED = "deleted", "changed", "created"
+_MASK = "***"
 _ORDER = (DELETED, CHANGED, CREATED)
 _WORDS = {DELETED: "to delete", CHANGED: "to change", CREATED: "to create"}
 
@@ -33,9 +35,27 @@ class Difference:
     def __init__(self, label: str, path: str, before: Object | None, after: Object | None) -> None:
         self.label = label
         self.what = CREATED if before is None else DELETED if after is None else CHANGED
+        before, after = concealed(before, after)
         self.lines = list(
             difflib.unified_diff(_lines(before), _lines(after), f"live/{path}", f"merged/{path}")
         )
+
+
+def concealed(before: Object | None, after: Object | None) -> tuple[Object | None, Object | None]:
+    """Values of Secrets say only whether they differ, as kubectl has it."""
+    if not any(one is not None and one.get("kind") == "Secret" for one in (before, after)):
+        return before, after
+    old, new = (dict((one or {}).get("data") or {}) for one in (before, after))
+    changed = {key for key in old.keys() & new.keys() if old[key] != new[key]}
+    masked = [
+        {key: f"{_MASK} ({word})" if key in changed else _MASK for key in data}
+        for data, word in ((old, "before"), (new, "after"))
+    ]
+    first, second = (
+        {**one, "data": data} if one is not None and one.get("data") else one
+        for one, data in zip((before, after), masked, strict=True)
+    )
+    return first, second
 
 
 def _lines(value: Object | None) -> list[str]:

@@ -9,6 +9,7 @@ read the difference before it is committed.
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import json
 import os
@@ -20,6 +21,9 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests import transcripts
 from tests.e2e.serve import Controller
@@ -63,6 +67,19 @@ def clean(controller: Controller) -> Controller:
     return cleared(controller)
 
 
+def _key_pair(directory: Path) -> None:
+    """For `kubectl create secret tls`, which reads whether the two belong together."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name, now = x509.Name([]), datetime.datetime.now(datetime.UTC)
+    unsigned = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + datetime.timedelta(1))
+    certificate = unsigned.sign(key, hashes.SHA256())
+    pem = serialization.Encoding.PEM
+    (directory / "tls.crt").write_bytes(certificate.public_bytes(pem))
+    (directory / "tls.key").write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+
+
 class Shell:
     """Runs the commands of a session: words and assignments before them, no more of a shell than that."""
 
@@ -70,6 +87,7 @@ class Shell:
         self._binary = binary
         self._directory = directory
         shutil.copytree(FILES, directory / "files")
+        _key_pair(directory / "files")
         self._environ = {
             "KUBECONFIG": str(controller.kubeconfig),
             "HOME": str(directory),

@@ -2,6 +2,7 @@
 
     v1 Namespace    namespaces   stored as it is; made when it is first used, gone only when it is empty
     v1 ConfigMap    configmaps   stored as it is, for clients; domctl reads none
+    v1 Secret       secrets      stored as it is, encrypted; domains may name it for what their XML must hold
     v1 Node         nodes        a Node of domctl.io: labels, annotations, taints, unschedulable write through
     v1 Pod          pods         a Domain that is active, on its node; read-only
     policy Eviction              of a pod: a Migration of its domain to any other node
