@@ -33,7 +33,7 @@ from controller.observer import Observer
 from controller.plan.evidence import quiet_over
 from controller.plan.snapshot import Policy, Term
 from controller.reconciler import Parts, Reconciler
-from controller.storewatch import StoreTrust, StoreWatch
+from controller.storewatch import StoreWatch
 from controller.trust import TrustKeeper
 from controller.workqueue import Backoff, WorkQueue
 from controller.world import World
@@ -133,19 +133,15 @@ class Reign:
     async def _watch_trust(self) -> None:
         """A store that turns out to be another past's ends the term: what the cache knows of it is compared
         by revisions, and the younger ones of the past that was given up would win (seeds 13, 25, 26, 29)."""
-        doubted = self._store_is_doubted()
+        set_backs = self.office.storewatch.set_backs
         while True:
-            if self._store_is_doubted() and not doubted:
+            if self.office.storewatch.set_backs != set_backs:
                 self.leadership.lose("the store was restored: all that is known of it must be read anew")
-            doubted = self._store_is_doubted()
             try:
                 await self.trust.refresh()
             except StoreError as error:
                 log.warning("the store refused", extra={"why": error.message})
             await asyncio.sleep(TRUST_CYCLE_S)
-
-    def _store_is_doubted(self) -> bool:
-        return self.office.storewatch.trust is StoreTrust.RESTORED
 
     async def _cycle(self) -> None:
         """Light cycles prove that no event was lost; every resync the details are read again and everything

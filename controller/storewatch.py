@@ -124,6 +124,7 @@ class StoreWatch:
         self._verdict = Verdict(StoreTrust.UNEXAMINED, "the store was not examined yet")
         self._store_revision = 0  # at the last look; after a restore lower than before
         self.past = 0  # counts acknowledged restores: evidence from before one says nothing after it
+        self.set_backs = 0  # counts what was found of them: all that was read before one is of another past
 
     @property
     def trust(self) -> StoreTrust:
@@ -144,8 +145,12 @@ class StoreWatch:
 
     @property
     def high_revision(self) -> int:
-        """The highest revision seen. Read it before a request, for its answer may not be lower."""
-        return self._memory.high_revision if self._memory is not None else 0
+        """The highest revision seen of the store that is there now. Read it before a request, for its answer
+        may not be lower."""
+        memory = self._memory
+        if memory is not None and memory.meanwhile is not None:
+            return memory.meanwhile.high_revision
+        return memory.high_revision if memory is not None else 0
 
     def horizon(self) -> Horizon:
         return Horizon(self.high_revision, self.past)
@@ -163,6 +168,8 @@ class StoreWatch:
         present = await _look(store, meanwhile) if meanwhile is not None else seen
         self._store_revision = present.revision
         if _doubt_of(self._memory) == _doubt_of(remembered):  # else this look began before the last word
+            if meanwhile is not None and _contradiction(meanwhile, present):
+                self._set_back(_contradiction(meanwhile, present))
             self._conclude(judge(remembered, seen), present)
         return self.trust
 
@@ -180,7 +187,7 @@ class StoreWatch:
         `before` is of before it was sent."""
         if revision < before.revision + wrote and before.past == self.past:
             did = "wrote" if wrote else "answered"
-            self.note_restored(f"the store {did} at revision {revision}, it was at {before.revision} before")
+            self._set_back(f"the store {did} at revision {revision}, it was at {before.revision} before")
         self.saw_revision(revision)
 
     def renewed(self, revision: int, value: str, before: Horizon) -> None:
@@ -191,13 +198,18 @@ class StoreWatch:
     def saw_revision(self, revision: int) -> None:
         """The store showed `revision` to the informer. Only remembered: a watch may lag behind."""
         memory = self._memory
-        if memory is not None and self.trust is not StoreTrust.RESTORED and revision > memory.high_revision:
+        if memory is None or revision <= self.high_revision:
+            return
+        if memory.meanwhile is not None:
+            meanwhile = msgspec.structs.replace(memory.meanwhile, high_revision=revision)
+            self._memory = msgspec.structs.replace(memory, meanwhile=meanwhile)
+        elif self.trust is not StoreTrust.RESTORED:
             self._memory = msgspec.structs.replace(memory, high_revision=revision)
 
     def note_restored(self, sentence: str) -> None:
-        """Somebody found evidence that the store was restored."""
+        """Somebody found evidence that the store was restored. The next look says since when."""
         if self.trust is not StoreTrust.RESTORED:
-            self._doubt(StoreTrust.RESTORED, sentence, 0)  # the next look says since when
+            self._doubt(StoreTrust.RESTORED, sentence, 0)
 
     def note_epoch_regression(self, uuid: str, seen: int, known: int) -> None:
         """A mark on a node carries epoch `seen`, above its assignment's `known`."""
@@ -267,15 +279,19 @@ class StoreWatch:
         memory = self._memory
         if memory is not None and memory.doubt and not memory.doubt_revision:
             memory = msgspec.structs.replace(memory, doubt_revision=seen.revision)
-        if memory is not None and memory.meanwhile is not None and _contradiction(memory.meanwhile, seen):
-            log.warning(
-                "the store was set back while it was not trusted", extra={"sentence": memory.sentence}
-            )
-            memory = msgspec.structs.replace(memory, doubt_revision=seen.revision, meanwhile=None)
         self._memory = memory
         self._remember(seen.cluster, seen.revision, seen.heartbeat_revision, seen.value)
 
+    def _set_back(self, sentence: str) -> None:
+        """Where it was doubted already, no word that was given before speaks of this."""
+        if self.trust is StoreTrust.RESTORED and self._memory is not None:
+            log.warning("the store was set back while it was not trusted", extra={"sentence": sentence})
+            self._memory = msgspec.structs.replace(self._memory, doubt_revision=0, meanwhile=None)
+            self.set_backs += 1
+        self.note_restored(sentence)
+
     def _doubt(self, trust: StoreTrust, sentence: str, since_revision: int) -> None:
+        self.set_backs += trust is StoreTrust.RESTORED
         log.warning("the store is not trusted", extra={"trust": trust.value, "sentence": sentence})
         self._verdict = Verdict(trust, sentence)
         self._memory = msgspec.structs.replace(

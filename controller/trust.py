@@ -16,6 +16,7 @@ from controller import keys
 from controller.cache import DOMAIN_KEY, Cache
 from controller.ledger import Ledger
 from controller.storewatch import StoreTrust, StoreWatch
+from drivers.store import Compare
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,9 @@ class TrustKeeper:
         decision = self.cache.store_ack
         revision = self.cache.revision_of(keys.STORE_ACK)
         if decision is None or not self.storewatch.would_count(revision):
+            return
+        # What the cache knows may be of the store that is gone, whose revisions say nothing (seed 102638).
+        if not (await self.ledger.commit([Compare(keys.STORE_ACK, revision)], [])).ok:
             return
         for uuid, seen, _ in self._regressions():
             held = self.cache.assignments.get(uuid)

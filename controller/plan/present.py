@@ -38,6 +38,7 @@ from specs.domain import (
 
 DEFAULT_STEP_TIMEOUT_S = 60
 FIRST_RESTART_PAUSE_S = 2.0
+MAY_RUN_ELSEWHERE = frozenset({Reason.RUNS_ELSEWHERE, Reason.NODE_NOT_READ})
 
 Answer = Action | Deferred | Verdict
 
@@ -112,6 +113,9 @@ def _stalled(case: Case) -> Deferred | None:
 def _misplaced(case: Case) -> str:
     assert case.stored is not None
     return allows(case.stored.domain.spec.placement, case.snap.nodes[case.node])
+
+
+MAY_RUN_ELSEWHERE = frozenset({Reason.RUNS_ELSEWHERE, Reason.NODE_NOT_READ})
 
 
 def active(case: Case, seen: Sighting) -> Answer:
@@ -333,10 +337,14 @@ def _name_taken(case: Case) -> Deferred | None:
 
 def _start(case: Case, home: Known | Absent | Unknown, seen: Sighting | None) -> Answer:
     assert not isinstance(home, Unknown)
+    leave = may_start(case.snap, case.held, case.node, home)
+    may_run_elsewhere = isinstance(leave, Deferred) and leave.reason in MAY_RUN_ELSEWHERE
+    if may_run_elsewhere and seen is not None and seen.detail.autostart:
+        why = "it may run elsewhere, and would start here at a boot"  # what holds us binds its host, too
+        return actions.disarm(case, case.node, why)
     hold = _stalled(case) or states.held_by_save(case)
     if hold is not None:
         return hold
-    leave = may_start(case.snap, case.held, case.node, home)
     if isinstance(leave, Deferred) and leave.reason is Reason.RUNS_ELSEWHERE:
         return leave  # nor did it end by itself, as far as is known (seed 22114)
     hold = _policy(case, seen) or _crash_loop(case)

@@ -349,8 +349,9 @@ _ASKED: Final[dict[str, Callable[[Case, str, Sighting | None], Answer]]] = {
 
 def may_hear(case: Case, seen: Sighting) -> Answer:
     """A guest that is paused hears no request to stop: it is resumed first, once, before the first rung; but
-    not while another copy was seen anywhere, for it may be the other end of a migration."""
-    if stands(seen) is not HALTED or case.uuid in case.snap.ladders or len(case.all_sightings) > 1:
+    not while another copy was seen anywhere, or may be, for it may be the other end of a migration."""
+    alone = len(case.all_sightings) == 1 and set(case.assignment.candidates) <= {case.node}
+    if stands(seen) is not HALTED or case.uuid in case.snap.ladders or not alone:
         return None
     return actions.resume(case, "so that its guest hears the request to stop")
 

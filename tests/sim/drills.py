@@ -528,6 +528,7 @@ DRILLS: dict[str, Drill] = {
     "set_back": Drills.set_back,
     "forgotten": Drills.forgotten,
     "old_memory": pasts.old_memory,
+    "twice": pasts.twice,
     "between_beats": pasts.between_beats,
     "started_by_hand": Drills.started_by_hand,
     "moved_away": Drills.moved_away,

@@ -215,6 +215,8 @@ class Operator:
             await self.cluster.sleep(3.0)
             if _said(self._body(name))[0] == "Running":
                 break
+        else:
+            return True  # what holds its start is answered first
         return await self.api.edit(DOMAINS, name, lambda b: b["spec"].update(state="saved"), "domctl save")
 
     async def _ask(self, name: str, body: Body, found: re.Match[str]) -> bool:

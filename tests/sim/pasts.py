@@ -95,6 +95,46 @@ async def between_beats(drills: Drills, rng: Random) -> None:
     cluster.etcd.listeners.remove(wished)
 
 
+async def twice(drills: Drills, rng: Random) -> None:
+    """etcd is set back and acknowledged, and set back once more, to a time after the word, when a domain had
+    no place yet. Who led is gone, and the others, who heard no word, find the first one in the backup."""
+    cluster, known = drills.cluster, set(drills.cluster.objects("nodes"))
+    backup, past = cluster.etcd.snapshot(), cluster.pasts
+    await cluster.sleep(rng.uniform(10.0, 20.0))
+
+    def goes_on(pasts: int) -> bool:
+        calm = cluster.leader is not None and cluster.etcd.running and not drills.hands.guard.moves
+        return calm and cluster.pasts == pasts and set(cluster.objects("nodes")) == known
+
+    if not goes_on(past) or cluster.nodes_in(backup) != known:
+        return
+    cluster.trace.say("DRILL", "etcd is set back")
+    _set_back(cluster, backup)
+    await cluster.sleep(rng.uniform(25.0, 35.0))  # a leader is there again
+    await drills.api.acknowledge()
+    await cluster.sleep(rng.uniform(5.0, 10.0))
+    made = await _backed_up_when_new(drills, f"t{rng.randrange(1000)}")
+    leader = cluster.leader
+    if made is None or leader is None or not goes_on(past + 1):
+        return
+    others = [r for r in cluster.replicas.values() if r is not leader]
+    if not any(r.runs and r.ways.good and cluster.network.up(r.name, "etcd") for r in others):
+        return  # where nobody is left who saw the time that is lost, README promises nothing
+    name, backup = made
+    active = cluster.active_on(cluster.objects("domains")[name]["metadata"]["uid"])
+    cluster.trace.say(
+        "DRILL", f"etcd is set back again, to when {name} was new, now on {active}; {leader.name} is gone"
+    )
+    for host in active:
+        cluster.network.isolate(host)
+    _set_back(cluster, backup)
+    leader.kill()
+    await cluster.sleep(rng.uniform(60.0, 90.0))
+    for host in active:
+        cluster.network.rejoin(host)
+    await _again(cluster, leader)
+
+
 def _standing(cluster: Cluster, uuid: str) -> tuple[KeyValue | None, KeyValue | None]:
     """What a leader's transaction compares: whose term it is, and the domain's assignment."""
     return cluster.etcd.peek(keys.LEADER), cluster.etcd.peek(keys.assignment(uuid))

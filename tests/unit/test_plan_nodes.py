@@ -153,6 +153,18 @@ def test_what_may_run_unseen_starts_at_no_boot_either_but_for_a_node_that_is_onl
         assert (action is not None and action.kind is ActionKind.AUTOSTART) is cleared
 
 
+def test_a_home_whose_domain_may_run_where_nobody_looks_must_not_start_it_at_a_boot() -> None:
+    """Seed 101911: it was moved by hand, the node that it went to is silent, and its home booted."""
+    cluster = two_nodes().given(policy=Policy(hand_migrations=True))
+    cluster.domain(recovery={"autostart": True}).assigned("a").silent("b")
+    cluster.seen("a", "shutoff", "unknown", autostart=True)
+    expect_action(cluster, ActionKind.AUTOSTART, "a")
+    action = cluster.verdict().action
+    assert action is not None and not action.autostart
+    cluster.seen("a", "shutoff", "unknown")
+    expect_hold(cluster, Reason.NODE_NOT_READ)
+
+
 def test_where_a_domain_that_somebody_migrated_by_hand_runs_is_written_down_and_it_is_left_alone() -> None:
     cluster = two_nodes().domain().assigned("a").seen("b")
     action = cluster.verdict().action

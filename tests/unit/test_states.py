@@ -125,6 +125,13 @@ def test_a_paused_guest_that_is_to_be_destroyed_anyway_is_not_resumed_for_it() -
     assert action(made.seen("a", "paused", "user")).kind is ActionKind.DESTROY
 
 
+def test_a_paused_guest_that_may_have_another_copy_is_not_resumed_to_hear() -> None:
+    """Of a migration that etcd has forgotten it may be the end that was left (drill twice, seed 30)."""
+    made = Cluster().node("a").node("b").domain(meta={"deletionTimestamp": "now"}).seen("a", "paused", "user")
+    assert action(made.assigned("a")).kind is ActionKind.RESUME
+    assert action(made.assigned("a", candidates=("a", "b")).silent("b")).kind is ActionKind.SHUTDOWN
+
+
 def test_nothing_is_resumed_while_late_commands_of_another_leader_may_come() -> None:
     made = cluster("running", "paused", paused=True)
     made.resigned = False

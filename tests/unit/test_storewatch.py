@@ -344,6 +344,42 @@ def test_a_doubted_store_that_is_set_back_once_more_wants_another_word() -> None
     in_a_site(main)
 
 
+def test_a_store_that_is_set_back_right_after_the_word_is_known_by_the_next_answer() -> None:
+    """What it answered while it was doubted counts, though no look fell into that time (seed 102008)."""
+
+    async def main(site: Site) -> None:
+        watch = await lived(site)
+        await site.back(lambda: restored_early(site))
+        await watch.examine(site.store)
+        await site.write(3)
+        before = watch.horizon()
+        word = (await site.store.txn([], [Put(keys.STORE_ACK, b"")])).revision
+        watch.answered(word, before, wrote=True)
+        assert watch.acknowledge(Decision(by="op", at="t"), word)
+        assert watch.high_revision == word
+        watch.answered(word - 1, watch.horizon(), wrote=True)
+        assert watch.trust is StoreTrust.RESTORED
+
+    in_a_site(main)
+
+
+def test_what_a_doubted_store_answers_below_its_own_height_makes_the_doubt_younger() -> None:
+    async def main(site: Site) -> None:
+        watch = await lived(site)
+        await site.back(lambda: restored_early(site))
+        await watch.examine(site.store)
+        await site.write(3)
+        word = (await site.store.txn([], [Put(keys.STORE_ACK, b"")])).revision
+        watch.answered(word, watch.horizon(), wrote=True)
+        watch.answered(word - 2, watch.horizon(), wrote=False)
+        assert not watch.would_count(word)
+        await watch.examine(site.store)
+        assert not watch.would_count(word)
+        assert watch.would_count(word + 1)
+
+    in_a_site(main)
+
+
 def test_a_mark_from_the_future_is_evidence_that_only_a_younger_word_ends() -> None:
     async def main(site: Site) -> None:
         watch = await lived(site)
