@@ -246,7 +246,7 @@ class SimHost:
     def lock(self, uuid: str) -> JobLock:
         found = self.locks.get(uuid)
         if found is None:
-            found = self.locks[uuid] = JobLock()
+            found = self.locks[uuid] = JobLock(self.rng)
         return found
 
     def _tell_migrations(self, what: str) -> None:
