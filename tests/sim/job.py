@@ -3,7 +3,8 @@
 libvirtd serialises define, create, destroy and undefine of one domain with it (45 of 45 raced trials), also
 for a domain that does not exist any more or not yet. It is not first come, first served: of an undefine and a
 create that waited behind a migration the create, which came last, went first in 3 of 10 trials. Who waits
-longer than LOCK_S gives up with error 68. A few holders give way: a command that waits for a stuck guest, and a migration, end when the guest is killed.
+longer than LOCK_S gives up with error 68. A few holders give way: a command that waits for a stuck guest, and
+a migration, end when the guest is killed.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ DEPARTURE = "migration out"
 
 
 class JobLock:
-    """Whoever of those that wait is next. `yields` is what to do to make the holder let go, if it can be made to. Who
-    has it knows its turn, a number above 0, and cannot let go of another's."""
+    """Any of those that wait may be next. `yields` is what to do to make the holder let go, if it can be made
+    to. Who has it knows its turn, a number above 0, and cannot let go of another's."""
 
     __slots__ = ("_rng", "_turn", "_waiting", "held_by", "yields")
 
