@@ -26,6 +26,10 @@ __all__ = [
     "MARK_NAMESPACE",
     "Capabilities",
     "Certificate",
+    "Console",
+    "ConsoleEnded",
+    "ConsoleOutput",
+    "ConsoleSink",
     "Credentials",
     "Detail",
     "EventKind",
@@ -178,6 +182,23 @@ class SessionClosed:
 EventSink = Callable[["Session", tuple[HostEvent | SessionClosed, ...]], None]
 
 
+class ConsoleOutput(Struct, frozen=True):
+    """What a guest wrote to a console, after `lost` bytes that nobody took in time."""
+
+    data: bytes
+    lost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleEnded:
+    """The last thing that a console reports, if it was not closed from here. `why`: for people."""
+
+    why: str
+
+
+ConsoleSink = Callable[[ConsoleOutput | ConsoleEnded], None]
+
+
 class Outcome(enum.Enum):
     DONE = "done"  # libvirt said that it is done
     REJECTED = "rejected"  # refused, nothing changed, and the same request will be refused again
@@ -243,7 +264,8 @@ class Capabilities:
 
     `raced_create_undefine`: that create and undefine of one domain are serialised was proved by the race of
     the contract suite; without it an undefine proves nothing (R1). `keeps_metadata`: definitions keep our
-    mark. `forgets_pause`: when libvirtd was started anew, a paused domain is called running."""
+    mark. `forgets_pause`: when libvirtd was started anew, a paused domain is called running. `consoles`: what
+    guests write to their consoles can be read over the connection."""
 
     bulk_stats: bool
     managed_save: bool
@@ -258,6 +280,7 @@ class Capabilities:
     undefine_flags: frozenset[str] = field(default_factory=frozenset)
     stop_methods: frozenset[StopMethod] = frozenset(StopMethod)
     raced_create_undefine: bool = False
+    consoles: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +303,19 @@ class Target:
     uri: str
     read_only: bool = False
     credentials: Credentials = Credentials()
+
+
+class Console(Protocol):
+    """An open console. It ends with the run of the domain, with its session, or when it is closed."""
+
+    async def send(self, data: bytes) -> None:
+        """As typed on the guest's terminal. That it was taken does not say that the guest reads it. Raises
+        WrongState when it is closed, CallTimedOut, Unreachable."""
+        ...
+
+    async def close(self) -> None:
+        """Nothing is reported any more, and another may open it."""
+        ...
 
 
 class Session(Protocol):
@@ -369,6 +405,14 @@ class Session(Protocol):
 
     async def abort_job(self, uuid: str, permit: Permit) -> Result:
         """End the job of a migration's source; the domain goes on there."""
+        ...
+
+    async def console(self, uuid: str, device: str, sink: ConsoleSink) -> Console:
+        """Open a console of a running domain, over a connection that only consoles use. `device`: its alias,
+        "" for the first. `sink` is called on the event loop with what the guest writes from now on, seldom
+        enough that a flood does not delay it, and with the end. A console has one reader: raises DomainBusy
+        while it has another, NoDomain, WrongState (it does not run), SpecRejected (no such console),
+        Unsupported, Unreachable."""
         ...
 
     async def close(self) -> None: ...

@@ -11,6 +11,8 @@ file of the host, that file shows when and where a guest really ran. Both power 
   to copy. `restless.img` also changes every page at every tick, faster than any migration copies.
 - `off.img`, `fault.img`, `reboot.img` and `panic.img` end by themselves a second after they began: they power
   off (ACPI), triple-fault, restart by the keyboard controller, or tell a pvpanic device that they panicked.
+- `echo.img` writes READY, and then what it reads from its serial port; `flood.img` writes TICK lines as fast
+  as the port takes them.
 - `vmlinuz` and `initramfs.gz`: Debian's or Ubuntu's own kernel with a static busybox; a line every 100 ms.
   Direct kernel boot with `console=ttyS0 quiet` and 96 MiB or more.
 """
@@ -145,6 +147,21 @@ _JUMP_TO_FILL = bytes.fromhex("ea907c0000")
 _LOOK_AT_CLOCK = slice(0x4F, 0x53)
 _CALL_AGAIN = bytes.fromhex("e87c0090")  # call again; nop
 
+_NEVER_REST = bytes.fromhex("e9c8ff90")  # jmp line, where the clock would be looked at
+
+# Asleep between timer ticks; its port has a FIFO of 16 bytes, so it reads some 300 bytes a second.
+_ECHO = bytes.fromhex(
+    "fa31c08ed88ed0bc007cfb"  # 7c00       cli; ax, ds, ss = 0; sp = 7c00; sti
+    "bafa03b001ee"  # 7c0b                 mov dx, 3fa; mov al, 1; out dx, al
+    "be2f7c"  # 7c11                       mov si, text
+    "ac84c07406"  # 7c14 next:             lodsb; test al, al; jz rest
+    "baf803eeebf5"  # 7c19                 mov dx, 3f8; out dx, al; jmp next
+    "f4"  # 7c1f rest:                     hlt
+    "bafd03eca80174f7"  # 7c20 drain:      mov dx, 3fd; in al, dx; test al, 1; jz rest
+    "baf803eceeebf1"  # 7c28               mov dx, 3f8; in al, dx; out dx, al; jmp drain
+    "52454144590a00"  # 7c2f text:         READY
+)
+
 # Waits `%02x` timer ticks, then ends as one of ENDINGS says, and if that did nothing sleeps for ever.
 _ENDING = (
     "fa31c08ed88ed0bc007cfb"  # cli; ax, ds, ss = 0; sp = 7c00; sti
@@ -201,6 +218,8 @@ def make(directory: Path) -> Guests:
     _write_image(guests.deaf, boot_sector(deaf=True))
     _write_image(guests.full, boot_sector(full=True))
     _write_image(guests.restless, boot_sector(full=True, restless=True))
+    _write_image(directory / "echo.img", _ECHO.ljust(510, b"\0") + b"\x55\xaa")
+    _write_image(directory / "flood.img", boot_sector(flood=True))
     for how in ENDINGS:
         _write_image(directory / f"{how}.img", ending_sector(how))
     kernel, release = find_kernel()
@@ -209,8 +228,12 @@ def make(directory: Path) -> Guests:
     return guests
 
 
-def boot_sector(*, deaf: bool = False, full: bool = False, restless: bool = False) -> bytes:
+def boot_sector(
+    *, deaf: bool = False, full: bool = False, restless: bool = False, flood: bool = False
+) -> bytes:
     code = bytearray(_CODE)
+    if flood:
+        code[_LOOK_AT_CLOCK] = _NEVER_REST
     if full:
         code = code.ljust(_FILL_AT, b"\0") + _FILL
         code[_JUMP_TO_MAIN] = _JUMP_TO_FILL

@@ -11,6 +11,7 @@
     events        callbacks in batches to asyncio
     session       the port's Session: every call      deadlines   how long each may take
     circuit       its two connections, how a call runs on one, and their end
+    consoles      streams from and to guests, on a connection of their own
     moving        its further connections, for migrations and jobs      migration   libvirt's words for them
     reads, facts  what is asked of a host     inspection  what is asked before it is trusted
     capabilities  what each driver can do      errors   libvirt's errors in the port's types
@@ -35,6 +36,7 @@ from drivers.hypervisor import EventSink, Target
 from drivers.libvirt.access import Access
 from drivers.libvirt.capabilities import DRIVERS
 from drivers.libvirt.circuit import CallMeter, Surroundings
+from drivers.libvirt.consoles import Consoles
 from drivers.libvirt.deadlines import Deadlines
 from drivers.libvirt.events import Feed
 from drivers.libvirt.lane import start_thread
@@ -107,11 +109,17 @@ class LibvirtHypervisor:
         journey = Journey(target, uri, self._sockets, self._access)
         opened = await self._connect(target, uri, Opening(journey, feed))
 
-        async def another(role: str) -> Link:
-            opening = Opening(journey, feed, (opened, role))
+        async def another(role: str, own: Feed | None = None) -> Link:
+            opening = Opening(journey, own or feed, (opened, role))
             return (await self._connect(target, uri, opening)).observe
 
-        given = Surroundings(target, uri, feed, self._clock, self._deadlines, self._meter, another)
+        consoles = Consoles(
+            functools.partial(another, "consoles"),
+            opened.driver.console_flags,
+            self._deadlines.read_s,
+            functools.partial(self._meter, target.node),
+        )
+        given = Surroundings(target, uri, feed, self._clock, self._deadlines, self._meter, another, consoles)
         session = LibvirtSession(opened, given, sink)
         self._sessions.add(session)
         return session

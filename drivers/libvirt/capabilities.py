@@ -24,6 +24,7 @@ DEFAULT = 0  # of virDomainShutdownFlagValues: let the driver choose how to ask
 ACPI_POWER_BTN = 1
 GUEST_AGENT = 2
 SIGNAL = 8
+CONSOLE_SAFE = 2  # of virDomainConsoleFlags: only where the driver keeps two readers apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Driver:
     shutdown_flags: how each way of asking a guest to stop is asked for; one that is missing is unsupported.
     memory_is_usage: virDomainGetInfo's current memory is what a running domain uses at the moment, not what
     it is given. one_world: the host's state lives in the connection, so that a session has only one.
+    consoles: virDomainOpenConsole; console_flags: what it is asked with.
     saved_xml: virDomainManagedSaveGetXMLDesc; save_directory: where managed saves are kept.
     run: whether any of this was measured."""
 
@@ -61,6 +63,8 @@ class Driver:
     run: bool = True
     saved_xml: bool = False
     save_directory: str = ""
+    consoles: bool = False
+    console_flags: int = 0
     shutdown_flags: dict[StopMethod, int] = field(default_factory=dict)
 
 
@@ -74,6 +78,8 @@ DRIVERS = {
         raced_create_undefine=True,
         saved_xml=True,
         save_directory="/var/lib/libvirt/qemu/save",
+        consoles=True,
+        console_flags=CONSOLE_SAFE,
         shutdown_flags={StopMethod.ACPI: ACPI_POWER_BTN, StopMethod.AGENT: GUEST_AGENT},
     ),
     # suspend freezes the container's control group. ACPI is SIGTERM to its init: the driver's default, an
@@ -91,6 +97,7 @@ DRIVERS = {
         jobs=False,
         forgets_pause=True,
         memory_is_usage=True,
+        consoles=True,
         shutdown_flags={StopMethod.ACPI: SIGNAL},
     ),
     "test": Driver(
@@ -164,4 +171,5 @@ def public(driver: Driver, version: int, *, keep_alive: bool) -> Capabilities:
         keeps_metadata=driver.keeps_metadata,
         forgets_pause=driver.forgets_pause,
         stop_methods=frozenset(driver.shutdown_flags),
+        consoles=driver.consoles,
     )

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 
 from drivers.errors import CallTimedOut, HypervisorError, Unreachable, Unsupported
 from drivers.hypervisor import HostEvent, Outcome, Permit, Result, SessionClosed, Target
+from drivers.libvirt.consoles import Consoles
 from drivers.libvirt.deadlines import Deadlines
 from drivers.libvirt.events import Feed
 from drivers.libvirt.lane import DeadlinePassed, Gate, start_thread
@@ -51,6 +52,7 @@ class Surroundings:
     deadlines: Deadlines
     meter: CallMeter
     another: Another
+    consoles: Consoles
 
 
 class Circuit:
@@ -176,6 +178,7 @@ class Circuit:
             return
         self.closed_because = reason
         self.more.close()
+        self.given.consoles.close(f"the session is closed ({reason})")
         last: tuple[HostEvent | SessionClosed, ...] = (
             *self.given.feed.stop(),
             SessionClosed(reason, self.given.clock()),

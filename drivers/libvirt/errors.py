@@ -87,6 +87,7 @@ RULES = (
     Rule(frozenset({INTERNAL_ERROR}), DiskLocked, text=_QEMU_LOCK),  # no code says it, only QEMU's words
     # OPERATION_FAILED: `already exists` when defining; elsewhere many things (a corrupt saved image).
     Rule(frozenset({OPERATION_FAILED}), NameConflict, call="define"),
+    Rule(frozenset({OPERATION_FAILED}), DomainBusy, call="console"),  # somebody reads it
     Rule(frozenset({OPERATION_FAILED}), SaveUnreadable, call="create"),  # seen of corrupt saved images alone
     _rule(Unsupported, 3, 5, 74, 84),  # NO_SUPPORT, NO_CONNECT, ARGUMENT_/OPERATION_UNSUPPORTED
     # INVALID_ARG, OS_TYPE..NO_DEVICE, XML_ERROR, DOM_EXIST, CONF_SYNTAX, XML_DETAIL, INVALID_MAC,

@@ -24,6 +24,7 @@ from drivers.errors import (
 )
 from drivers.hypervisor import (
     Capabilities,
+    ConsoleSink,
     Detail,
     EventSink,
     HostFacts,
@@ -39,6 +40,7 @@ from drivers.hypervisor import (
 )
 from drivers.libvirt import capabilities as table
 from drivers.libvirt.circuit import Circuit, Surroundings
+from drivers.libvirt.consoles import LibvirtConsole
 from drivers.libvirt.deadlines import LIMITS_OF
 from drivers.libvirt.facts import read_facts
 from drivers.libvirt.migration import migration_request, read_job
@@ -304,6 +306,17 @@ class LibvirtSession:
             return await self._circuit.mutate("abort_job", self._limits.suspend_s, permit, prepare, link)
         finally:
             asked.unless_begun()
+
+    # -- consoles ------------------------------------------------------------------------------------
+
+    async def console(self, uuid: str, device: str, sink: ConsoleSink) -> LibvirtConsole:
+        if not self._driver.consoles:
+            raise Unsupported(f"driver {self._given.uri.driver} opens no consoles")
+        if self.target.read_only:
+            raise Unsupported("the node is read-only, and libvirt opens no console over such a connection")
+        if self._circuit.closed_because:
+            raise self._circuit.closed()
+        return await self._given.consoles.open(uuid, device, sink)
 
     async def _on_domain(self, call: str, uuid: str, permit: Permit, bind: Callable[[Any], Call]) -> Result:
         """One C call on a domain; `bind` names it."""

@@ -21,6 +21,7 @@ import msgspec
 
 from controller import keys
 from controller.app import _campaign, _cluster_id
+from controller.consoles.desk import Desk
 from controller.election import Election, Leadership
 from controller.faults import Faults
 from controller.leader import Office, reign
@@ -189,6 +190,7 @@ class Replica:
                 cluster=await _cluster_id(store, world),
                 faults=cast(Faults, self.tripwire),
                 on_synced=lambda _: None,
+                desk=Desk(world.wall, BOUNDS.console_bytes, BOUNDS.consoles_bytes),
             )
             await self._lead_until_stopped(office, stopping)
         finally:

@@ -275,6 +275,17 @@ class Connection:
         if self.hear is not None and self.is_open:
             self.hear(uuid, name, kind, detail)
 
+    def bring(self, happened: Callable[[], None]) -> None:
+        """Something that comes in order behind all that was sent before: a piece of a stream."""
+        if self.accepted and self.is_open:
+            self._down.send(partial(self._brought, happened))
+
+    def _brought(self, happened: Callable[[], None]) -> None:
+        if self.held is not None:
+            self.held.append(partial(self._brought, happened))
+        elif self.is_open:
+            happened()
+
     def reset(self) -> None:
         """The daemon is gone, its kernel says so."""
         if self.accepted:

@@ -15,6 +15,8 @@ from msgspec import Struct
 
 from drivers.hypervisor import (
     Capabilities,
+    Console,
+    ConsoleSink,
     Detail,
     EventSink,
     HostEvent,
@@ -246,6 +248,9 @@ class SessionDoor:
 
     async def abort_job(self, uuid: str, permit: Permit) -> Result:
         return await self._change("abort_job", uuid, lambda: self.session.abort_job(uuid, permit))
+
+    async def console(self, uuid: str, device: str, sink: ConsoleSink) -> Console:
+        return await self._read("console", uuid, lambda: self.session.console(uuid, device, sink))
 
     async def suspend(self, uuid: str, permit: Permit) -> Result:
         return await self._change("suspend", uuid, lambda: self.session.suspend(uuid, permit))

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from drivers.hypervisor import EventKind, HostFacts, State
 from tests.sim import definition
 from tests.sim.connection import Connection, Settle
+from tests.sim.consoles import Terminals
 from tests.sim.desk import Desk
 from tests.sim.domain import Change, SimDomain
 from tests.sim.guests import Guests
@@ -94,6 +95,7 @@ class SimHost:
         self.operations = Operations(self)
         self.desk = Desk(self)
         self.guests = Guests(self)
+        self.terminals = Terminals(self)
         self.broken: dict[object, Callable[[str], None]] = {}  # migrations: told of power, kill, freeze, thaw
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._asleep: list[Callable[[], None]] = []  # what libvirtd will do when it runs
@@ -336,6 +338,7 @@ class SimHost:
         at_end, domain.at_end = domain.at_end, None
         self.operations.answered(domain, False)
         domain.live = None
+        self.terminals.ended(domain.uuid)
         domain.stuck = domain.asked = domain.handed_over = domain.starts_stuck = domain.is_old = False
         domain.came_from = None
         domain.become(State.SHUTOFF, reason)

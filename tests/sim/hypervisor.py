@@ -29,6 +29,7 @@ from drivers.errors import (
 )
 from drivers.hypervisor import (
     Capabilities,
+    ConsoleSink,
     Detail,
     EventKind,
     EventSink,
@@ -55,6 +56,7 @@ from specs.uri import ParsedUri, UriNotAllowed, parse_uri
 from tests.sim import definition
 from tests.sim.call import Call
 from tests.sim.connection import Connection
+from tests.sim.consoles import SimConsole
 from tests.sim.domain import dated
 from tests.sim.host import SimHost
 from tests.sim.migration import Manner
@@ -226,6 +228,8 @@ class SimSession:
         self._asked: dict[Connection, asyncio.TimerHandle] = {}  # signs of life being waited for
         self._moving: list[Connection] = []  # for migrations, made when needed
         self._aside: Connection | None = None  # for asking after jobs
+        self._console_line: Connection | None = None
+        self._consoles: list[SimConsole] = []
         self._adding = asyncio.Lock()
         self._asking: set[str] = set()  # domains whose job was asked for, without an answer yet
         observe.hear = self._hear
@@ -253,7 +257,8 @@ class SimSession:
     @property
     def connections(self) -> tuple[Connection, ...]:
         aside = () if self._aside is None else (self._aside,)
-        return self._observe, self._change, *self._moving, *aside
+        consoles = () if self._console_line is None else (self._console_line,)
+        return self._observe, self._change, *self._moving, *aside, *consoles
 
     # --- reads
 
@@ -445,6 +450,31 @@ class SimSession:
             found = Outcome.FAILED
         return Result(found, answer)
 
+    # --- consoles
+
+    async def console(self, uuid: str, device: str, sink: ConsoleSink) -> SimConsole:
+        """Over a connection of its own, whose end is not the session's."""
+        if self._target.read_only:
+            raise Unsupported("the node is read-only")
+        if self._closed_because:
+            raise self.closed()
+        async with self._adding:
+            if self._console_line is None:
+                self._console_line = await self._another()
+                self._console_line.on_lost = self._consoles_lost
+            line = self._console_line
+        console = SimConsole(self, line, uuid, device, sink)
+        self._consoles.append(console)
+        await console.ask("console", (console,))
+        return console
+
+    def _consoles_lost(self, connection: Connection, why: str) -> None:
+        if connection is self._console_line:
+            self._console_line = None
+        consoles, self._consoles = self._consoles, []
+        for console in consoles:
+            console.end(f"the connection for consoles was lost ({why})")
+
     # --- the end
 
     async def close(self) -> None:
@@ -463,6 +493,8 @@ class SimSession:
 
     def suspect(self, connection: Connection, started: bool) -> None:
         """A call's deadline passed: is it the call, or the connection?"""
+        if connection is self._console_line:
+            return
         if connection.overdue >= SLOTS and connection in (self._observe, self._change):
             self._end("error")
         elif started and connection not in self._asked and self.is_open:
@@ -502,3 +534,5 @@ class SimSession:
         self._owner.forget(self)
         for connection in self.connections:
             connection.close(reason)
+        for console in self._consoles:
+            console.end(f"the session is closed ({reason})")

@@ -24,6 +24,7 @@ from tests.sim.job import ARRIVAL, DEPARTURE, LOCK_S
 from tests.sim.migration import Held, Manner, Migration
 
 if TYPE_CHECKING:
+    from tests.sim.consoles import SimConsole
     from tests.sim.host import Range, SimHost
 
 INVALID, TIMEOUT, FAILED, UNSUPPORTED_ARGUMENT, INTERNAL, SYSTEM_ERROR = 55, 68, 9, 74, 1, 38
@@ -58,11 +59,25 @@ class Operations:
             "abort": self.abort_job,
             "abort_job": self.abort_job,
             "job": self.job,
+            "console": self.console,
+            "console_type": self.console_type,
+            "console_close": self.console_close,
         }
 
     async def do(self, call: str, arguments: tuple[Any, ...], by: str) -> Any:
         """Raises HypervisorError."""
         return await self._calls[call](*arguments, by)
+
+    # --- consoles, which take no job lock
+
+    async def console(self, console: SimConsole, _by: str) -> None:
+        self._host.terminals.open(console)
+
+    async def console_type(self, console: SimConsole, data: bytes, _by: str) -> None:
+        self._host.terminals.type(console, data)
+
+    async def console_close(self, console: SimConsole, _by: str) -> None:
+        self._host.terminals.close(console)
 
     # --- definitions
 
@@ -104,9 +119,9 @@ class Operations:
             raise refusal(FAILED, said, "define")
 
     async def undefine(self, uuid: str, flags: frozenset[str], by: str) -> None:
-        self._find(uuid)
+        self.find(uuid)
         async with self._job(uuid, "undefine"):
-            domain = self._find(uuid)
+            domain = self.find(uuid)
             if domain.config is None:
                 raise refusal(INVALID, "Requested operation is not valid: cannot undefine transient domain")
             if domain.saved is not None and "managed-save" in flags:
@@ -116,7 +131,7 @@ class Operations:
                 said = "Refusing to undefine while domain managed save image exists"
                 raise refusal(INVALID, f"Requested operation is not valid: {said}")
             await self._work(self._host.temper.undefine_s)
-            self.take_away(self._find(uuid), by)
+            self.take_away(self.find(uuid), by)
 
     def take_away(self, domain: SimDomain, by: str) -> None:
         """The definition is gone; a running domain is transient from now on."""
@@ -129,9 +144,9 @@ class Operations:
             host.changed(domain, "vanished", by)
 
     async def set_mark(self, uuid: str, mark: Mark | None, live: bool, config: bool, by: str) -> None:
-        self._find(uuid)
+        self.find(uuid)
         async with self._job(uuid, "metadata"):
-            domain = self._find(uuid)
+            domain = self.find(uuid)
             if live and domain.live is None:
                 raise refusal(INVALID, NOT_RUNNING)
             if config and domain.config is None:
@@ -147,9 +162,9 @@ class Operations:
 
     async def set_autostart(self, uuid: str, autostart: bool, by: str) -> None:
         """libvirt tells nobody."""
-        self._find(uuid)
+        self.find(uuid)
         async with self._job(uuid, "autostart"):
-            domain = self._find(uuid)
+            domain = self.find(uuid)
             if domain.config is None:
                 said = "cannot set autostart for transient domain"
                 raise refusal(INVALID, f"Requested operation is not valid: {said}")
@@ -161,9 +176,9 @@ class Operations:
 
     async def create(self, uuid: str, by: str) -> None:
         host = self._host
-        self._find(uuid)
+        self.find(uuid)
         async with self._job(uuid, "start"):
-            domain = self._find(uuid)
+            domain = self.find(uuid)
             if domain.live is not None:
                 raise refusal(INVALID, "Requested operation is not valid: domain is already running")
             host.desk.hold(uuid)
@@ -268,9 +283,9 @@ class Operations:
             host.end(domain, "saved", "saved", by)
 
     async def drop_saved(self, uuid: str, by: str) -> None:
-        self._find(uuid)
+        self.find(uuid)
         async with self._job(uuid, "managed save remove"):
-            domain = self._find(uuid)
+            domain = self.find(uuid)
             await self._work(self._host.temper.metadata_s)
             if domain.saved is not None:
                 domain.saved = None
@@ -315,7 +330,7 @@ class Operations:
     async def job(self, uuid: str, completed: bool, _by: str) -> Job | None:
         """What is done with the domain. Who asks waits for whatever is not a migration; in a migration, for
         QEMU's answer."""
-        domain = self._find(uuid)
+        domain = self.find(uuid)
         if completed:
             return domain.completed
         if domain.live is None:
@@ -336,7 +351,7 @@ class Operations:
         migration = self.migrations.get(uuid)
         if migration is None or migration.phase == "asking":
             raise refusal(INVALID, "Requested operation is not valid: no job is active on the domain")
-        domain = self._find(uuid)
+        domain = self.find(uuid)
         if domain.stuck:
             await self._reply_of(domain)
         self._host.changed(domain, "migration aborted", by)
@@ -344,14 +359,14 @@ class Operations:
 
     # --- how
 
-    def _find(self, uuid: str) -> SimDomain:
+    def find(self, uuid: str) -> SimDomain:
         domain = self._host.domains.get(uuid)
         if domain is None:
             raise no_domain(uuid)
         return domain
 
     def _running(self, uuid: str) -> SimDomain:
-        domain = self._find(uuid)
+        domain = self.find(uuid)
         if domain.live is None:
             raise refusal(INVALID, NOT_RUNNING)
         return domain
