@@ -180,12 +180,15 @@ class CharacterDevice(Struct, frozen=True, kw_only=True):
     type: pty, a terminal of the host, when left out; or file.
     path: The file of type file, under the node's allowedPaths.
     append: The file is continued at the next start, not emptied.
+    record: domctl keeps the last of what the guest writes there, for `domctl logs` and `kubectl logs`. For
+        type pty.
     """
 
     name: DeviceName
     type: Literal["pty", "file"] | UnsetType = UNSET
     path: HostPath | UnsetType = UNSET
     append: bool | UnsetType = UNSET
+    record: bool | UnsetType = UNSET
 
 
 class Placement(Struct, frozen=True, kw_only=True):

@@ -206,6 +206,9 @@ def _check_character_devices(spec: Mapping[str, Any], report: Report) -> None:
             _check_path(path, (*keys, "path"), report)
             if kind == "file" and "path" not in device:
                 report.add((*keys, "path"), "is required for type file", "FieldValueRequired")
+            elif kind == "file" and device.get("record"):
+                message = "is for type pty only: what goes to a file of the host is not read by domctl"
+                report.add((*keys, "record"), message, "FieldValueForbidden")
             elif kind == "pty":
                 for extra in ("path", "append"):
                     if extra in device:

@@ -60,7 +60,12 @@ _LXC: Final = {
     "onCrash": "is not for containers: it is their host that panics",
     "state=saved": '"saved" is not possible for a container: libvirt\'s lxc driver cannot save memory',
 }
-_TEST: Final = {**_CONTAINERS_ONLY, "shutdown.method=agent": _NO_AGENT.format("test")}
+_NO_CONSOLE: Final = "is not possible for type {}: its driver opens no consoles"
+_TEST: Final = {
+    **_CONTAINERS_ONLY,
+    "shutdown.method=agent": _NO_AGENT.format("test"),
+    **dict.fromkeys(("consoles.record", "serials.record"), _NO_CONSOLE.format("test")),
+}
 _XEN: Final = {
     **_CONTAINERS_ONLY,
     "shutdown.method=agent": _NO_AGENT.format("xen"),

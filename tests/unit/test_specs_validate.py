@@ -181,6 +181,16 @@ WRONG: list[tuple[object, str, str]] = [
     (domain(interfaces=[{"name": "n", "bridge": "b" * 16}]), "spec.interfaces[0].bridge", "at most 15"),
     # serials and consoles
     (domain(serials=[{"name": "s", "type": "file"}]), "spec.serials[0].path", "is required for type file"),
+    (
+        domain(serials=[{"name": "s", "type": "file", "path": "/var/lib/libvirt/images/x", "record": True}]),
+        "spec.serials[0].record",
+        "is for type pty only: what goes to a file of the host is not read by domctl",
+    ),
+    (
+        domain(type="test", consoles=[{"name": "c", "record": True}]),
+        "spec.consoles[0].record",
+        "is not possible for type test: its driver opens no consoles",
+    ),
     (domain(serials=[{"name": "s", "path": "/x"}]), "spec.serials[0].path", "for type file only"),
     (domain(serials=[{"name": "s", "append": True}]), "spec.serials[0].append", "for type file only"),
     (domain(consoles=[{"name": "s", "type": "tcp"}]), "spec.consoles[0].type", "must be file or pty"),
