@@ -11,6 +11,7 @@
     executor, faults                one action, step by step, with a fault point at each
     hands, recording, calls, departures   what steps act with; those of etcd, of nodes, of migrations
     status, writer, events, metrics what users and Prometheus see
+    consoles/                       what guests write to their consoles, recorded and shared
     nodes, trust                    what is due for Nodes, and while the store is in doubt
     leader, app, config, logs, pki  one term put together; the process; its configuration and certificates
     oidc                            whose JWTs are accepted

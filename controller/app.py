@@ -30,6 +30,7 @@ from controller import config as configuration
 from controller import keys, pki
 from controller.api.server import ApiConfig, ApiServer
 from controller.config import ConfigError, ControllerConfig, file_memory
+from controller.consoles.desk import Desk
 from controller.election import Election, Leadership
 from controller.faults import Faults
 from controller.leader import Office, reign
@@ -122,7 +123,8 @@ async def _serve(settings: ControllerConfig) -> None:
         cluster = await _cluster_id(store, world)
         objects = Objects(store, world)
         readiness = Readiness(store)
-        server = _api_server(settings, objects, metrics, readiness)
+        desk = Desk(world.wall, settings.bounds.console_bytes, settings.bounds.consoles_bytes)
+        server = _api_server(settings, objects, metrics, readiness, desk)
         await server.start()
         stack.push_async_callback(server.stop)
         _write_kubeconfig(settings, server.address)
@@ -145,6 +147,7 @@ async def _serve(settings: ControllerConfig) -> None:
             cluster=cluster,
             faults=Faults(os.environ.get(FAULT_POINT, "")),
             on_synced=readiness.set_synced,
+            desk=desk,
         )
         log.info("serving", extra={"address": f"{server.address[0]}:{server.address[1]}", "cluster": cluster})
         gc.freeze()  # what is loaded by now stays: the collector need not look at it again
@@ -176,7 +179,7 @@ async def _cluster_id(store: Store, world: World) -> str:
 
 
 def _api_server(
-    settings: ControllerConfig, objects: Objects, metrics: Metrics, readiness: Readiness
+    settings: ControllerConfig, objects: Objects, metrics: Metrics, readiness: Readiness, desk: Desk
 ) -> ApiServer:
     host, port = settings.listen
     made = pki.ensure(settings.data_dir, host, port, datetime.datetime.now(datetime.UTC))
@@ -193,7 +196,7 @@ def _api_server(
         bounds=settings.bounds,
         oidc=settings.oidc,
     )
-    return ApiServer(objects, metrics.registry, api, readiness.checks())
+    return ApiServer(objects, metrics.registry, api, readiness.checks(), desk)
 
 
 def _write_kubeconfig(settings: ControllerConfig, address: tuple[str, int]) -> None:

@@ -92,6 +92,8 @@ class BoundsSection(Struct, frozen=True, kw_only=True):
     requests_each: Count | UnsetType = UNSET
     requests_per_second: Count | UnsetType = UNSET
     requests_burst: Count | UnsetType = UNSET
+    console_bytes: Count | UnsetType = UNSET
+    consoles_bytes: Count | UnsetType = UNSET
 
 
 class XmlOverlay(Struct, frozen=True, kw_only=True):

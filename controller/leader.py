@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 
 from controller import keys
 from controller.cache import NODE_KEY, Cache, Setting
+from controller.consoles.desk import Desk
+from controller.consoles.keeper import Keeper
 from controller.election import Leadership
 from controller.events import Recorder
 from controller.executor import Executor
@@ -67,6 +69,7 @@ class Office:
     cluster: str
     faults: Faults
     on_synced: Callable[[bool], None]
+    desk: Desk
 
 
 @dataclass(slots=True)
@@ -85,6 +88,7 @@ class Reign:
     recorder: Recorder
     informer: Informer
     movers: Movers
+    consoles: Keeper
     nodes_changed: asyncio.Event
     measured: set[str] = field(default_factory=set)
 
@@ -100,6 +104,7 @@ class Reign:
             self._cycle(),
             self._watch_trust(),
             self.movers.run(),
+            self.consoles.run(),
             self.leadership.lost.wait(),
         )
         tasks = [asyncio.create_task(work) for work in drivers]
@@ -210,6 +215,7 @@ def reign(office: Office, leadership: Leadership) -> Reign:
             queue.add_after(key, NODE_PAUSE_S)
         else:
             queue.add(key)
+            consoles.look_at(key)
 
     term = Term(leadership.elected_at, leadership.predecessor_resigned)
     setting = Setting(office.cluster, term, timing, office.policy, world.now)
@@ -217,6 +223,7 @@ def reign(office: Office, leadership: Leadership) -> Reign:
     ledger = Ledger(office.store, leadership)
     keeper = NodeKeeper(cache, ledger, office.objects, world)
     observer = Observer(Eyes(office.hypervisor, cache, timing, keeper.pin_identity, world.now))
+    consoles = Keeper(cache, observer, office.desk)
     movers = Movers(cache, observer, world.now, leadership.begin_mutation, leadership.end_mutation)
     hands = Hands(
         cache=cache,
@@ -256,5 +263,6 @@ def reign(office: Office, leadership: Leadership) -> Reign:
             skip=(keys.HEARTBEAT, keys.object_prefix("events")),
         ),
         movers=movers,
+        consoles=consoles,
         nodes_changed=nodes_changed,
     )

@@ -45,3 +45,5 @@ class Bounds:
     requests_each: int = 128  # under way for one identity, bodies and answers included
     requests_per_second: int = 100  # of one identity that is no administrator, after a burst
     requests_burst: int = 400
+    console_bytes: int = 256 << 10  # kept of what one console wrote last
+    consoles_bytes: int = 256 << 20  # and of all of them together

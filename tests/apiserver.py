@@ -27,6 +27,7 @@ from controller import keys, pki
 from controller.api import discovery, resources
 from controller.api.resources import Scale
 from controller.api.server import ApiConfig, ApiServer
+from controller.consoles.desk import Desk
 from controller.limits import Bounds
 from controller.model import Assignment
 from controller.objects import Objects
@@ -151,6 +152,7 @@ class Options:
     bounds: Bounds = field(default_factory=Bounds)
     oidc: OidcConfig | None = None
     checks: Mapping[str, Any] = field(default_factory=dict)
+    desk: Desk | None = None
 
 
 @asynccontextmanager
@@ -171,7 +173,7 @@ async def serving(store: Store, directory: Path, options: Options | None = None)
         bounds=options.bounds,
         oidc=options.oidc,
     )
-    server = ApiServer(objects, registry, config, options.checks)
+    server = ApiServer(objects, registry, config, options.checks, options.desk)
     await server.start()
     files = pki.ensure(directory, *server.address, now)
     connector = aiohttp.TCPConnector(ssl=client_context(files.ca_cert, files.admin_cert, files.admin_key))

@@ -102,6 +102,16 @@ def resource_list(group: str) -> dict[str, Any]:
             }
             for name, (other, kind) in resource.actions.items()
         )
+        listed.extend(
+            {
+                "name": f"{resource.plural}/{name}",
+                "singularName": "",
+                "namespaced": resource.namespaced,
+                "kind": kind,
+                "verbs": list(verbs),
+            }
+            for name, (kind, verbs) in resource.streams.items()
+        )
     for question in questions_of(group):
         listed.append(
             {
@@ -185,19 +195,26 @@ def _discovered(resource: Resource) -> dict[str, Any]:
         **_optional(resource),
     }
     subresources = [
-        {
-            "subresource": name,
-            "responseKind": {**kind, **_kind_of(resource, name)},
-            "verbs": ["get", "patch", "update"],
-        }
-        for name in resource.subresources
-    ] + [
-        {
-            "subresource": name,
-            "responseKind": {"group": group, "version": VERSION, "kind": action},
-            "verbs": ["create"],
-        }
-        for name, (group, action) in resource.actions.items()
+        *(
+            {
+                "subresource": name,
+                "responseKind": {**kind, **_kind_of(resource, name)},
+                "verbs": ["get", "patch", "update"],
+            }
+            for name in resource.subresources
+        ),
+        *(
+            {
+                "subresource": name,
+                "responseKind": {"group": group, "version": VERSION, "kind": action},
+                "verbs": ["create"],
+            }
+            for name, (group, action) in resource.actions.items()
+        ),
+        *(
+            {"subresource": name, "responseKind": {**kind, "kind": other}, "verbs": list(verbs)}
+            for name, (other, verbs) in resource.streams.items()
+        ),
     ]
     if subresources:
         document["subresources"] = subresources

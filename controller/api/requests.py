@@ -176,6 +176,8 @@ def parse_target(path: str) -> Target:
 
 def verb_of(method: str, target: Target, query: Mapping[str, str]) -> str:
     verb = _VERBS.get(method, method.lower())
+    if method == "GET" and is_terminal(target):
+        return "create"  # a WebSocket is opened by GET, and what is typed there acts
     if target.plural and method == "GET" and query.get("watch") in {"true", "1"}:
         return "watch"
     if target.plural and verb == "get" and not target.name:
@@ -183,6 +185,11 @@ def verb_of(method: str, target: Target, query: Mapping[str, str]) -> str:
     if target.plural and verb == "delete" and not target.name:
         return "deletecollection"
     return verb
+
+
+def is_terminal(target: Target) -> bool:
+    """Whether what is asked for is to type on somebody's terminal."""
+    return (target.plural, target.subresource) in {("pods", "attach"), ("domains", "console")}
 
 
 def is_name(text: object) -> bool:

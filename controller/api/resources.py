@@ -66,7 +66,8 @@ class Resource:
     served what to do instead. `shows` is whether there is a picture at all, and `key_name` the name of the
     object that a picture's name leads to. `actions` are subresources that are only ever posted to, each with
     the group and kind of what is posted. `entered` is what a client's words become before anything is made of
-    them, and `completed` what an object becomes before it is admitted."""
+    them, and `completed` what an object becomes before it is admitted. `streams` are those of consoles,
+    with their kind and verbs."""
 
     group: str
     kind: str
@@ -94,6 +95,7 @@ class Resource:
     actions: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     entered: Callable[[Body], Body] = lambda body: body
     completed: Callable[[Body], Body] = lambda body: body
+    streams: Mapping[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
 
     @property
     def subresources(self) -> tuple[str, ...]:
@@ -150,6 +152,9 @@ _MORE_FIELDS: Final[Mapping[str, Mapping[str, Path]]] = {
     "Namespace": {"status.phase": ("status", "phase")},
     "Secret": {"type": ("type",)},
 }
+_STREAMS: Final[Mapping[str, Mapping[str, tuple[str, tuple[str, ...]]]]] = {
+    "Domain": {"console": ("Domain", ("create", "get")), "log": ("Domain", ("get",))}
+}
 _PICTURED: Final[Mapping[str, Callable[[StoredObject], StoredObject]]] = {"Namespace": namespaces.pictured}
 _ENTERED: Final[Mapping[str, Callable[[Body], Body]]] = {"Secret": secret.without_string_data}
 _COMPLETED: Final[Mapping[str, Callable[[Body], Body]]] = {"Secret": secret.completed}
@@ -174,6 +179,7 @@ def _of(kind: Kind) -> Resource:
         pictured=_PICTURED.get(kind.kind, lambda stored: stored),
         entered=_ENTERED.get(kind.kind, lambda body: body),
         completed=_COMPLETED.get(kind.kind, lambda body: body),
+        streams=_STREAMS.get(kind.kind, {}),
     )
 
 
@@ -268,6 +274,7 @@ PODS: Final = Resource(
     refusals=pods.REFUSALS,
     description=pods.DESCRIPTION,
     actions={"eviction": ("policy", "Eviction")},
+    streams={"attach": ("PodAttachOptions", ("create", "get")), "log": ("Pod", ("get",))},
 )
 RESOURCES: Final = (*_STORED, CORE_NODES, PODS)
 BY_PATH: Final = {(r.group, r.plural): r for r in RESOURCES}

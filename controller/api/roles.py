@@ -27,6 +27,8 @@ _WRITE: Final = ("create", "delete", "deletecollection", "patch", "update")
 _SEEN: Final = ("assignments", "domains", "domains/status", "migrations", "migrations/status", "nodes")
 _VIEW: Final = (
     Rule(_READ, (GROUP,), (*_SEEN, "nodes/status")),
+    Rule(("get",), (GROUP,), ("domains/log",)),
+    Rule(("get",), ("",), ("pods/log",)),
     Rule(_READ, ("", GROUP), ("events",)),
     Rule(_READ, ("",), ("configmaps", "namespaces", "nodes", "pods")),
 )
@@ -35,7 +37,8 @@ _EDIT: Final = (
     Rule(_WRITE, (GROUP,), ("domains", "migrations")),
     Rule(_WRITE, ("",), ("configmaps",)),
     Rule((*_READ, *_WRITE), ("",), ("secrets",)),
-    Rule(("create",), ("",), ("pods/eviction",)),
+    Rule(("create",), ("",), ("pods/attach", "pods/eviction")),
+    Rule(("create",), (GROUP,), ("domains/console",)),
 )
 _ADMIN: Final = (
     *_EDIT,

@@ -28,6 +28,7 @@ from controller.api.audit import AuditLog
 from controller.api.auth import ANONYMOUS, OPEN_PATHS, authorize, identify, may_impersonate, wanted_user
 from controller.api.bearers import Bearers
 from controller.api.compression import compressed
+from controller.api.consoles import Consoles
 from controller.api.deletable import Deletable
 from controller.api.deleting import Deleter
 from controller.api.documents import DOCUMENTS
@@ -44,13 +45,14 @@ from controller.api.requests import (
     Call,
     Target,
     error_response,
+    is_terminal,
     json_response,
     media_type,
     parse_target,
     read_body,
     verb_of,
 )
-from controller.api.resources import NAMESPACES, PODS, RESOURCES
+from controller.api.resources import DOMAINS, NAMESPACES, PODS, RESOURCES
 from controller.api.reviews import Reviews, review_of
 from controller.api.rights import Rights
 from controller.api.scaling import Scaler
@@ -59,6 +61,7 @@ from controller.api.trail import REFUSALS, Trail
 from controller.api.turnstile import Turnstile
 from controller.api.watch import Hub
 from controller.api.writing import Writer
+from controller.consoles.desk import Desk
 from controller.limits import Bounds
 from controller.objects import Corrupt, Objects
 from controller.oidc import OidcConfig
@@ -94,7 +97,8 @@ class ApiConfig:
 
 
 class ApiServer:
-    """`checks` are those of /readyz. `address` is where it listens once started (port 0 becomes real)."""
+    """`checks` are those of /readyz. `desk` has the consoles read here. `address` is where it listens
+    once started (port 0 becomes real)."""
 
     def __init__(
         self,
@@ -102,6 +106,7 @@ class ApiServer:
         registry: CollectorRegistry,
         config: ApiConfig,
         checks: Mapping[str, health.Check],
+        desk: Desk | None = None,
     ) -> None:
         if config.metrics_listen is not None and not _is_loopback(config.metrics_listen[0]):
             raise ValueError("metricsListen has no authentication and must be a loopback address")
@@ -128,7 +133,16 @@ class ApiServer:
         self._deleter = Deleter(objects, self._reader, Deletable(objects, self._namespaces), config.bounds)
         self._applier = Applier(objects, admission, self._writer, config.bounds)
         self._operations = Operations(objects)
-        self._actions = {("", PODS.plural, "eviction"): Evictions(objects).handle}
+        bounds = config.bounds
+        desk = desk or Desk(objects.world.wall, bounds.console_bytes, bounds.consoles_bytes)
+        consoles = Consoles(objects, desk, self._turns.turn)
+        self._actions: dict[tuple[str, str, str], Callable[[Call], Awaitable[web.StreamResponse]]] = {
+            ("", PODS.plural, "eviction"): Evictions(objects).handle,
+            ("", PODS.plural, "log"): self._watched(consoles.log),
+            ("", PODS.plural, "attach"): self._watched(consoles.attach),
+            (DOMAINS.group, DOMAINS.plural, "log"): self._watched(consoles.log),
+            (DOMAINS.group, DOMAINS.plural, "console"): self._watched(consoles.attach),
+        }
         self._bearers = Bearers(self._rights, config.oidc, objects.world)
         self._reviews = Reviews(self._rights, self._bearers)
         self._runners: list[web.AppRunner] = []
@@ -210,7 +224,7 @@ class ApiServer:
         resource = "" if call.target.resource is None else call.target.resource.plural
         verb = call.verb if call.target.plural else "other"
         self._meters.requests.labels(verb, resource, str(answer.status)).inc()
-        if verb != "watch":
+        if verb != "watch" and not call.target.subresource.startswith(("log", "attach", "console")):
             self._meters.seconds.labels(verb).observe(self._objects.world.now() - started_at)
         return answer
 
@@ -265,7 +279,8 @@ class ApiServer:
             await read_body(request, self._config.bounds.body_bytes)
         await call.passage.sit()
         try:
-            if request.method not in _CHANGING or review_of(call) is not None:
+            acts = request.method in _CHANGING or is_terminal(call.target)
+            if not acts or review_of(call) is not None:
                 return await self._dispatch(call)
             assert self._trail is not None
             call.audited = True
@@ -345,8 +360,18 @@ class ApiServer:
         return await self._deleter.delete(call)
 
     async def _watch(self, call: Call) -> web.StreamResponse:
-        with self._flow.watching(call.impersonator or call.user):
-            return await self._streamer.watch(call)
+        return await self._watched(self._streamer.watch)(call)
+
+    def _watched(
+        self, serve: Callable[[Call], Awaitable[web.StreamResponse]]
+    ) -> Callable[[Call], Awaitable[web.StreamResponse]]:
+        """What may last counts among the watches of its client."""
+
+        async def counted(call: Call) -> web.StreamResponse:
+            with self._flow.watching(call.impersonator or call.user):
+                return await serve(call)
+
+        return counted
 
     def _metrics(self) -> web.Response:
         self._meters.watchers.set(sum(hub.clients for hub in self._hubs.values()))

@@ -19,6 +19,7 @@ import msgspec
 
 from controller import keys
 from controller.cache import Cache
+from controller.consoles.desk import Desk
 from controller.election import Election, Leadership
 from controller.faults import Faults
 from controller.leader import Office, Reign, reign
@@ -366,6 +367,7 @@ class Leader:
             cluster=CLUSTER,
             faults=Faults(),
             on_synced=lambda _: None,
+            desk=Desk(world.wall, 1 << 16, 1 << 20),
         )
         self.leadership = leadership
         self.reign = reign(office, leadership)

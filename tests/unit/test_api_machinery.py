@@ -187,7 +187,7 @@ async def test_discovery_tells_of_a_scale_as_kubernetes_does(scaled: Api) -> Non
     accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
     document = (await scaled.call("GET", "/apis", Accept=accept)).body["items"][0]["versions"][0]
     subresources = document["resources"][0]["subresources"]
-    assert [s["subresource"] for s in subresources] == ["status", "scale"]
+    assert [s["subresource"] for s in subresources] == ["status", "scale", "console", "log"]
     assert subresources[1]["responseKind"] == {"group": "autoscaling", "version": "v1", "kind": "Scale"}
 
 

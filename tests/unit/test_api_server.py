@@ -312,7 +312,7 @@ async def test_both_forms_of_discovery_list_the_same_resources(api: Api) -> None
         resources = group["versions"][0]["resources"]
         assert [r["resource"] for r in resources] == [r["name"] for r in classic if "/" not in r["name"]]
         assert [s["subresource"] for r in resources for s in r.get("subresources", [])] == [
-            "status",
+            *("status", "console", "log"),
             "status",
             "status",
         ]

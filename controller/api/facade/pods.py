@@ -97,7 +97,14 @@ def _metadata(ours: Mapping[str, Any], name: str, uid: str) -> Body:
 
 def _spec(spec: Mapping[str, Any], node: str) -> Body:
     requests = {"cpu": str(spec.get("vcpus", 1)), "memory": str(spec.get("memory", 0))}
-    container = {"name": _CONTAINER, "image": _image(spec), "resources": {"requests": requests}}
+    # With a terminal, so that `kubectl attach -it` asks for one.
+    container = {
+        "name": _CONTAINER,
+        "image": _image(spec),
+        "resources": {"requests": requests},
+        "stdin": True,
+        "tty": True,
+    }
     return {**({"nodeName": node} if node else {}), "containers": [container], "restartPolicy": "Always"}
 
 
