@@ -136,7 +136,7 @@ async def deaf(client: Client) -> None:
     for _ in range(20):
         _, writer = await client.open(client.admin)
         writer.transport.pause_reading()  # type: ignore[attr-defined]
-        writer.write(f"GET {DOMAINS}?watch=true HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        writer.write(f"GET {DOMAINS}/web-0?watch=true HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         KEPT.append(writer)
     await asyncio.sleep(1)
 

@@ -5,7 +5,8 @@ Asked before an object is marked or removed, in dry runs too.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -16,8 +17,10 @@ from controller.api.errors import Subject
 from controller.api.facade.namespaces import Namespaces
 from controller.model import Assignment
 from controller.objects import Objects, StoredObject
+from drivers.store import KeyValue
 
 _NAMED: Final = 5
+_PAGE: Final = 500  # assignments, which are looked through in some milliseconds
 
 
 class Deletable:
@@ -41,7 +44,7 @@ class Deletable:
         away, and assigns nothing to a Node that is being deleted; it is the only one that assigns."""
         node = current.name
         holders: list[str] = []
-        for kv in (await self._objects.store.list(keys.ASSIGNMENTS)).items:
+        async for kv in self._assignments():
             try:
                 record = msgspec.json.decode(kv.value, type=Assignment)
             except msgspec.DecodeError:
@@ -56,6 +59,21 @@ class Deletable:
                 f"domains may still be on it: {listed}; delete or move them first, or if the node is off for "
                 f"good, run 'domctl node confirm-dead {node}'",
             )
+
+    async def _assignments(self) -> AsyncIterator[KeyValue]:
+        """All of them at one revision, and the loop given back now and then: there may be very many."""
+        after, revision = "", 0
+        while True:
+            page = await self._objects.store.page(
+                keys.ASSIGNMENTS, after=after, limit=_PAGE, revision=revision
+            )
+            revision = page.revision
+            for kv in page.items:
+                yield kv
+            if not page.more:
+                return
+            after = page.items[-1].key
+            await asyncio.sleep(0)
 
     async def _check_namespace(self, current: StoredObject, subject: Subject) -> None:
         await self._namespaces.check_deletable(current.name, subject)

@@ -13,12 +13,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import msgspec
 from aiohttp import web
 
 from controller.api import errors, selectors
 from controller.api.deletable import Deletable
 from controller.api.errors import ApiError, Cause, Subject
-from controller.api.reading import Reader, answered, shown
+from controller.api.lists import ListAnswer
+from controller.api.reading import Reader, Scan, answered, shown
 from controller.api.requests import Call, as_object, dry_run, json_response, positive, read_json
 from controller.api.writing import PATCH_ATTEMPTS, check_preconditions, current_of
 from controller.birth import FINALIZERS
@@ -27,12 +29,22 @@ from controller.objects import Body, Conflict, Objects, StoredObject
 
 POLICIES: Final = ("Orphan", "Background", "Foreground")
 _SUBJECT: Final = Subject("DeleteOptions", "", "meta.k8s.io")
+_PART: Final = 100  # of a collection's answer, put together at once
 
 
 @dataclass(frozen=True, slots=True)
 class _Options:
     preconditions: Body
     dry_run: bool
+
+
+class _Chosen(msgspec.Struct, frozen=True, gc=False):
+    """One of a collection, kept as bytes: a hundred thousand objects in memory are nobody's wish."""
+
+    namespace: str
+    name: str
+    uid: str
+    shown: bytes
 
 
 class Deleter:
@@ -45,7 +57,7 @@ class Deleter:
     async def delete(self, call: Call) -> web.Response:
         return json_response(await self._one(call, await self._options(call)))
 
-    async def collection(self, call: Call) -> web.Response:
+    async def collection(self, call: Call) -> web.StreamResponse:
         """The answer lists what was deleted or marked, each as it was left."""
         resource, target = call.resource, call.target
         options = await self._options(call)
@@ -54,34 +66,36 @@ class Deleter:
         selector = selectors.parse(
             call.query.get("labelSelector", ""), call.query.get("fieldSelector", ""), resource.fields
         )
-        found = await self._reader.all(resource, target.namespace, selector)
-        chosen = found.items[: positive(call.query, "limit", 0) or None]
+        scan = Scan(resource, target.namespace, selector, positive(call.query, "limit", 0))
+        chosen = [
+            _Chosen(stored.namespace, stored.name, stored.uid, msgspec.json.encode(shown(resource, stored)))
+            async for part in self._reader.slices(scan)
+            for stored in part
+        ]
         if not options.dry_run:
             await call.record({"deletecollection": [f"{one.namespace}/{one.name}" for one in chosen]})
-        items: list[Body] = []
-        for stored in chosen:
-            one = replace(call, target=replace(target, namespace=stored.namespace, name=stored.name))
-            same = {**options.preconditions, "uid": stored.uid}
+        items, kind = [], f"{resource.kind}List"
+        for found in chosen:
+            one = replace(call, target=replace(target, namespace=found.namespace, name=found.name))
+            same = {**options.preconditions, "uid": found.uid}
             try:
                 await self._one(one, replace(options, preconditions=same))
             except ApiError as error:
-                if error.code != 404 and not (error.code == 409 and await self._is_another(one, stored)):
+                if error.code != 404 and not (error.code == 409 and await self._is_another(one, found.uid)):
                     raise
                 continue
-            items.append(shown(resource, stored))
-        return json_response(
-            {
-                "apiVersion": resource.api_version,
-                "kind": f"{resource.kind}List",
-                "metadata": {"resourceVersion": str(found.revision)},
-                "items": items,
-            }
+            items.append(found.shown)
+        answer = ListAnswer(
+            call, {"apiVersion": resource.api_version, "kind": kind, "metadata": {}, "items": []}, "items"
         )
+        for start in range(0, len(items), _PART):
+            await answer.add(items[start : start + _PART])
+        return await answer.end({"resourceVersion": str(scan.revision)})
 
-    async def _is_another(self, call: Call, stored: StoredObject) -> bool:
+    async def _is_another(self, call: Call, uid: str) -> bool:
         """Whether the name is another object's by now, which nobody has asked to delete."""
         try:
-            return (await current_of(self._objects, call)).uid != stored.uid
+            return (await current_of(self._objects, call)).uid != uid
         except ApiError as error:
             return error.code == 404
 

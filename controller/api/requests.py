@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 from aiohttp import web
@@ -32,6 +32,8 @@ _PATH_NAME: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9._:]{0,251}[A-Za-z0-9])?
 _ONE_NAME: Final = re.compile(r"metadata\.name==?([^,=!]+)")
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._:/+=]{0,127}", re.ASCII)
+META_GROUP: Final = "meta.k8s.io"
+_JSON: Final = frozenset({"application/json", "application/*", "*/*"})
 _VERBS: Final = {
     "POST": "create",
     "PUT": "update",
@@ -82,6 +84,11 @@ class Call:
     @property
     def path(self) -> str:
         return self.request.path.rstrip("/") or "/"
+
+    def stand(self) -> None:
+        """The answer is under way: what remains to be done waits for the client."""
+        if self.passage is not None:
+            self.passage.stand()
 
     def leave(self) -> None:
         """What follows is no longer a request among others: it has ended, or is a watch."""
@@ -292,10 +299,27 @@ def as_object(value: object) -> dict[str, Any]:
     return value
 
 
-def wants_table(request: web.Request) -> bool:
-    """Whether the client asked for a Table before plain JSON, as kubectl does."""
-    accept = request.headers.get("Accept", "")
-    return any("as=Table" in part for part in accept.split(",")[:8])
+Form = Literal["whole", "table", "partial"]
+_FORMS: Final[Mapping[str, Form]] = {
+    "Table": "table",
+    "PartialObjectMetadata": "partial",
+    "PartialObjectMetadataList": "partial",
+}
+
+
+def form_of(request: web.Request) -> Form:
+    """In which form the client wants objects: the first of those that it takes and that are served. kubectl
+    asks for Tables, clients that only look at metadata for PartialObjectMetadata; "whole" is all of it."""
+    for part in request.headers.get("Accept", "").split(",")[:8]:
+        kind, *parameters = (word.strip() for word in part.split(";"))
+        wanted = dict(word.split("=", 1) for word in parameters if "=" in word)
+        if kind not in _JSON or wanted.get("g", META_GROUP) != META_GROUP:
+            continue
+        if (name := wanted.get("as")) is None:
+            return "whole"
+        if wanted.get("v", VERSION) == VERSION and name in _FORMS:
+            return _FORMS[name]
+    return "whole"
 
 
 def json_response(body: object, *, status: int = 200) -> web.Response:

@@ -130,9 +130,10 @@ class Rights:
             self._rebuild()
             known.set()
             while True:
-                for event in await subscription.next(_NEXT_S):
-                    self._note(bodies, event)
-                self._rebuild()
+                if await subscription.wait(_NEXT_S):
+                    for event in subscription.take().events:
+                        self._note(bodies, event)
+                    self._rebuild()
         finally:
             hub.detach(subscription)
 

@@ -21,7 +21,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
-from controller.api import errors, health, patch
+from controller.api import errors, health, lists, patch
 from controller.api.admission import Admission
 from controller.api.applying import Applier
 from controller.api.audit import AuditLog
@@ -71,7 +71,6 @@ from drivers.errors import Compacted, StoreError, StoreUnavailable
 log = logging.getLogger(__name__)
 
 IDLE_S: Final = 30.0  # a connection without a complete request head for so long is closed
-_WRITE_S: Final = 30.0  # for an answer to be taken; a client that does not read is cut off
 _SHUTDOWN_S: Final = 2.0
 _CALL: Final = web.RequestKey("call", Call)
 _CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -382,7 +381,7 @@ class ApiServer:
 async def _send(request: web.Request, answer: web.StreamResponse) -> None:
     """Write the answer out here, where it still counts as its client's, and not for ever."""
     try:
-        async with asyncio.timeout(_WRITE_S):
+        async with asyncio.timeout(lists.WRITE_S):
             await answer.prepare(request)
             await answer.write_eof()
     except TimeoutError:

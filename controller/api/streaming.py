@@ -2,14 +2,15 @@
 
 `controller.api.watch` brings the events; here they are filtered for one client, put into its form, and
 written. What comes into a selector's view is ADDED, what leaves it is DELETED, as Kubernetes has it.
-Writes are bounded in time, so a client that never reads is cut off.
+Clients with the same view are written the same bytes, made once; what a watch begins with is sent as it is
+read. Writes are bounded in time and in what waits for them, so a client that never reads is cut off.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,13 +19,13 @@ import msgspec
 from aiohttp import web
 
 from controller.api import errors, selectors, tables
-from controller.api.reading import Reader, instant, sees, shown
-from controller.api.requests import Call, positive, wants_table
+from controller.api.reading import STREAM_PAGE, Reader, Scan, instant, sees, shown
+from controller.api.requests import Call, Form, form_of, positive
 from controller.api.resources import Resource
 from controller.api.selectors import Selector
-from controller.api.watch import Event, Hub
+from controller.api.watch import Batch, Event, Hub
 from controller.objects import Body, Objects, StoredObject
-from drivers.errors import StoreError
+from drivers.errors import Compacted, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,8 @@ _LOOK_S: Final = 5.0  # how often a quiet watch looks whether its client is stil
 _DEFAULT_TIMEOUT_S: Final = 1800
 _MAX_TIMEOUT_S: Final = 3600
 _WRITE_TIMEOUT_S: Final = 15.0
-_BATCH: Final = 100  # events written at once
+_BATCH: Final = 100  # lines written at once
+_BUFFER_BYTES: Final = 64 << 10  # that wait for one client before its watch waits, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,9 @@ class _View:
     resource: Resource
     scope: str
     selector: Selector
-    table: bool
+    form: Form
     include: str
+    key: tuple[str, ...]  # the same for all who are to be told the same
 
     def verdicts(self, event: Event) -> list[tuple[str, StoredObject | None]]:
         """The types of the events for this client, and the objects to show (None: a stub)."""
@@ -96,10 +99,10 @@ class Streamer:
         query = call.query
         timeout_s = min(positive(query, "timeoutSeconds", _DEFAULT_TIMEOUT_S), _MAX_TIMEOUT_S)
         after = positive(query, "resourceVersion", 0)
-        initial: list[StoredObject] | None = None
+        initial: _Initial | None = None
         if query.get("sendInitialEvents") == "true" or after == 0:
-            everything = await self._reader.all(view.resource, call.target.namespace, view.selector)
-            initial, after = everything.items, everything.revision
+            initial = await self._initial(view, call.target.namespace)
+            after = initial.scan.revision
         await hub.begin(after)
         call.leave()
         response = web.StreamResponse(
@@ -108,6 +111,8 @@ class Streamer:
         response.enable_chunked_encoding()
         writer = _Writer(self._objects, view, response, self._turn)
         await response.prepare(call.request)
+        if call.request.transport is not None:
+            call.request.transport.set_write_buffer_limits(high=_BUFFER_BYTES)
         try:
             async with asyncio.timeout(timeout_s):
                 await self._stream(call, hub, writer, initial, after)
@@ -115,20 +120,33 @@ class Streamer:
             pass  # the client's own limit: it watches again from where it is
         except errors.ApiError as error:
             await writer.error(error)
+        except Compacted:
+            await writer.error(errors.expired("what the watch begins with was compacted: list again"))
         except StoreError as error:
             log.warning("a watch ended", extra={"error": error.message})
             await writer.error(errors.unavailable("the store does not answer"))
         except (ConnectionError, _TooSlow):
             if call.request.transport is not None:
                 call.request.transport.abort()
+        finally:
+            if initial is not None:
+                await initial.slices.aclose()
         return response
 
+    async def _initial(self, view: _View, namespace: str) -> _Initial:
+        """What the watch begins with, of which the first part is read, so that failures are told as such."""
+        scan = Scan(view.resource, namespace, view.selector, 0, page=STREAM_PAGE)
+        slices = self._reader.slices(scan)
+        return _Initial(scan, await anext(slices, []), slices)
+
     async def _stream(
-        self, call: Call, hub: Hub, writer: _Writer, initial: list[StoredObject] | None, after: int
+        self, call: Call, hub: Hub, writer: _Writer, initial: _Initial | None, after: int
     ) -> None:
         bookmarks = call.query.get("allowWatchBookmarks") in {"true", "1"}
         if initial is not None:
-            await writer.initial(initial)
+            await writer.initial(initial.first)
+            async for part in initial.slices:
+                await writer.initial(part)
             if bookmarks and call.query.get("sendInitialEvents") == "true":
                 await writer.bookmark(after, initial_end=True)
         while not hub.reaches(after):
@@ -142,12 +160,12 @@ class Streamer:
         try:
             bookmark_at = self._objects.world.now() + BOOKMARK_S
             while not _has_gone(call.request):
-                batch = await subscription.next(_LOOK_S)
-                if batch:
-                    await writer.events(batch)
+                if await subscription.wait(_LOOK_S):
+                    await self._turn()
+                    await writer.batch(subscription.take(), hub)
                 due = bookmarks and self._objects.world.now() >= bookmark_at
-                # With an empty queue all up to the hub's revision has been written or was not for us.
-                if due and not subscription.queue and hub.revision > after:
+                # Then all up to the hub's revision has been written or was not for us.
+                if due and subscription.is_current and hub.revision > after:
                     after = hub.revision
                     await writer.bookmark(after)
                     bookmark_at = self._objects.world.now() + BOOKMARK_S
@@ -159,14 +177,18 @@ class Streamer:
         fields = call.query.get("fieldSelector", "")
         if target.name:
             fields = ",".join(filter(None, (fields, f"metadata.name={target.name}")))
-        selector = selectors.parse(call.query.get("labelSelector", ""), fields, resource.fields)
-        return _View(
-            resource,
-            resource.scope(target.namespace),
-            selector,
-            wants_table(call.request),
-            call.query.get("includeObject", "Metadata"),
-        )
+        labels = call.query.get("labelSelector", "")
+        selector = selectors.parse(labels, fields, resource.fields)
+        scope, form = resource.scope(target.namespace), form_of(call.request)
+        include = call.query.get("includeObject", "Metadata") if form == "table" else ""
+        return _View(resource, scope, selector, form, include, (scope, labels, fields, form, include))
+
+
+@dataclass(frozen=True, slots=True)
+class _Initial:
+    scan: Scan
+    first: Sequence[StoredObject]
+    slices: AsyncGenerator[Sequence[StoredObject], None]
 
 
 class _TooSlow(Exception):
@@ -190,11 +212,21 @@ class _Writer:
         self._response = response
         self._columns: list[dict[str, Any]] | None = tables.definitions(view.resource)
 
-    async def initial(self, found: list[StoredObject]) -> None:
-        for start in range(0, len(found), _BATCH):
-            part = found[start : start + _BATCH]
-            await self._turn()
-            await self._write([self._form("ADDED", shown(self._view.resource, one)) for one in part])
+    async def initial(self, found: Sequence[StoredObject]) -> None:
+        await self._turn()
+        await self._write([self._shaped("ADDED", shown(self._view.resource, one)) for one in found])
+
+    async def batch(self, batch: Batch, hub: Hub) -> None:
+        """What the hub has published, as others with this view are told it, too."""
+        if self._view.form == "table" and self._columns is not None:
+            await self.events(batch.events)
+            return
+        key = (self._view.key, batch.start, batch.end)
+        frame = hub.frames.get(key)
+        if frame is None:
+            frame = hub.frames.keep(key, b"".join([b"".join(self._lines(e)) for e in batch.events]))
+        if frame:
+            await self._write([frame])
 
     async def events(self, events: Iterable[Event]) -> None:
         lines: list[bytes] = []
@@ -214,8 +246,10 @@ class _Writer:
             metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
         resource = self._view.resource
         body: Body = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata}
-        if self._view.table:
+        if self._view.form == "table":
             body = tables.table([], [], {"resourceVersion": str(revision)})
+        if self._view.form == "partial":
+            body = tables.partial(body)
         await self._write([_encode("BOOKMARK", body)])
 
     async def error(self, error: errors.ApiError) -> None:
@@ -232,11 +266,11 @@ class _Writer:
 
     def _line(self, event: Event, kind: str, stored: StoredObject | None) -> bytes:
         view = self._view
-        form = (kind, view.table, view.include)
-        first_table = view.table and self._columns is not None
+        form = (kind, view.form, view.include)
+        first_table = view.form == "table" and self._columns is not None
         if not first_table and (line := event.encoded.get(form)) is not None:
             return line
-        line = self._form(kind, self._body(event, stored))
+        line = self._shaped(kind, self._body(event, stored))
         if not first_table:
             event.encoded[form] = line
         return line
@@ -257,9 +291,11 @@ class _Writer:
             return body
         return {**body, "metadata": {**body["metadata"], "resourceVersion": str(event.revision)}}
 
-    def _form(self, kind: str, body: Body) -> bytes:
-        if not self._view.table:
+    def _shaped(self, kind: str, body: Body) -> bytes:
+        if self._view.form == "whole":
             return _encode(kind, body)
+        if self._view.form == "partial":
+            return _encode(kind, tables.partial(body))
         now = instant(self._world.wall())
         row = tables.row(self._view.resource, body, now, self._view.include)
         # Only the first event carries the columns; clients remember them.

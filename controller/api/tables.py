@@ -18,6 +18,7 @@ from specs.secret import OPAQUE
 
 Object = Mapping[str, Any]
 NONE: Final = "<none>"
+META: Final = "meta.k8s.io/v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,18 +281,18 @@ def row(resource: Resource, body: Object, now: datetime.datetime, include: str) 
         return {"cells": cells}
     if include == "Object":
         return {"cells": cells, "object": body}
-    partial = {
-        "kind": "PartialObjectMetadata",
-        "apiVersion": "meta.k8s.io/v1",
-        "metadata": body["metadata"],
-    }
-    return {"cells": cells, "object": partial}
+    return {"cells": cells, "object": partial(body)}
+
+
+def partial(body: Object) -> dict[str, Any]:
+    """Of an object, its metadata."""
+    return {"kind": "PartialObjectMetadata", "apiVersion": META, "metadata": body["metadata"]}
 
 
 def table(columns: list[dict[str, Any]], rows: list[Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "kind": "Table",
-        "apiVersion": "meta.k8s.io/v1",
+        "apiVersion": META,
         "metadata": metadata,
         "columnDefinitions": columns,
         "rows": rows,

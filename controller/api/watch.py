@@ -1,23 +1,27 @@
-"""watch: one store watch for each resource, fanned out to any number of clients through bounded queues.
+"""watch: one store watch for each resource, read by any number of clients out of one bounded history.
 
 A client names the revision it has seen and gets every change after it, in order, none twice: from the
 hub's history when that reaches back far enough, else from a store watch of its own until it does. A client
 that does not read fast enough, or asks for a revision that is compacted, is told to list again (410
-Expired) and dropped; it never makes the server grow or others wait. An event is encoded once for each form
-in which it is served, however many clients read it. A value that cannot be read makes no event: for all
-that clients know the object is as it was (I11).
+Expired) and dropped. Nothing is queued for a client: it is a place in the history, so that however many
+there are and however slow, they make the server not grow. A value that cannot be read makes no event: for
+all that clients know the object is as it was (I11).
+
+What a thousand clients cost is how often each of them is written to. So events are published in batches,
+the further apart the more clients there are; all who keep up read the same batches, which
+`controller.api.frames` puts into bytes once for each view.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from controller.api import errors
+from controller.api.frames import Frames
 from controller.api.resources import Resource
 from controller.objects import StoredObject
 from controller.watching import watching
@@ -28,7 +32,12 @@ log = logging.getLogger(__name__)
 
 HISTORY: Final = 4096  # events kept for clients that resume
 HISTORY_BYTES: Final = 16 << 20
-QUEUE_BYTES: Final = 8 << 20  # of one client; events are shared between clients
+LAG_BYTES: Final = 8 << 20  # that a client may be behind; well below what is kept
+BATCH: Final = 100  # events taken at once
+BATCH_BYTES: Final = 256 << 10  # after which a batch ends; what is written to one client in one go
+_ENCODED: Final = 512  # of the newest events, whose encoded forms are kept
+_PACE_S: Final = 0.0001  # between two publications, for each client: what writing to one takes
+_MAX_PACE_S: Final = 0.1
 _RETRY_S: Final = 1.0
 
 
@@ -46,69 +55,85 @@ class Event:
     encoded: dict[object, bytes] = field(default_factory=dict, compare=False)
 
 
-@dataclass(eq=False, slots=True)
-class Subscription:
-    """One client's queue. `end` is why no more will come. `own`: the server's own, which counts as none."""
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Events `start` to `end` (exclusive), counted from the hub's first. Who keeps up is given the same ones.
+    `limit` is where it would have ended but for its size, in bytes."""
 
+    start: int
+    end: int
     limit: int
-    own: bool = False
-    size: int = 0
-    queue: deque[Event] = field(default_factory=deque)
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
-    end: errors.ApiError | None = None
+    size: int
+    events: Sequence[Event]
 
-    def offer(self, event: Event) -> None:
-        """Queue it, or drop a client that is too slow."""
-        if len(self.queue) >= self.limit or self.size > QUEUE_BYTES:
-            self.queue.clear()
-            self.close(errors.expired("too old resource version: the watcher did not keep up; list again"))
-        else:
-            self.queue.append(event)
-            self.size += event.size
-            self.wake.set()
 
-    def close(self, why: errors.ApiError) -> None:
-        self.end = why
-        self.wake.set()
+class Subscription:
+    """One client's place in the history. `own`: the server's own, which counts as none."""
 
-    async def next(self, timeout_s: float) -> list[Event]:
-        """What came since the last call; empty when nothing came for `timeout_s`. Raises ApiError at the
-        end."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self.wake.wait()
-        except TimeoutError:
-            if not self.wake.is_set():  # it may have been set in the very moment of the time-out
-                return []
-        if self.queue:
-            batch = list(self.queue)
-            self.queue.clear()
-            self.size = 0
-            if self.end is None:
-                self.wake.clear()
-            return batch
-        assert self.end is not None
-        raise self.end
+    def __init__(self, hub: Hub, at: int, own: bool) -> None:
+        self._hub = hub
+        self._at = at
+        self._passed = hub.bytes_before(at)
+        self.own = own
+        self.end: errors.ApiError | None = None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether all that was published has been taken, and more may come."""
+        return self.end is None and self._at >= self._hub.published_to
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Whether there is something to take; False when nothing came for `timeout_s`."""
+        if self.is_current:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    while self.is_current:
+                        await self._hub.published()
+            except TimeoutError:
+                pass
+        return not self.is_current
+
+    def take(self) -> Batch:
+        """The next events, as many as go into one write. Raises ApiError when no more will come, or this
+        client was too slow."""
+        if self.end is not None:
+            raise self.end
+        if self._hub.is_behind(self._at, self._passed):
+            raise errors.expired("too old resource version: the watcher did not keep up; list again")
+        batch = self._hub.batch(self._at)
+        self._at = batch.end
+        self._passed += batch.size
+        return batch
 
 
 class Hub:
-    """The changes of one resource. Starts with its first client and then goes on."""
+    """The changes of one resource. Starts with its first client and then goes on. `frames` is for those
+    who read them."""
 
-    def __init__(self, store: Store, resource: Resource, queue_limit: int) -> None:
+    def __init__(self, store: Store, resource: Resource, lag_limit: int) -> None:
         self._store = store
         self._resource = resource
-        self._queue_limit = queue_limit
+        self._lag_limit = lag_limit
         self._clients: set[Subscription] = set()
-        self._history: deque[Event] = deque()
-        self._history_bytes = 0
+        self.frames = Frames()
+        self._history: list[Event] = []
+        self._first = 0  # the number of the first event of the history
+        self._bytes_gone = 0  # of all events before it
+        self._bytes = 0  # of all events ever
         self._floor = 0  # the history holds every event after this revision
-        self._revision = 0  # everything up to here has been handed on
+        self._revision = 0  # everything up to here has come
+        self.published_to = 0  # the number before which clients may take
+        self._published_revision = 0
+        self._published_at = 0.0
+        self._publishing: asyncio.TimerHandle | None = None
+        self._news = asyncio.Event()
+        self._latest = Batch(0, 0, 0, 0, ())
         self._task: asyncio.Task[None] | None = None
 
     @property
     def revision(self) -> int:
-        """Everything up to here has been offered to every subscription."""
-        return self._revision
+        """Everything up to here has been published."""
+        return self._published_revision
 
     @property
     def clients(self) -> int:
@@ -125,7 +150,7 @@ class Hub:
         """See to it that the hub runs, and that a client may begin after revision `after`. Raises ApiError
         (410) for a revision that the store has not reached: it is from another store's life."""
         if self._task is None:
-            self._floor = self._revision = after
+            self._floor = self._revision = self._published_revision = after
             self._task = asyncio.create_task(self._run(), name=f"watch-{self._resource.qualified}")
         elif after > self._revision:
             page = await self._store.page(self._resource.prefix, limit=1)
@@ -147,16 +172,45 @@ class Hub:
             raise _too_old(after) from None
 
     def attach(self, after: int, *, own: bool = False) -> Subscription:
-        """A queue of everything after revision `after`, which the history reaches."""
-        subscription = Subscription(self._queue_limit, own)
-        subscription.queue.extend(e for e in self._history if e.revision > after)
-        if subscription.queue:
-            subscription.wake.set()
+        """A place after revision `after`, which the history reaches."""
+        at = self._total
+        for event in reversed(self._history):
+            if event.revision <= after:
+                break
+            at -= 1
+        subscription = Subscription(self, at, own)
         self._clients.add(subscription)
         return subscription
 
     def detach(self, subscription: Subscription) -> None:
         self._clients.discard(subscription)
+
+    async def published(self) -> None:
+        """Returns when there is news of any kind."""
+        await self._news.wait()
+
+    def bytes_before(self, number: int) -> int:
+        return self._bytes_gone + sum(e.size for e in self._history[: number - self._first])
+
+    def is_behind(self, at: int, passed: int) -> bool:
+        """Whether a client at that number, which has passed so many bytes, is too slow to be served."""
+        lag, lag_bytes = self._total - at, self._bytes - passed
+        return at < self._first or lag > self._lag_limit or (lag > 1 and lag_bytes > LAG_BYTES)
+
+    def batch(self, at: int) -> Batch:
+        """What was published from number `at` on, up to a bound."""
+        end = min(at + BATCH, self.published_to)
+        if (self._latest.start, self._latest.limit) == (at, end):
+            return self._latest
+        found: list[Event] = []
+        size = 0
+        for event in self._history[at - self._first : end - self._first]:
+            found.append(event)
+            size += event.size
+            if size >= BATCH_BYTES:
+                break
+        self._latest = Batch(at, at + len(found), end, size, found)
+        return self._latest
 
     async def _run(self) -> None:
         """Whatever ends it, nobody waits for events that will not come, and the next client starts anew."""
@@ -167,8 +221,7 @@ class Hub:
             log.exception("watching failed", extra={"resource": self._resource.qualified})
         finally:
             self._close_all(why)
-            self._history.clear()
-            self._history_bytes = 0
+            self._forget(len(self._history))
             self._task = None
 
     async def _follow(self) -> errors.ApiError:
@@ -178,9 +231,9 @@ class Hub:
                 async with watching(self._store, self._resource.prefix, self._revision) as changes:
                     async for change_set in changes:
                         for change in change_set.changes:
-                            self._hand_on(_event(self._resource, change))
+                            self._append(_event(self._resource, change))
                         self._revision = change_set.revision
-                        self._clients = {c for c in self._clients if c.end is None}
+                        self._publish_soon()
                 log.warning("the store ended a watch", extra={"resource": self._resource.qualified})
             except Compacted:
                 return _too_old(self._revision)
@@ -191,21 +244,50 @@ class Hub:
                 )
             await asyncio.sleep(_RETRY_S)
 
+    @property
+    def _total(self) -> int:
+        return self._first + len(self._history)
+
     def _close_all(self, why: errors.ApiError) -> None:
         for client in self._clients:
-            client.close(why)
+            client.end = why
         self._clients.clear()
+        self._publish()
 
-    def _hand_on(self, event: Event) -> None:
+    def _append(self, event: Event) -> None:
         self._history.append(event)
-        self._history_bytes += event.size
-        while len(self._history) > HISTORY or self._history_bytes > HISTORY_BYTES:
-            oldest = self._history.popleft()
-            self._history_bytes -= oldest.size
-            self._floor = oldest.revision  # what is left of that revision is in no client's way
-        for client in self._clients:
-            if client.end is None:
-                client.offer(event)
+        self._bytes += event.size
+        while len(self._history) > HISTORY or self._bytes - self._bytes_gone > HISTORY_BYTES:
+            # What is left of the revision of the last one that goes is in no client's way.
+            self._floor = self._history[0].revision
+            self._forget(1)
+        if len(self._history) > _ENCODED:
+            self._history[-_ENCODED - 1].encoded.clear()
+
+    def _forget(self, count: int) -> None:
+        self._bytes_gone += sum(event.size for event in self._history[:count])
+        self._first += count
+        del self._history[:count]
+
+    def _publish_soon(self) -> None:
+        """At once after a pause, else when the pause is over that so many clients want."""
+        if self._publishing is not None:
+            return
+        loop = asyncio.get_running_loop()
+        due = self._published_at + min(_MAX_PACE_S, len(self._clients) * _PACE_S)
+        if self._total == self.published_to or loop.time() >= due:
+            self._publish()
+        else:
+            self._publishing = loop.call_at(due, self._publish)
+
+    def _publish(self) -> None:
+        if self._publishing is not None:
+            self._publishing.cancel()
+            self._publishing = None
+        self._published_at = asyncio.get_running_loop().time()
+        self.published_to, self._published_revision = self._total, self._revision
+        news, self._news = self._news, asyncio.Event()
+        news.set()
 
 
 def _event(resource: Resource, change: Change) -> Event:

@@ -168,7 +168,7 @@ async def test_bodies_that_do_not_come_keep_nobody_waiting(tmp_path: Path) -> No
 async def test_an_answer_that_nobody_reads_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("controller.api.server._WRITE_S", 0.5)
+    monkeypatch.setattr("controller.api.lists.WRITE_S", 0.5)
     store = MemoryStore(asyncio.get_running_loop().time)
     async with serving(store, tmp_path, Options(bounds=Bounds(requests_each=1))) as api:
         for n in range(300):

@@ -27,7 +27,7 @@ async def api(tmp_path: Path) -> AsyncGenerator[Api, None]:
 
 
 async def take(events: AsyncIterator[Any], count: int) -> list[Any]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         return [await anext(events) for _ in range(count)]
 
 
