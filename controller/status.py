@@ -110,10 +110,16 @@ def _pending(verdict: Verdict) -> list[PendingField]:
     return [PendingField(field=f[:256], live=a[:256], desired=d[:256]) for f, a, d in shown]
 
 
+def hold_of(verdict: Verdict) -> Deferred | None:
+    """What holds the domain: also while an action tries once more to end that, lest the reason alternate."""
+    return verdict.action.persists if verdict.action is not None else verdict.deferred
+
+
 def said(verdict: Verdict, stored: StoredDomain) -> tuple[str, str]:
     """(REASON, message) of a verdict."""
-    if verdict.deferred is not None:
-        return verdict.deferred.reason.value, sentence(verdict.deferred)
+    hold = hold_of(verdict)
+    if hold is not None:
+        return hold.reason.value, sentence(hold)
     if verdict.action is not None:
         return DOING[verdict.action.kind], verdict.action.why[:WHY_LIMIT]
     wanted = effective_state(stored.domain.spec)
@@ -137,10 +143,11 @@ def _seen(snap: Snapshot, uuid: str, held: Held | None) -> tuple[str, str, str]:
 def _phase(verdict: Verdict, state: str) -> str:
     if verdict.situation is Situation.DELETING:
         return "Terminating"
+    hold = hold_of(verdict)
+    if hold is not None and hold.reason in STALLING:
+        return "Stalled"
     if verdict.action is not None:
         return DOING[verdict.action.kind]
-    if verdict.deferred is not None and verdict.deferred.reason in STALLING:
-        return "Stalled"
     return state.capitalize() if state != "absent" else "Pending"
 
 
@@ -156,22 +163,25 @@ def _runs_on(snap: Snapshot, uuid: str, node: str) -> bool:
 
 
 def _ready(verdict: Verdict, wanted: str, runs: bool) -> Truth:
-    if verdict.deferred is not None:
-        if verdict.deferred.reason is Reason.MIGRATING:
+    hold = hold_of(verdict)
+    if hold is not None:
+        if hold.reason is Reason.MIGRATING:
             return "True" if wanted == "running" and runs else "False"
-        return "Unknown" if verdict.deferred.reason in UNKNOWN_REASONS else "False"
+        return "Unknown" if hold.reason in UNKNOWN_REASONS else "False"
     return "False" if verdict.action is not None or verdict.situation is not Situation.CONVERGED else "True"
 
 
 def _reconciling(verdict: Verdict) -> Truth:
-    if verdict.deferred is not None:
-        settled = verdict.deferred.reason in STALLING or verdict.deferred.reason in QUIET_SITUATIONS
+    hold = hold_of(verdict)
+    if hold is not None:
+        settled = hold.reason in STALLING or hold.reason in QUIET_SITUATIONS
         return "False" if settled else "True"
     return "True" if verdict.action is not None else "False"
 
 
 def _stalled(verdict: Verdict) -> Truth:
-    return "True" if verdict.deferred is not None and verdict.deferred.reason in STALLING else "False"
+    hold = hold_of(verdict)
+    return "True" if hold is not None and hold.reason in STALLING else "False"
 
 
 def _condition(kind: str, status: Truth, reason: str, message: str, generation: int) -> Condition:

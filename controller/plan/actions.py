@@ -31,7 +31,7 @@ from controller.plan.case import Case
 from controller.plan.evidence import PROVING_REASONS
 from controller.plan.place import Demand
 from controller.plan.snapshot import Sighting, namespace_of
-from controller.plan.types import Action, ActionKind
+from controller.plan.types import Action, ActionKind, Deferred
 from drivers.hypervisor import StopMethod
 from specs.mark import Mark
 
@@ -195,9 +195,11 @@ def destroy(case: Case, node: str, step: int, why: str) -> Action:
     return dataclasses.replace(made(case, ActionKind.DESTROY, node, why, after), step=step)
 
 
-def undo_start(case: Case, why: str) -> Action:
-    """Destroy what a start left half-done. Its intent stays open: the next start rests on it."""
-    return made(case, ActionKind.DESTROY, case.node, why, case.assignment)
+def undo_start(case: Case, why: str, stuck: Deferred | None) -> Action:
+    """Destroy what a start left half-done. Its intent stays open: the next start rests on it. `stuck`: it was
+    tried before, and this is the hold that stays until it succeeds."""
+    action = made(case, ActionKind.DESTROY, case.node, why, case.assignment)
+    return dataclasses.replace(action, persists=stuck)
 
 
 def revoke(case: Case, node: str, why: str) -> Action:

@@ -196,8 +196,10 @@ def interrupted_start(case: Case) -> Answer:
     failed = case.snap.backoffs.get(case.uuid)
     if failed is not None and failed.until > case.snap.now:
         return _stuck_start(case, failed)
+    undone_before = failed is not None and failed.until > seen.since + case.snap.timing.stuck_s
+    stuck = _stuck_start(case, failed) if failed is not None and undone_before else None
     why = "its start was interrupted: it is paused and never ran"
-    return quiet(case.snap, (case.node,)) or actions.undo_start(case, why)
+    return quiet(case.snap, (case.node,)) or actions.undo_start(case, why, stuck)
 
 
 def _stuck_start(case: Case, failed: Backoff) -> Deferred:
@@ -208,7 +210,7 @@ def _stuck_start(case: Case, failed: Backoff) -> Deferred:
         Reason.STUCK_START,
         f"its start on {case.node} was interrupted and libvirtd does not let go of it ({failed.message})",
         command=f"on the host: stop libvirtd, check that no QEMU runs it, remove {file}, start libvirtd",
-        retry_after_s=failed.until - case.snap.now,
+        retry_after_s=max(failed.until - case.snap.now, 0.0),
     )
 
 

@@ -179,7 +179,8 @@ class Action:
     `consumes`: it acts on an operator's resolution, of which only `left` stands afterwards. `target` and
     `move`: of a migration; of one that is to be ended, `target` has a definition that goes with it.
     `is_clear`: what migrations of it were seen is accounted for. `retry_after_s`: the attempt to move it
-    failed, and the next one is not made before."""
+    failed, and the next one is not made before. `persists`: the hold that it tries to end once more, which
+    stands until it is done."""
 
     kind: ActionKind
     uuid: str
@@ -207,6 +208,7 @@ class Action:
     move: Move | None = None
     is_clear: bool = False
     retry_after_s: float = 0.0
+    persists: Deferred | None = None
 
 
 class Verdict(Struct, frozen=True):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from controller.plan.snapshot import MoveWatch
-from controller.plan.types import Reason
+from controller.plan.snapshot import Backoff, MoveWatch
+from controller.plan.types import ActionKind, Reason
 from controller.status import domain_status
 from tests.unit.movecase import COMING, MIG, RUNNING, USER, moving, with_ends
-from tests.unit.plancase import NOW, UUID
+from tests.unit.plancase import NOW, UUID, interrupted
 
 MOVING = MoveWatch(in_flight=True, still_since=NOW)
 
@@ -45,3 +45,29 @@ def test_a_domain_that_was_moving_and_is_nowhere_is_not_ready() -> None:
     conditions = domain_status(snap, UUID, verdict).conditions
     assert isinstance(conditions, list)
     assert {c.type: c.status for c in conditions}["Ready"] == "False"
+
+
+def test_a_start_that_is_not_let_go_of_keeps_its_reason_while_its_end_is_tried_again() -> None:
+    """It alternated with Stopping, each turn."""
+    shown = []
+    for until, due in ((NOW + 1, None), (NOW - 0.1, ActionKind.DESTROY)):
+        cluster = interrupted(NOW - 60).given(
+            backoffs={UUID: Backoff(1, until, "destroy on a: job time-out")}
+        )
+        verdict, snap = cluster.verdict(), cluster.snapshot()
+        assert (verdict.action.kind if verdict.action is not None else None) is due
+        status = domain_status(snap, UUID, verdict)
+        assert isinstance(status.conditions, list)
+        stands = {c.type: (c.status, c.reason, c.message) for c in status.conditions}
+        shown.append((status.phase, status.reason, stands))
+    assert shown[0] == shown[1]
+    assert shown[0][:2] == ("Stalled", "StuckStart")
+
+
+def test_the_first_end_of_an_interrupted_start_is_shown_as_what_it_is() -> None:
+    """That its start failed before, with the daemon, says nothing of its end."""
+    cluster = interrupted(NOW - 60).given(
+        backoffs={UUID: Backoff(1, NOW - 58, "create on a: connection lost")}
+    )
+    verdict, snap = cluster.verdict(), cluster.snapshot()
+    assert domain_status(snap, UUID, verdict).reason == "Stopping"
