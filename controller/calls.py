@@ -57,7 +57,9 @@ class Calls:
         self.hands.cache.attempts.ladders[action.uuid] = Ladder(action.step, self.hands.world.now())
         try:
             await self._mutate(
-                progress, "shutdown", lambda s, permit: s.shutdown(action.uuid, method, permit)
+                progress,
+                "shutdown",
+                lambda s, permit: s.shutdown(action.uuid, method, permit, action.limit_s),
             )
         except RungRefused:
             self.hands.cache.attempts.ladders[action.uuid] = Ladder(action.step, NEVER_ASKED)

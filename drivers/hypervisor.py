@@ -347,8 +347,12 @@ class Session(Protocol):
         """Start a defined domain. `already running` is Failed(WrongState)."""
         ...
 
-    async def shutdown(self, uuid: str, method: StopMethod, permit: Permit) -> Result:
-        """Ask the guest to stop; Done says only that it was asked."""
+    async def shutdown(
+        self, uuid: str, method: StopMethod, permit: Permit, limit_s: float | None = None
+    ) -> Result:
+        """Ask the guest to stop; Done says only that it was asked. `limit_s`: give its answer up after that
+        time, where it is less than the driver's own deadline. An agent that answers nothing holds up no call
+        but other agents'."""
         ...
 
     async def destroy(self, uuid: str, permit: Permit) -> Result: ...

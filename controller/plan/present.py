@@ -6,6 +6,8 @@ Only differences that the spec states count as drift; what libvirt adds does not
 
 from __future__ import annotations
 
+import dataclasses
+
 from msgspec import UnsetType
 
 from controller.model import IntentKind, Rule
@@ -70,7 +72,11 @@ def take_down(case: Case, node: str, seen: Sighting, why: str) -> Answer:
         return actions.destroy(case, node, step, why)
     if node == case.node and (first := states.may_hear(case, seen)) is not None:
         return first
-    return actions.shutdown(case, node, StopMethod(rung.method), step, why)
+    asked = actions.shutdown(case, node, StopMethod(rung.method), step, why)
+    if rung.method != "agent":
+        return asked
+    # libvirt answers for an agent only when the guest has ended, or after a minute: the rung is over before.
+    return dataclasses.replace(asked, limit_s=_rung_timeout_s(rung.timeout_seconds))
 
 
 def _heard(able: Capabilities | None, rungs: tuple[ShutdownStep, ...], step: int) -> int:

@@ -180,7 +180,8 @@ class Action:
     `move`: of a migration; of one that is to be ended, `target` has a definition that goes with it.
     `is_clear`: what migrations of it were seen is accounted for. `retry_after_s`: the attempt to move it
     failed, and the next one is not made before. `persists`: the hold that it tries to end once more, which
-    stands until it is done."""
+    stands until it is done. `limit_s`: how long the call may take, where that is less than the driver's own
+    deadline."""
 
     kind: ActionKind
     uuid: str
@@ -209,6 +210,7 @@ class Action:
     is_clear: bool = False
     retry_after_s: float = 0.0
     persists: Deferred | None = None
+    limit_s: float | None = None
 
 
 class Verdict(Struct, frozen=True):

@@ -132,6 +132,16 @@ class Circuit:
             self._end_if_unreachable(result.error)
         return result
 
+    async def for_agent(self) -> Link | None:
+        """A connection for a call that waits for a guest's agent; None where none can be had, and the call
+        must make do with the one for changes."""
+        if self.closed_because or self.given.target.read_only:
+            return None
+        try:
+            return await self.more.agent()
+        except HypervisorError:
+            return None
+
     async def close(self) -> None:
         """Bounded. Calls still in flight fail, mutations among them with outcome Ambiguous."""
         self._end("client")

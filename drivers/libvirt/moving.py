@@ -1,11 +1,13 @@
-"""A session's further connections: for migrations, and for asking after jobs.
+"""A session's further connections: for migrations, for what waits for a guest's agent, and for jobs.
 
 A migration holds its call for as long as it takes, minutes perhaps, so migrations have connections of their
 own: one is opened at a session's first migration, and another whenever all slots of those there are taken,
-up to MAX_MOVING. A question after the job of a domain goes to its QEMU while that migrates, and one that is
-stuck keeps it for ever; so those have one more connection, which may be clogged without harm. All of them are
-opened as the first two are (deadline, socket options, keep-alive), stay as long as the session, and end it
-when they end: they lead to the same daemon.
+up to MAX_MOVING. libvirt waits up to a minute for a guest's agent, or for the end that it was asked for, so
+those calls have up to MAX_AGENTS of their own, too: agents that are no use delay no other change, and clog
+nothing that a session cannot do without. A question after the job of a domain goes to its QEMU while that
+migrates, and one that is stuck keeps it for ever; so those have one more connection, which may be clogged
+without harm. All of them are opened as the first two are (deadline, socket options, keep-alive), stay as
+long as the session, and end it when they end: they lead to the same daemon.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from drivers.libvirt.lane import SLOTS, start_thread
 from drivers.libvirt.link import Link
 
 MAX_MOVING = 4  # connections for migrations, SLOTS calls on each
+MAX_AGENTS = 4  # as many for agents
 
 Another = Callable[[str], Awaitable[Link]]  # opens one for this role; raises HypervisorError
 
@@ -35,12 +38,13 @@ class Moving:
         self._another = another
         self._adding = asyncio.Lock()
         self._movers: list[Link] = []
+        self._agents: list[Link] = []
         self._aside: Link | None = None
         self._closed = False
 
     @property
     def links(self) -> tuple[Link, ...]:
-        return (*self._movers, *(() if self._aside is None else (self._aside,)))
+        return (*self._movers, *self._agents, *(() if self._aside is None else (self._aside,)))
 
     async def mover(self) -> Link:
         """One with a free slot. Raises HypervisorError."""
@@ -52,6 +56,16 @@ class Moving:
                 raise too_many_migrations()
             self._movers.append(await self._opened("migrate"))
             return self._movers[-1]
+
+    async def agent(self) -> Link:
+        """One for a call to an agent, with a free slot unless all are taken. Raises HypervisorError."""
+        async with self._adding:
+            for link in self._agents:
+                if link.lane.has_free_slot:
+                    return link
+            if len(self._agents) < MAX_AGENTS:
+                self._agents.append(await self._opened("agents"))
+            return self._agents[-1]
 
     async def aside(self) -> Link:
         """The one for jobs. Raises HypervisorError."""

@@ -146,7 +146,9 @@ class LibvirtSession:
             "create", limit, permit, lambda raw: raw.lookupByUUIDString(uuid).create
         )
 
-    async def shutdown(self, uuid: str, method: StopMethod, permit: Permit) -> Result:
+    async def shutdown(
+        self, uuid: str, method: StopMethod, permit: Permit, limit_s: float | None = None
+    ) -> Result:
         flags = self._driver.shutdown_flags.get(method)
         if flags is None:
             return _unsupported(
@@ -154,9 +156,10 @@ class LibvirtSession:
             )
         return await self._circuit.mutate(
             "shutdown",
-            self._limits.shutdown_s,
+            self._limits.shutdown_s if limit_s is None else min(limit_s, self._limits.shutdown_s),
             permit,
             lambda raw: functools.partial(raw.lookupByUUIDString(uuid).shutdownFlags, flags),
+            await self._circuit.for_agent() if method is StopMethod.AGENT else None,
         )
 
     async def destroy(self, uuid: str, permit: Permit) -> Result:

@@ -220,8 +220,12 @@ class SessionDoor:
     async def create(self, uuid: str, permit: Permit) -> Result:
         return await self._change("create", uuid, lambda: self.session.create(uuid, permit))
 
-    async def shutdown(self, uuid: str, method: StopMethod, permit: Permit) -> Result:
-        return await self._change("shutdown", uuid, lambda: self.session.shutdown(uuid, method, permit))
+    async def shutdown(
+        self, uuid: str, method: StopMethod, permit: Permit, limit_s: float | None = None
+    ) -> Result:
+        return await self._change(
+            "shutdown", uuid, lambda: self.session.shutdown(uuid, method, permit, limit_s)
+        )
 
     async def destroy(self, uuid: str, permit: Permit) -> Result:
         return await self._change("destroy", uuid, lambda: self.session.destroy(uuid, permit))

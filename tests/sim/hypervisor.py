@@ -335,8 +335,11 @@ class SimSession:
     async def create(self, uuid: str, permit: Permit) -> Result:
         return await self._mutate("create", uuid, (uuid,), self._limits.create_s, permit)
 
-    async def shutdown(self, uuid: str, method: StopMethod, permit: Permit) -> Result:
-        return await self._mutate("shutdown", uuid, (uuid, method), self._limits.shutdown_s, permit)
+    async def shutdown(
+        self, uuid: str, method: StopMethod, permit: Permit, limit_s: float | None = None
+    ) -> Result:
+        within_s = self._limits.shutdown_s if limit_s is None else min(limit_s, self._limits.shutdown_s)
+        return await self._mutate("shutdown", uuid, (uuid, method), within_s, permit)
 
     async def destroy(self, uuid: str, permit: Permit) -> Result:
         return await self._mutate("destroy", uuid, (uuid,), self._limits.destroy_s, permit)

@@ -251,7 +251,9 @@ class HostSession:
         domain.live = domain.config
         return self._done(uuid, EventKind.STARTED, "booted")
 
-    async def shutdown(self, uuid: str, method: StopMethod, permit: Permit) -> Result:
+    async def shutdown(
+        self, uuid: str, method: StopMethod, permit: Permit, _limit_s: float | None = None
+    ) -> Result:
         """The guests of these hosts do not listen."""
         return await self._told("shutdown") or Result(Outcome.DONE)
 

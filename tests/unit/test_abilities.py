@@ -150,3 +150,15 @@ def test_a_pause_that_its_daemon_forgot_is_made_again_before_it_is_undone() -> N
     assert kind(able(again, "a", capabilities("lxc"))) is ActionKind.RESUME
     held = made.assignments[UUID].assignment
     assert held.intent is None or held.intent.kind is not IntentKind.PAUSE
+
+
+def test_an_agent_is_waited_for_no_longer_than_its_step_lasts() -> None:
+    """libvirt waits a minute for the guest's end; what answers at once keeps the driver's own deadline."""
+    ladder = [{"method": "agent", "timeoutSeconds": 5}, {"method": "acpi", "timeoutSeconds": 5}]
+    made = Cluster().node("a").node("b").domain(state="shutoff", shutdown=ladder).assigned("a").seen("a")
+    limits = []
+    for ladders in ({}, {UUID: Ladder(step=0, asked_at=NOW - 6)}):
+        action = made.given(ladders=ladders).verdict().action
+        assert action is not None
+        limits.append((action.method, action.limit_s))
+    assert limits == [(StopMethod.AGENT, 5.0), (StopMethod.ACPI, None)]
