@@ -92,7 +92,8 @@ class Detail(Struct, frozen=True):
     """All that is to be known of one domain. `config_xml` is the persistent definition (None: transient),
     `live_xml` the running one (None: inactive); `vcpus` and `memory_bytes` are what it is given now.
     `saved_xml` is the definition that a managed save goes on with (None: there is none, or it is not
-    told)."""
+    told). `agent`: of the channel for a guest's agent, whether somebody in the guest has it open: connected,
+    disconnected, or unknown; empty where what runs has none."""
 
     record: Record
     sent_at: float
@@ -107,6 +108,7 @@ class Detail(Struct, frozen=True):
     memory_bytes: int
     snapshots: int = 0
     saved_xml: str | None = None
+    agent: str = ""
 
 
 @dataclass(frozen=True, slots=True)

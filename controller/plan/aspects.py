@@ -5,18 +5,20 @@ Each is (type, status, reason, message), computed from a case as rules see it. N
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Literal
 
 from controller.plan import states
 from controller.plan.case import Case
-from specs.domain import restarts_elsewhere
+from specs.domain import effective_shutdown, restarts_elsewhere
 
 Truth = Literal["True", "False", "Unknown"]
 Aspect = tuple[str, Truth, str, str]
 
 
 def aspects(case: Case) -> tuple[Aspect, ...]:
-    found = (_saved_memory(case), _room(case), _failover(case))
+    found = (_saved_memory(case), _room(case), _failover(case), _agent(case))
     return tuple(one for one in found if one is not None)
 
 
@@ -62,3 +64,37 @@ def _failover(case: Case) -> Aspect | None:
         "nothing fences nodes yet"
     )
     return "FailsOver", "False", "NeedsConfirmDead", message
+
+
+AGENT: Mapping[str, tuple[Truth, str, str]] = MappingProxyType(
+    {
+        "connected": ("True", "Connected", "the guest's agent has opened its channel"),
+        "disconnected": (
+            "False",
+            "NotConnected",
+            "nobody in the guest has opened the agent's channel, so a shutdown passes its step agent over: "
+            "install qemu-guest-agent in the guest and start it, or wait until the guest has booted",
+        ),
+        "unknown": ("Unknown", "NotTold", "the host does not tell whether the agent's channel is open"),
+        "": (
+            "False",
+            "NoChannel",
+            "it was started without a channel for its agent, so a shutdown passes its step agent over: "
+            "domctl shutdown {target}, then domctl start {target}",
+        ),
+    }
+)
+
+
+def _agent(case: Case) -> Aspect | None:
+    """Of a domain that runs and is to be asked to stop by its agent: whether that would hear."""
+    seen = case.all_sightings.get(case.node) if case.held is not None else None
+    if case.stored is None or seen is None or not seen.record.active:
+        return None
+    if all(rung.method != "agent" for rung in effective_shutdown(case.stored.domain.spec)):
+        return None
+    view = case.snap.views.get(case.node)
+    if view is None or not view.answers:
+        return "AgentConnected", "Unknown", "NodeUnreachable", f"{case.node} does not answer"
+    status, reason, message = AGENT.get(seen.detail.agent, AGENT["unknown"])
+    return "AgentConnected", status, reason, message.format(target=case.command_target)

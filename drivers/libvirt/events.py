@@ -59,6 +59,7 @@ class Feed:
         wanted = (
             (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle),
             (libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE, self._metadata),
+            (libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE, self._agent),
         )
         for event, callback in wanted:
             registered.append(raw.domainEventRegisterAny(None, event, callback, None))
@@ -78,6 +79,10 @@ class Feed:
         self._note(
             HostEvent(domain.UUIDString(), domain.name(), EventKind.OTHER, "metadata-change", self._clock())
         )
+
+    def _agent(self, _raw: Any, domain: Any, *_what: object) -> None:
+        """Somebody in the guest has opened the agent's channel, or closed it."""
+        self._note(HostEvent(domain.UUIDString(), domain.name(), EventKind.OTHER, "agent", self._clock()))
 
     def _note(self, event: HostEvent) -> None:
         with self._lock:

@@ -20,6 +20,7 @@ from drivers.hypervisor import Detail, Listing, Record, State
 from drivers.libvirt.capabilities import Driver
 from drivers.libvirt.errors import NO_DOMAIN
 from drivers.libvirt.records import state_of
+from specs.devicexml import AGENT_CHANNEL
 from specs.mark import find, parse_xml
 
 _DETAIL_ATTEMPTS = 3
@@ -100,7 +101,18 @@ def _read_once(domain: Any, driver: Driver, clock: Clock) -> Detail:
         memory_bytes=(most_kib if driver.memory_is_usage else now_kib) * _KIB,
         snapshots=domain.snapshotNum() if driver.snapshots else 0,
         saved_xml=_saved_xml(domain, driver) if saved else None,
+        agent="" if live_xml is None else agent_of(live_xml),
     )
+
+
+def agent_of(live_xml: str) -> str:
+    """The state of the channel for the guest's agent, as `Detail.agent` has it."""
+    if AGENT_CHANNEL not in live_xml:  # most domains: no need to parse
+        return ""
+    for target in parse_xml(live_xml).iterfind("devices/channel/target"):
+        if target.get("name") == AGENT_CHANNEL:
+            return target.get("state", "unknown")
+    return ""
 
 
 def _saved_xml(domain: Any, driver: Driver) -> str | None:

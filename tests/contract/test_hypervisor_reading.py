@@ -11,9 +11,13 @@ import time
 import pytest
 
 from drivers.errors import NoDomain
-from drivers.hypervisor import Record, Session, State
+from drivers.hypervisor import Record, Session, State, StopMethod
 from tests.contract.hypervisors import OTHER, can_save, done, permit, records, started
 from tests.contract.worlds import MEMORY_BYTES, UUID, World, domain_xml
+
+AGENT = (
+    "<devices><channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel></devices>"
+)
 
 # -- listing -----------------------------------------------------------------------------------------
 
@@ -131,3 +135,13 @@ async def test_snapshots_are_counted(session: Session, world: World) -> None:
     done(await session.define(domain_xml(world), permit()))
     world.add_snapshot()
     assert (await session.detail(UUID)).snapshots == 1
+
+
+async def test_a_channel_for_an_agent_that_nobody_opened_is_told_of_what_runs(
+    session: Session, world: World
+) -> None:
+    more = AGENT if StopMethod.AGENT in session.capabilities.stop_methods else ""
+    done(await session.define(domain_xml(world, more=more), permit()))
+    assert (await session.detail(UUID)).agent == ""
+    done(await session.create(UUID, permit()))
+    assert (await session.detail(UUID)).agent == ("disconnected" if more else "")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.client import condition
 from tests.e2e.cluster import IMAGES, Cluster
 from tests.e2e.serve import until
 from tests.labhost import LAB, LabHost
@@ -66,6 +67,11 @@ def channel(host: LabHost, name: str) -> str:
     return xml.partition("name='org.qemu.guest_agent.0' state='")[2].partition("'")[0]
 
 
+def told(cluster: Cluster, name: str) -> str:
+    """domctl's word on the same."""
+    return str(condition(cluster.domain(name), "AgentConnected").get("reason"))
+
+
 def shut_off(cluster: Cluster, name: str, within_s: float) -> float:
     """Seconds from the wish until its host has it off."""
     began = time.monotonic()
@@ -82,6 +88,7 @@ def test_the_agent_ends_a_guest_that_does_not_listen_to_acpi(linux: Cluster) -> 
     host = linux.host_of("a")
     booted(host, "a", "answers")
     until(lambda: channel(host, "a") == "connected", 10, lambda: channel(host, "a"))
+    until(lambda: told(linux, "a") == "Connected", 10, lambda: linux.story("a"))  # a list comes once a minute
     host.virsh("shutdown", "a", "--mode", "acpi")
     time.sleep(2)
     before = host.path(console("a")).stat().st_size
@@ -110,6 +117,8 @@ def test_an_agent_that_is_no_use_is_followed_by_the_next_step(linux: Cluster) ->
         host = linux.host_of(agent)
         booted(host, agent, agent)
         until(lambda: channel(host, agent) == state, 10, lambda: channel(host, agent))  # noqa: B023
+        shown = {"connected": "Connected", "disconnected": "NotConnected"}[state]
+        until(lambda: told(linux, agent) == shown, 10, lambda: linux.story(agent))  # noqa: B023
     took = {agent: shut_off(linux, agent, 60) for agent in USELESS}
     for agent, (_, least_s, most_s) in USELESS.items():
         assert least_s <= took[agent] <= most_s, took

@@ -16,6 +16,7 @@ from drivers.errors import HypervisorError
 from drivers.hypervisor import Mark
 from drivers.libvirt.errors import translate
 from specs import mark as marks
+from specs.devicexml import AGENT_CHANNEL
 
 _QEMU = 10  # virErrorDomain
 _MARK = re.compile(rf"<{marks.MARK_KEY}:domain [^>]*>")
@@ -55,6 +56,7 @@ class Definition:
     preserves_crash: bool
     mark: Mark | None
     local_disks: tuple[str, ...] = ()  # targets of disks in the host's own storage
+    has_agent: bool = False  # a channel for the guest's agent
 
 
 def refusal(code: int, message: str, call: str = "", origin: int = _QEMU) -> HypervisorError:
@@ -84,6 +86,9 @@ def read(xml: str) -> Definition | HypervisorError:
                 for disk in root.iterfind("devices/disk")
                 if _attribute(disk, "source", "file").startswith(OWN_STORAGE)
                 and disk.find("readonly") is None
+            ),
+            has_agent=any(
+                target.get("name") == AGENT_CHANNEL for target in root.iterfind("devices/channel/target")
             ),
         )
     except (marks.UntrustedXml, ValueError) as error:

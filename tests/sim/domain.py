@@ -55,6 +55,7 @@ class SimDomain:
     )
     is_old: bool = False  # the source ran on since this copy of its memory was made
     starts_stuck: bool = False  # libvirtd lost the start half-way and answers every change with a time-out
+    agent_up: bool = False  # the guest's agent has opened its channel, where there is one
     completed: Job | None = None  # the last migration, as this side tells of it
     at_end: Callable[[], None] | None = None  # who else is to know when it ends
     record: Record = field(init=False)
@@ -94,7 +95,15 @@ class SimDomain:
             memory_bytes=known.memory_bytes,
             snapshots=self.snapshots,
             saved_xml=self.saved,
+            agent=self.agent,
         )
+
+    @property
+    def agent(self) -> str:
+        """Of its channel, as `Detail.agent` has it."""
+        if self.live is None or not definition.known(self.live).has_agent:
+            return ""
+        return "connected" if self.agent_up else "disconnected"
 
 
 def dated(detail: Detail, sent_at: float) -> Detail:

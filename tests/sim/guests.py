@@ -104,6 +104,13 @@ class Guests:
         if domain.asked:
             self.obey(domain)
 
+    def agent_comes_up(self, domain: SimDomain, boots: int) -> None:
+        """Somebody in the guest opens the agent's channel."""
+        there = domain.boots == boots and self._host.domains.get(domain.uuid) is domain
+        if there and domain.agent and not domain.gone and not domain.stuck:
+            domain.agent_up = True
+            self._host.say(domain, EventKind.OTHER, "agent")
+
     def obey(self, domain: SimDomain) -> None:
         """The guest was asked to shut down."""
         domain.asked = True

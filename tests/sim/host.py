@@ -54,6 +54,7 @@ class Temper:
     corrupt_saves: bool = False
     obeys_s: Range = (1.0, 6.0)  # how long a guest takes to shut down when asked
     deaf: float = 0.15  # guests that do not listen
+    agent_s: Range = (3.0, 20.0)  # how long a guest takes to start its agent, where it has a channel for one
     notices_s: Range = (0.0, 1.2)  # how long libvirtd takes to see a guest's end
     boot_s: Range = (4.0, 12.0)
     first_answer_s: Range = (1.0, 4.0)
@@ -312,6 +313,7 @@ class SimHost:
         domain.gone, domain.stuck, domain.asked, domain.handed_over = "", False, False, False
         domain.came_from, domain.is_old = None, False
         domain.starts_stuck, domain.completed = False, None
+        domain.agent_up = False
         domain.boots += 1
         domain.deaf = self.rng.random() < self.temper.deaf
         domain.become(State.PAUSED, "starting-up")
@@ -331,6 +333,8 @@ class SimHost:
         self.changed(domain, "started", by, reason or how)
         self.say(domain, EventKind.RESUMED, "unpaused")
         self.say(domain, EventKind.STARTED, how)
+        if domain.agent:
+            self.later(self.temper.agent_s, partial(self.guests.agent_comes_up, domain, domain.boots))
 
     def end(self, domain: SimDomain, reason: str, event: str | None, by: str, why: str = "") -> None:
         """It does not run any more, and libvirtd knows. A transient domain is gone with it."""

@@ -155,7 +155,7 @@ class Migration:
         arriving.boots += 1
         arriving.gone, arriving.stuck, arriving.asked = "", False, False
         arriving.came_from, arriving.is_old = None, False
-        arriving.deaf = leaving.deaf
+        arriving.deaf, arriving.agent_up = leaving.deaf, False
         arriving.become(State.PAUSED, "migration")
         target.changed(arriving, "arriving", BY)
         target.say(arriving, EventKind.STARTED, "migrated")
@@ -253,6 +253,7 @@ class Migration:
         else:
             arriving.become(State.RUNNING, "migrated")
             target.say(arriving, EventKind.RESUMED, "migrated")
+        arriving.agent_up = leaving.agent_up
         target.changed(arriving, "started", BY, "migrated")
         self._arrival.release()
 

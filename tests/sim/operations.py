@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tests.sim.host import Range, SimHost
 
 INVALID, TIMEOUT, FAILED, UNSUPPORTED_ARGUMENT, INTERNAL, SYSTEM_ERROR = 55, 68, 9, 74, 1, 38
+AGENT_UNRESPONSIVE = 86
 WORKS_S = 30.0
 """What a daemon that answers has begun is over after that, as its own time limits are: quiet times rest on it
 (safety 4), and a slow host whose definitions take long, too, would be at one for minutes."""
@@ -224,9 +225,13 @@ class Operations:
         self._running(uuid)
         async with self._job(uuid, "shutdown"):
             domain = self._running(uuid)
-            if method is StopMethod.AGENT:
+            if method is StopMethod.AGENT and not domain.agent:
                 raise refusal(
                     UNSUPPORTED_ARGUMENT, "argument unsupported: QEMU guest agent is not configured"
+                )
+            if method is StopMethod.AGENT and not domain.agent_up:
+                raise refusal(
+                    AGENT_UNRESPONSIVE, "Guest agent is not responding: QEMU guest agent is not connected"
                 )
             await self._monitor(domain)
             self._host.changed(domain, "asked to stop", by)

@@ -10,8 +10,9 @@ from random import Random
 
 import pytest
 
-from drivers.errors import CallTimedOut, DomainBusy, NoDomain
+from drivers.errors import CallTimedOut, DomainBusy, HostFailed, NoDomain
 from drivers.hypervisor import EventKind, Outcome, Record, State, StopMethod
+from specs.devicexml import AGENT_CHANNEL
 from tests import virtualtime
 from tests.sim import definition
 from tests.sim.twohosts import MARK, OTHER, QUIET, UUID, XML, Lab, failed, now, permit, simulated, took, until
@@ -323,3 +324,17 @@ async def test_a_clone_carries_the_mark_of_what_it_was_made_from(lab: Lab) -> No
     assert lab.host.domains[OTHER].detail().config_mark == MARK
     await lab.virsh.strip_mark(UUID)
     assert lab.host.domains[UUID].detail().config_mark is None
+
+
+@simulated
+async def test_an_agent_opens_its_channel_some_time_after_the_start_and_can_then_be_asked(lab: Lab) -> None:
+    channel = f"<channel type='unix'><target type='virtio' name='{AGENT_CHANNEL}'/></channel>"
+    session = await lab.open()
+    await lab.virsh.define(XML.replace("</domain>", f"<devices>{channel}</devices></domain>"))
+    assert (await session.detail(UUID)).agent == ""
+    await lab.virsh.start(UUID)
+    assert (await session.detail(UUID)).agent == "disconnected"
+    failed(await session.shutdown(UUID, StopMethod.AGENT, permit()), HostFailed)
+    await until(lambda: (EventKind.OTHER, "agent") in lab.events())
+    assert (await session.detail(UUID)).agent == "connected"
+    assert (await session.shutdown(UUID, StopMethod.AGENT, permit(), 5.0)).outcome is Outcome.DONE

@@ -8,6 +8,8 @@ import msgspec
 import pytest
 
 from controller.model import IntentKind
+from controller.plan.aspects import aspects
+from controller.plan.case import Case
 from controller.plan.snapshot import Ladder
 from controller.plan.types import ActionKind, Deferred, Reason
 from drivers.hypervisor import Capabilities, StopMethod
@@ -162,3 +164,28 @@ def test_an_agent_is_waited_for_no_longer_than_its_step_lasts() -> None:
         assert action is not None
         limits.append((action.method, action.limit_s))
     assert limits == [(StopMethod.AGENT, 5.0), (StopMethod.ACPI, None)]
+
+
+@pytest.mark.parametrize(
+    ("agent", "status", "said"),
+    [
+        ("connected", "True", "opened its channel"),
+        ("disconnected", "False", "install qemu-guest-agent"),
+        ("unknown", "Unknown", "does not tell"),
+        ("", "False", "domctl shutdown web, then domctl start web"),
+    ],
+)
+def test_whether_the_agent_of_a_ladder_would_hear_is_told(agent: str, status: str, said: str) -> None:
+    made = Cluster().node("a").domain(shutdown=LADDER).assigned("a").seen("a", agent=agent)
+    found = {aspect[0]: aspect for aspect in aspects(Case(made.snapshot(), UUID))}["AgentConnected"]
+    assert found[1] == status and said in found[3]
+
+
+def test_nothing_is_told_of_an_agent_that_nobody_asks_for_or_of_a_domain_that_is_off() -> None:
+    unasked = Cluster().node("a").domain().assigned("a").seen("a")
+    off = Cluster().node("a").domain(shutdown=LADDER).assigned("a").seen("a", "shutoff", "shutdown")
+    for made in (unasked, off):
+        assert "AgentConnected" not in [aspect[0] for aspect in aspects(Case(made.snapshot(), UUID))]
+    silent = Cluster().node("a").domain(shutdown=LADDER).assigned("a").seen("a").silent("a")
+    found = {aspect[0]: aspect for aspect in aspects(Case(silent.snapshot(), UUID))}["AgentConnected"]
+    assert found[1:3] == ("Unknown", "NodeUnreachable")
