@@ -17,10 +17,12 @@ Hit = Callable[[World], None]
 
 @dataclass(frozen=True)
 class Misfortune:
-    """`lasts_s`: between which times it is left so."""
+    """`lasts_s`: between which times it is left so. `moment`: the only one at which it comes, if there is
+    one, and then with no delay."""
 
     hit: Hit
     lasts_s: tuple[float, float]
+    moment: str = ""
 
 
 def _signal_qemu(of: str, number: signal.Signals) -> Hit:
@@ -49,6 +51,11 @@ def _kill_daemon(of: str) -> Hit:
 
 def _freeze_daemon(of: str) -> Hit:
     return lambda world: world.host(of).freeze()
+
+
+def _signal_daemon(of: str, number: signal.Signals) -> Hit:
+    """At once, where the lab's own way begins with a process that takes longer than a switch-over."""
+    return lambda world: os.kill(world.daemon_pid(of), number)
 
 
 def _power_off(of: str) -> Hit:
@@ -83,6 +90,15 @@ MISFORTUNES = {
     "both daemons killed": Misfortune(_both(_kill_daemon("source"), _kill_daemon("target")), WHILE),
     "source daemon frozen": Misfortune(_freeze_daemon("source"), LONG),
     "target daemon frozen": Misfortune(_freeze_daemon("target"), LONG),
+    "target daemon frozen at the switch-over": Misfortune(
+        _signal_daemon("target", signal.SIGSTOP), LONG, "switching"
+    ),
+    "target daemon killed at the switch-over": Misfortune(
+        _signal_daemon("target", signal.SIGKILL), WHILE, "switching"
+    ),
+    "source daemon killed at the switch-over": Misfortune(
+        _signal_daemon("source", signal.SIGKILL), WHILE, "switching"
+    ),
     "source guest killed": Misfortune(_signal_qemu("source", signal.SIGKILL), BRIEF),
     "target guest killed": Misfortune(_signal_qemu("target", signal.SIGKILL), BRIEF),
     "source guest frozen": Misfortune(_signal_qemu("source", signal.SIGSTOP), LONG),

@@ -140,6 +140,9 @@ class World:
                     found.append(pid)
         return found
 
+    def daemon_pid(self, end: str) -> int:
+        return int((self.host(end).directory / "libvirtd.pid").read_text().split()[0])
+
     # --- one migration
 
     def set_off(self, name: str) -> None:
@@ -163,11 +166,11 @@ class World:
         """Its target is there."""
         self._until_seen(self.target, lambda _state: True, timeout_s)
 
-    def until_switching(self, timeout_s: float = 20) -> None:
-        """The source stands still for the switch-over, or it is past already."""
-        self._until_seen(self.source, lambda state: state == libvirt.VIR_DOMAIN_PAUSED, timeout_s)
+    def until_switching(self, timeout_s: float = 20) -> bool:
+        """The source stands still for the switch-over: true. Or it is past already."""
+        return self._until_seen(self.source, lambda state: state == libvirt.VIR_DOMAIN_PAUSED, timeout_s)
 
-    def _until_seen(self, node: str, is_it: Any, timeout_s: float) -> None:
+    def _until_seen(self, node: str, is_it: Any, timeout_s: float) -> bool:
         raw = libvirt.open(self.hosts[node].uri)
         came_late = time.monotonic() + timeout_s
         try:
@@ -176,11 +179,12 @@ class World:
                     state = raw.lookupByName(NAME).state()[0]
                 except libvirt.libvirtError:
                     if node == self.source:  # gone: it has arrived
-                        return
+                        return False
                 else:
                     if is_it(state):
-                        return
-                time.sleep(0.005)
+                        return True
+                time.sleep(0.0005)  # a switch-over lasts a fifth of a second
+            return False
         finally:
             raw.close()
 
