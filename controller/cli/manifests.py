@@ -17,7 +17,7 @@ from typing import Any
 from controller.cli.errors import CliError, Reported, UsageError, printable
 from controller.cli.resources import Resource, of_kind
 from specs.kinds import kind_by_name
-from specs.problems import errors, formatted
+from specs.problems import Problem, errors, formatted
 from specs.validate import Unknown, load_file_objects
 from specs.yamldoc import load as load_yaml
 
@@ -29,8 +29,9 @@ _MAX_BYTES = 64 << 20
 class Manifest:
     """One object of a file, as it was written. `namespace` is "" for a cluster-scoped kind."""
 
-    def __init__(self, place: str, raw: Mapping[str, Any], resource: Resource) -> None:
-        self.place = place
+    def __init__(self, file: str, line: int, raw: Mapping[str, Any], resource: Resource) -> None:
+        self.file = file
+        self.line = line
         self.raw = raw
         self.resource = resource
         self.name = str(raw["metadata"]["name"])
@@ -40,22 +41,30 @@ class Manifest:
     def label(self) -> str:
         return f"{self.resource.word}/{self.name}"
 
+    @property
+    def place(self) -> str:
+        return f"{self.file}:{self.line}" if self.line else self.file
 
-def load(filenames: Sequence[str], *, recursive: bool, check: str = "strict") -> list[Manifest]:
-    """Raises CliError; problems of the objects were then printed already."""
+
+def load(
+    filenames: Sequence[str], *, recursive: bool, check: str = "strict", seen: list[Problem] | None = None
+) -> list[Manifest]:
+    """Raises CliError; problems of the objects were then printed already, and added to `seen`."""
     if check not in _CHECKS:
         raise UsageError(f'invalid --validate "{check}": must be strict, warn or ignore')
     found: list[Manifest] = []
-    wrong = 0
+    problems: list[Problem] = []
     for path in paths(filenames, recursive=recursive):
         shown = "stdin" if path == "-" else path
-        objects, problems = load_file_objects(_content(path), shown, _CHECKS[check])
-        for problem in problems:
-            sys.stderr.write(printable(formatted(replace(problem, file=shown))) + "\n")
-        wrong += len(errors(problems))
-        found += [Manifest(f"{shown}:{o.line}", o.raw, of_kind(o.value.kind)) for o in objects]
-    wrong += _twins(found)
-    if wrong:
+        objects, of_file = load_file_objects(_content(path), shown, _CHECKS[check])
+        problems += [replace(problem, file=shown) for problem in of_file]
+        found += [Manifest(shown, o.line, o.raw, of_kind(o.value.kind)) for o in objects]
+    problems += _twins(found)
+    for problem in problems:
+        sys.stderr.write(printable(formatted(problem)) + "\n")
+    if seen is not None:
+        seen += problems
+    if wrong := len(errors(problems)):
         sys.stderr.write(f"error: {wrong} problem{'s' if wrong > 1 else ''} found; nothing was sent\n")
         raise Reported
     return _some(found)
@@ -130,20 +139,18 @@ def _named(shown: str, value: object) -> Manifest:
         or not meta.get("name")
     ):
         raise CliError(f"{shown}: an object without a known kind or without metadata.name")
-    return Manifest(shown, value, of_kind(kind.kind))
+    return Manifest(shown, 0, value, of_kind(kind.kind))
 
 
-def _twins(found: Sequence[Manifest]) -> int:
+def _twins(found: Sequence[Manifest]) -> list[Problem]:
     """The same object in two files: the second would silently win."""
-    seen: dict[tuple[str, str, str], str] = {}
-    twins = 0
+    seen: dict[tuple[str, str, str], Manifest] = {}
+    twins: list[Problem] = []
     for one in found:
-        key = (one.resource.kind, one.namespace or "default", one.name)
-        if key in seen and seen[key].rpartition(":")[0] != one.place.rpartition(":")[0]:
-            message = f'{one.resource.kind} "{one.name}" is there twice, first in {seen[key]}'
-            sys.stderr.write(f"{one.place}: {message}\n")
-            twins += 1
-        seen.setdefault(key, one.place)
+        first = seen.setdefault((one.resource.kind, one.namespace or "default", one.name), one)
+        if first.file != one.file:
+            message = f'{one.resource.kind} "{one.name}" is there twice, first in {first.place}'
+            twins.append(Problem((), message, "FieldValueDuplicate", one.line, 1, file=one.file))
     return twins
 
 

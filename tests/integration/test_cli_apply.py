@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,36 @@ async def test_the_same_object_in_two_files_is_refused(cli: Cli) -> None:
     first, second = cli.file(domain(), "1.yaml"), cli.file(domain(vcpus=2), "2.yaml")
     ran = await cli("apply -f", f"{first},{second}")
     assert ran.code == 1
-    assert f'{second}:1: Domain "web" is there twice, first in {first}:1' in ran.err
+    assert f'{second}:1:1: Domain "web" is there twice, first in {first}:1' in ran.err
+
+
+async def test_problems_are_written_in_the_forms_that_forges_show(cli: Cli) -> None:
+    good, bad = cli.file(domain("good"), "good.yaml"), cli.file(domain("bad", vcpus=0, nope=1), "bad.yaml")
+    ran = await cli("validate -o github -f", f"{good},{bad}")
+    assert ran.code == 1 and f"{bad}:11:3: spec.vcpus: " in ran.err
+    assert ran.out.splitlines() == [
+        f"::error file={bad},line=9,col=3::spec.nope: unknown field",
+        f"::error file={bad},line=11,col=3::spec.vcpus: must be between 1 and 4096, is 0",
+    ]
+    found = json.loads((await cli("validate -o gitlab -f", bad)).out)
+    assert [(one["severity"], one["location"]) for one in found] == [
+        ("critical", {"path": bad, "lines": {"begin": line}}) for line in (9, 11)
+    ]
+    assert len({one["fingerprint"] for one in found}) == 2
+    shown = {"file": bad, "line": 11, "column": 3, "field": "spec.vcpus", "severity": "error"}
+    assert shown.items() <= json.loads((await cli("validate -o json -f", bad)).out)[1].items()
+    assert await cli("validate -o json -f", good) == Ran(0, "[]\n", "")
+    warned = await cli("validate --validate=warn -o github -f -", stdin=domain(nope=1))
+    assert (warned.code, warned.out.partition(" ")[0]) == (0, "::warning")
+    assert (await cli("validate -o xml -f", good)).code == 1
+
+
+async def test_no_file_can_give_commands_to_github(cli: Cli) -> None:
+    path = cli.file('kind: "a%\\n::set-output name=x::y"\n', "a,b:c.yaml")
+    ran = await cli("validate -o github -f", os.path.dirname(path))  # -f itself parts names by commas
+    assert ran.code == 1 and ran.out
+    assert all(line.startswith("::error file=") for line in ran.out.splitlines())
+    assert "a%2Cb%3Ac.yaml" in ran.out
 
 
 async def test_one_object_that_fails_does_not_keep_the_others_back(cli: Cli) -> None:
