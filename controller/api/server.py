@@ -25,7 +25,7 @@ from controller.api import errors, health, lists, patch
 from controller.api.admission import Admission
 from controller.api.applying import Applier
 from controller.api.audit import AuditLog
-from controller.api.auth import ANONYMOUS, OPEN_PATHS, authorize, identify, may_impersonate, wanted_user
+from controller.api.auth import ANONYMOUS, OPEN_PATHS, identify, may_impersonate, wanted_user
 from controller.api.bearers import Bearers
 from controller.api.compression import compressed
 from controller.api.consoles import Consoles
@@ -36,7 +36,7 @@ from controller.api.errors import ApiError
 from controller.api.facade.evictions import Evictions
 from controller.api.facade.namespaces import Namespaces
 from controller.api.flow import Flow
-from controller.api.guard import Guard
+from controller.api.guard import Guard, authorize_call
 from controller.api.listening import Listener, tls_context
 from controller.api.meters import make_meters
 from controller.api.operations import Operations, is_operation
@@ -297,7 +297,7 @@ class ApiServer:
         return health.live()
 
     async def _dispatch(self, call: Call) -> web.StreamResponse:
-        call.allowed_by = authorize(self._rights, call.user, call.ask)
+        call.allowed_by = authorize_call(self._rights, call)
         path = call.path
         if call.target.plural:
             return await self._object(call)

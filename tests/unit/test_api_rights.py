@@ -451,3 +451,35 @@ async def test_a_server_side_apply_is_judged_as_what_it_does(api: Api) -> None:
     assert (await as_bob(api, "PATCH", path, domain("web"), type=apply)).status == 200
     raw = domain("web", xml="<domain><memtune><hard_limit>65536</hard_limit></memtune></domain>")
     assert lacks(await as_bob(api, "PATCH", path, raw, type=apply), "use domains/xml", "root on the host")
+
+
+async def test_who_may_only_try_learns_what_a_change_would_do_and_changes_nothing(api: Api) -> None:
+    """So that what nobody has reviewed yet can be compared with what is there."""
+    await give(api, rule("get dryrun", "domains"))
+    await made(api, DOMAINS, domain("web-1"))
+    before = (await api.store.get(keys.object_key("domains", "default", "web-1"))).value  # type: ignore[union-attr]
+    apply = "application/apply-patch+yaml"
+    more = {"spec": {"memory": "128Mi"}}
+    ways: list[tuple[str, str, Any, str]] = [
+        ("POST", DOMAINS, domain("new"), "application/json"),
+        ("PATCH", f"{DOMAINS}/web-1", more, MERGE),
+        ("PATCH", f"{DOMAINS}/new?fieldManager=ci", domain("new"), apply),
+    ]
+    for method, path, body, kind in ways:
+        asked = f"{path}{'&' if '?' in path else '?'}dryRun=All"
+        tried = await as_bob(api, method, asked, body, type=kind)
+        assert tried.status in {200, 201}, tried.text
+        for real in (path, asked.replace("All", "")):
+            refused = await as_bob(api, method, real, body, type=kind)
+            assert refused.status == 403 and "dryrun" not in refused.text, refused.text
+        assert (await as_bob(api, method, asked.replace("All", "Some"), body, type=kind)).status in {403, 422}
+    for path in (f"{DOMAINS}/web-1", DOMAINS):
+        assert (await as_bob(api, "DELETE", f"{path}?dryRun=All")).status == 403
+    for path in ("status", "resolve"):
+        reply = await as_bob(api, "PATCH", f"{DOMAINS}/web-1/{path}?dryRun=All", more, type=MERGE)
+        assert reply.status in {403, 405}, reply.text
+    xml = await as_bob(api, "POST", f"{DOMAINS}?dryRun=All", domain("raw", xml="<domain/>"))
+    assert xml.status == 403 and "domains/xml" in xml.text
+    after = await api.store.get(keys.object_key("domains", "default", "web-1"))
+    assert after is not None and after.value == before
+    assert (await api.call("GET", f"{DOMAINS}/new")).status == 404
