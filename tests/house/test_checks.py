@@ -20,7 +20,15 @@ PYTHON, SHELL = r"^#!.*python", r"^#!.*[/ ](ba)?sh$"
 def programs(first_line: str) -> list[str]:
     """Files without a suffix that begin with such a line; the tools do not find these by themselves."""
     found = []
-    for folder in (".ci", "deploy", "tests", "tests/bench", "tests/chaos"):
+    for folder in (
+        ".ci",
+        "deploy",
+        "deploy/gitops",
+        "deploy/gitops/hooks",
+        "tests",
+        "tests/bench",
+        "tests/chaos",
+    ):
         for path in sorted((CHECKOUT / folder).iterdir()):
             if path.is_file() and not path.suffix:
                 line = path.read_bytes().partition(b"\n")[0].decode(errors="replace")
