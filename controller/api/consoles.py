@@ -66,6 +66,7 @@ class Consoles:
         self._objects = objects
         self._desk = desk
         self._turn = turn
+        self.clients = 0  # that follow, or are attached
 
     async def log(self, call: Call) -> web.StreamResponse:
         """Raises ApiError."""
@@ -101,8 +102,12 @@ class Consoles:
             call.leave()
             await socket.prepare(call.request)
             reads_input = call.query.get("stdin") in {"true", "1"}
-            terminal = _Terminal(socket, tape, self._desk, self._turn)
-            if not await terminal.run(reads_input=reads_input) and call.request.transport is not None:
+            self.clients += 1
+            try:
+                whole = await _Terminal(socket, tape, self._desk, self._turn).run(reads_input=reads_input)
+            finally:
+                self.clients -= 1
+            if not whole and call.request.transport is not None:
                 call.request.transport.abort()
             return socket
 
@@ -171,6 +176,7 @@ class Consoles:
         )
         response.enable_chunked_encoding()
         await response.prepare(call.request)
+        self.clients += 1
         try:
             while left > 0 and (wanted.follow or offset < last):
                 news = tape.news
@@ -188,6 +194,8 @@ class Consoles:
         except (ConnectionError, TimeoutError):
             if call.request.transport is not None:
                 call.request.transport.abort()
+        finally:
+            self.clients -= 1
         return response
 
     async def _write(self, response: web.StreamResponse, data: bytes) -> None:

@@ -13,6 +13,7 @@ class Meters:
     seconds: Histogram
     watchers: Gauge
     quarantined: Gauge
+    consoles: Gauge
 
 
 def make_meters(registry: CollectorRegistry) -> Meters:
@@ -27,4 +28,5 @@ def make_meters(registry: CollectorRegistry) -> Meters:
         ),
         Gauge("domctl_api_watchers", "Open watches", registry=registry),
         Gauge("domctl_objects_quarantined", "Unreadable values met in the store", registry=registry),
+        Gauge("domctl_api_console_clients", "Clients that follow or type on consoles", registry=registry),
     )

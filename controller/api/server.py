@@ -134,7 +134,7 @@ class ApiServer:
         self._operations = Operations(objects)
         bounds = config.bounds
         desk = desk or Desk(objects.world.wall, bounds.console_bytes, bounds.consoles_bytes)
-        consoles = Consoles(objects, desk, self._turns.turn)
+        self._consoles = consoles = Consoles(objects, desk, self._turns.turn)
         self._actions: dict[tuple[str, str, str], Callable[[Call], Awaitable[web.StreamResponse]]] = {
             ("", PODS.plural, "eviction"): Evictions(objects).handle,
             ("", PODS.plural, "log"): self._watched(consoles.log),
@@ -374,6 +374,7 @@ class ApiServer:
 
     def _metrics(self) -> web.Response:
         self._meters.watchers.set(sum(hub.clients for hub in self._hubs.values()))
+        self._meters.consoles.set(self._consoles.clients)
         self._meters.quarantined.set(self._objects.quarantined_total)
         return health.metrics(self._render)
 

@@ -84,7 +84,7 @@ class Client:
                 break
             time.sleep(_retry_after_s(response))
         if response.status >= 400:
-            raise StatusError(_status(response.status, answer))
+            raise StatusError(status_of(response.status, answer))
         try:
             return json.loads(answer, parse_float=_number)
         except ValueError:
@@ -97,12 +97,43 @@ class Client:
         try:
             response = self._send(connection, "GET", self._url(path, query), b"", {"Accept": accept})
             if response.status >= 400:
-                raise StatusError(_status(response.status, response.read()))
+                raise StatusError(status_of(response.status, response.read()))
             yield from _lines(response, connection.sock, until)
         except _DROPPED as error:
             raise self._lost(error, maybe_done=False) from None
         finally:
             connection.close()
+
+    def pieces(self, path: str, query: Query = ()) -> Iterator[bytes]:
+        """The answer's bytes as they come, on a connection of its own; once it has begun, silence is no sign
+        of an end. Raises StatusError, Unreached."""
+        connection = self._open()
+        try:
+            response = self._send(connection, "GET", self._url(path, query), b"", {"Accept": "*/*"})
+            if response.status >= 400:
+                raise StatusError(status_of(response.status, response.read()))
+            if connection.sock is not None:
+                connection.sock.settimeout(None)
+                connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            while chunk := response.read1(1 << 16):
+                yield chunk
+        except _DROPPED as error:
+            raise self._lost(error, maybe_done=False) from None
+        finally:
+            connection.close()
+
+    def begin(self, path: str, query: Query, headers: dict[str, str]) -> socket.socket:
+        """A connection on which a GET was sent and nothing read: for what is HTTP no longer than that.
+        Raises Unreached."""
+        connection = self._open()
+        sent = {"User-Agent": "domctl", **headers}
+        if self._proof.authorization:
+            sent["Authorization"] = self._proof.authorization
+        try:
+            connection.request("GET", self._url(path, query), headers=sent)
+        except _DROPPED as error:
+            raise self._lost(error, maybe_done=False) from None
+        return connection.sock
 
     def _exchange(
         self, method: str, url: str, content: bytes, headers: dict[str, str]
@@ -278,7 +309,7 @@ def _number(text: str) -> float | int:
     return int(number) if number.is_integer() and abs(number) < 1e21 else number
 
 
-def _status(code: int, answer: bytes) -> dict[str, Any]:
+def status_of(code: int, answer: bytes) -> dict[str, Any]:
     """The server's Status, or one made of what a proxy in between said."""
     try:
         status = json.loads(answer)

@@ -42,6 +42,7 @@ _FILE_FLAGS = (
 )
 _DOMAIN_VERBS = {
     *("start", "shutdown", "pause", "resume", "save", "restore", "reboot", "reset", "drop-saved", "migrate"),
+    *("console", "logs"),
     *("dumpxml", "resolve"),
 }
 _NODE_VERBS = {"doctor", "node confirm-dead"}

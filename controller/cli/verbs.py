@@ -30,6 +30,8 @@ VERBS = (
     ("Domain Commands", "reset", "power", "Press the reset button, once"),
     ("Domain Commands", "drop-saved", "power", "Throw saved memory away, once"),
     ("Domain Commands", "dumpxml", "dumpxml", "Print the libvirt XML that domains become"),
+    ("Domain Commands", "console", "console", "Show a domain's console, and type on it"),
+    ("Domain Commands", "logs", "logs", "Print what a domain wrote to its console"),
     ("Domain Commands", "migrate", "migrate", "Move domains to another node while they run"),
     ("Host Commands", "doctor", "doctor", "Look at hosts before they are trusted"),
     ("Ways Out of a Hold", "node confirm-dead", "decisions", "Vouch for a node being dead"),
