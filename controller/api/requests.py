@@ -20,7 +20,7 @@ from controller.api.auth import User
 from controller.api.errors import ApiError, Subject
 from controller.api.flow import Passage
 from controller.api.rbac import Ask
-from controller.api.resources import BY_PATH, GROUPS, Resource
+from controller.api.resources import AUTHENTICATION, BY_PATH, GROUPS, Resource
 from specs.meta import GROUP, VERSION
 
 BODY_TIMEOUT_S: Final = 30.0
@@ -34,6 +34,8 @@ _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._:/+=]{0,127}", re.ASCII)
 META_GROUP: Final = "meta.k8s.io"
 _JSON: Final = frozenset({"application/json", "application/*", "*/*"})
+# What clients ask for in a version that is not served otherwise: kubectl 1.27 for `auth whoami`.
+_OLDER: Final = {(AUTHENTICATION, "v1beta1"): ["selfsubjectreviews"]}
 _VERBS: Final = {
     "POST": "create",
     "PUT": "update",
@@ -158,7 +160,7 @@ def parse_target(path: str) -> Target:
         group, version, rest = "", parts[1], parts[2:]
     else:
         return Target()
-    if group not in ("", *GROUPS) or version != VERSION:
+    if group not in ("", *GROUPS) or (version != VERSION and rest[:1] != _OLDER.get((group, version))):
         raise errors.by_code(404)
     namespace = ""
     if len(rest) >= 3 and rest[0] == "namespaces":

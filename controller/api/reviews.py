@@ -44,7 +44,8 @@ class Reviews:
             raise errors.method_not_allowed()
         value = await read_json(call, limit=_LIMIT)
         body = {} if value is None else as_object(value)
-        for field, wanted in (("apiVersion", question.api_version), ("kind", question.kind)):
+        api_version = f"{question.group}/{target.version}"
+        for field, wanted in (("apiVersion", api_version), ("kind", question.kind)):
             if body.get(field) not in (wanted, None, ""):
                 raise errors.bad_request(f"the {field} in the data does not match the expected {wanted}")
         spec = body.get("spec") or {}
@@ -58,7 +59,7 @@ class Reviews:
             "creationTimestamp": None,
             **({"namespace": target.namespace} if target.namespace else {}),
         }
-        whole = {"kind": question.kind, "apiVersion": question.api_version, "metadata": metadata}
+        whole = {"kind": question.kind, "apiVersion": api_version, "metadata": metadata}
         if question.kind != "SelfSubjectReview":
             whole["spec"] = spec
         return json_response({**whole, "status": answer}, status=201)

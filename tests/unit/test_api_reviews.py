@@ -63,6 +63,17 @@ async def test_only_who_may_asks_about_others(api: Api) -> None:
     assert granted == {"selfsubjectaccessreviews", "selfsubjectrulesreviews", "selfsubjectreviews"}
 
 
+async def test_kubectl_1_27_asks_who_it_is_in_a_beta_version_and_nothing_else_has_one(api: Api) -> None:
+    older = WHOAMI.replace("/v1/", "/v1beta1/")
+    asked = {"kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1beta1"}
+    reply = await api.call("POST", older, asked)
+    assert (reply.status, reply.body["apiVersion"]) == (201, asked["apiVersion"])
+    assert reply.body["status"]["userInfo"]["username"] == "admin"
+    assert (await api.call("POST", WHOAMI, asked)).status == 400, "what is posted is of its path's version"
+    for path in (older.replace("selfsubjectreviews", "tokenreviews"), SELF.replace("/v1/", "/v1beta1/")):
+        assert (await api.call("POST", path, asked)).status == 404
+
+
 async def test_protobuf_asks_the_same(api: Api) -> None:
     attributes = b"".join(
         field(number, text.encode())
