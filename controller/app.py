@@ -249,7 +249,7 @@ async def _seal_all(sealed: SealedStore, office: Office, leadership: Leadership)
     if not office.storewatch.may_mutate:
         return
     try:
-        count = await sealed.rewrite(Compare(keys.LEADER, leadership.token, on="create"))
+        count = await sealed.rewrite(leadership.fence)
     except StoreError as error:
         log.warning("values could not be encrypted anew", extra={"error": error.message})
     else:

@@ -40,8 +40,9 @@ RESIGN_TIMEOUT_S: Final = 3.0
 
 @dataclass(slots=True, eq=False)
 class Leadership:
-    """One term. `token`: the leader key's create revision. `previous`: who led before; None: nobody ever, or
-    the record cannot be read (then `predecessor_resigned` is False). `elected_at`: monotonic seconds.
+    """One term. `token`: the leader key's create revision; `lease`: what it hangs on. `previous`: who led
+    before; None: nobody ever, or the record cannot be read (then `predecessor_resigned` is False).
+    `elected_at`: monotonic seconds.
 
     Mutating calls are counted, because only a leader without outstanding or unknown ones may resign: its
     commands could otherwise arrive while the next leader, trusting the resignation, already acts."""
@@ -54,6 +55,7 @@ class Leadership:
     storewatch: StoreWatch
     store: Store
     record: LeaderRecord
+    lease: int
     lost: asyncio.Event = field(default_factory=asyncio.Event)
     renewed: asyncio.Event = field(default_factory=asyncio.Event)  # set by the first renewal
     deadline_s: float = 0.0
@@ -64,6 +66,15 @@ class Leadership:
 
     def __post_init__(self) -> None:
         self.quiet_over = self.predecessor_resigned
+
+    @property
+    def fence(self) -> tuple[Compare, ...]:
+        """What holds while the leader key is of this term. In a restored store another leader's key may have
+        its create revision (seed 5 of moves_unheard), but not hang on its lease."""
+        return Compare(keys.LEADER, self.token, on="create"), Compare(keys.LEADER, self.lease, on="lease")
+
+    def owns(self, leader: KeyValue | None) -> bool:
+        return leader is not None and (leader.create_revision, leader.lease) == (self.token, self.lease)
 
     @property
     def is_valid(self) -> bool:
@@ -109,7 +120,7 @@ class Leadership:
         farewell = msgspec.structs.replace(self.record, resigned=self.quiet_over, at=self.world.wall())
         try:
             result = await self.store.txn(
-                [Compare(keys.LEADER, self.token, on="create")],
+                self.fence,
                 [Delete(keys.LEADER), Put(keys.LAST_LEADER, msgspec.json.encode(farewell))],
             )
         except StoreError as error:
@@ -217,6 +228,7 @@ class Election:
                 storewatch=self.storewatch,
                 store=self.store,
                 record=record,
+                lease=lease,
             ),
             lease,
         )
@@ -306,10 +318,7 @@ class Election:
             value = self.world.new_id()
             pulse.tried.add(value.encode())
             result = await self.store.txn(
-                [
-                    Compare(keys.LEADER, leadership.token, on="create"),
-                    Compare(keys.HEARTBEAT, pulse.revision),
-                ],
+                [*leadership.fence, Compare(keys.HEARTBEAT, pulse.revision)],
                 [Put(keys.HEARTBEAT, value.encode())],
             )
             if result.ok:
@@ -317,8 +326,7 @@ class Election:
                 pulse.tried.clear()
                 self.storewatch.renewed(result.revision, value, before)
                 return
-            leader = result.current.get(keys.LEADER)
-            if leader is None or leader.create_revision != leadership.token:
+            if not leadership.owns(result.current.get(keys.LEADER)):
                 leadership.lose("the leader key is not of this term")
                 return
             found = result.current.get(keys.HEARTBEAT)

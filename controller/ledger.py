@@ -36,9 +36,11 @@ from drivers.store import (
     Store,
     TxnResult,
     Write,
+    compared,
 )
 
 FLIGHTS: Final = 4  # transactions on their way at once; more would starve the watch on the same loop
+FENCE: Final = 2  # its compares
 REREAD_PAUSES_S: Final = (0.0, 0.1, 0.4)
 NEVER: Final = 1 << 62  # a revision that no key has: a transaction comparing it only reads
 
@@ -47,11 +49,12 @@ class Fence(Protocol):
     """One term of leadership (`controller.election.Leadership`)."""
 
     @property
-    def token(self) -> int: ...
+    def fence(self) -> tuple[Compare, ...]: ...
     @property
     def lost(self) -> asyncio.Event: ...
     @property
     def is_valid(self) -> bool: ...
+    def owns(self, leader: KeyValue | None) -> bool: ...
     def lose(self, why: str) -> None: ...
     def horizon(self) -> Horizon: ...
     def answered(self, revision: int, before: Horizon, *, wrote: bool) -> None: ...
@@ -165,7 +168,7 @@ class Ledger:
         by another (etcd refuses a key written twice, and a compare must see the state before)."""
         batch = [self._waiting.popleft()]
         written, touched = batch[0].written_keys(), batch[0].touched_keys()
-        compares, writes, size = len(batch[0].compares) + 1, len(batch[0].writes), batch[0].value_bytes()
+        compares, writes, size = len(batch[0].compares) + FENCE, len(batch[0].writes), batch[0].value_bytes()
         while self._merge and self._waiting:
             entry = self._waiting[0]
             compares += len(entry.compares)
@@ -182,10 +185,12 @@ class Ledger:
     async def _send(self, batch: list[_Entry]) -> None:
         """Settle every commit of the batch: those whose own compares failed are refused by what the store
         showed at that revision, the others are sent again without them."""
-        fence = Compare(keys.LEADER, self._leadership.token, on="create")
         remaining = batch
         while remaining:
-            compares = [fence, *(compare for entry in remaining for compare in entry.compares)]
+            compares = [
+                *self._leadership.fence,
+                *(compare for entry in remaining for compare in entry.compares),
+            ]
             writes = [write for entry in remaining for write in entry.writes]
             before = self._leadership.horizon()
             if not self._leadership.is_valid:
@@ -251,8 +256,7 @@ class Ledger:
         return None
 
     def _check_fence(self, result: TxnResult) -> None:
-        leader = result.current.get(keys.LEADER)
-        if leader is None or leader.create_revision != self._leadership.token:
+        if not self._leadership.owns(result.current.get(keys.LEADER)):
             self._leadership.lose("the leader key is not of this term")
             raise Fenced("the leader key is not of this term")
 
@@ -271,8 +275,7 @@ def _fail(batch: Iterable[_Entry], error: Exception) -> None:
 def _all_hold(compares: tuple[Compare, ...], current: dict[str, KeyValue | None]) -> bool:
     for compare in compares:
         kv = current.get(compare.key)
-        found = 0 if kv is None else kv.create_revision if compare.on == "create" else kv.mod_revision
-        if found != compare.revision:
+        if compare.revision != (0 if kv is None else compared(kv, compare)):
             return False
     return True
 

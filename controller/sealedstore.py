@@ -161,7 +161,7 @@ class SealedStore:
             revision = 0 if kv is None else kv.mod_revision
             await self.txn([Compare(CHECK, revision)], [Put(CHECK, b"domctl")])
 
-    async def rewrite(self, fence: Compare) -> int:
+    async def rewrite(self, fence: Sequence[Compare]) -> int:
         """Seal with the first key what is not: how many were. Each only as it was read, and while `fence`
         holds; one that was changed meanwhile is sealed by its own writer. Raises StoreError."""
         if self._first is None:
@@ -180,9 +180,9 @@ class SealedStore:
                     unread += 1
                     continue  # left as it is, and looked at again when somebody leads anew
                 put = Put(kv.key, opened.value, kv.lease)
-                count += (await self.txn([fence, Compare(kv.key, kv.mod_revision)], [put])).ok
+                count += (await self.txn([*fence, Compare(kv.key, kv.mod_revision)], [put])).ok
         if not unread:
-            await self._store.txn([fence], [Put(REWRITTEN, name)])
+            await self._store.txn(fence, [Put(REWRITTEN, name)])
         return count
 
     def _is_current(self, kv: KeyValue) -> bool:

@@ -40,11 +40,17 @@ class Page(Struct, frozen=True):
 
 
 class Compare(Struct, frozen=True):
-    """Holds when `key`'s create or modification revision equals `revision`; 0 means: the key is absent."""
+    """Holds when `key`'s create or modification revision equals `revision`; 0 means: the key is absent. On
+    "lease" it is the id of the lease that the key hangs on, in the place of a revision."""
 
     key: str
     revision: int
-    on: Literal["mod", "create"] = "mod"
+    on: Literal["mod", "create", "lease"] = "mod"
+
+
+def compared(kv: KeyValue, compare: Compare) -> int:
+    """What of a key that is there `compare.revision` is held against."""
+    return {"mod": kv.mod_revision, "create": kv.create_revision, "lease": kv.lease}[compare.on]
 
 
 class Put(Struct, frozen=True):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from controller import keys
 from controller.storewatch import Horizon
+from drivers.store import Compare, KeyValue
 
 
 @dataclass
@@ -14,10 +16,18 @@ class Term:
     `renewed`: whether its lease was, in time."""
 
     token: int
+    lease: int = 0
     lost: asyncio.Event = field(default_factory=asyncio.Event)
     revision: int = 0
     renewed: bool = True
     answers: list[tuple[int, Horizon, bool]] = field(default_factory=list)
+
+    @property
+    def fence(self) -> tuple[Compare, ...]:
+        return Compare(keys.LEADER, self.token, on="create"), Compare(keys.LEADER, self.lease, on="lease")
+
+    def owns(self, leader: KeyValue | None) -> bool:
+        return leader is not None and (leader.create_revision, leader.lease) == (self.token, self.lease)
 
     @property
     def is_valid(self) -> bool:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from controller.model import IntentKind, Rule
 from controller.plan import actions, moves, states
 from controller.plan.case import Case
@@ -503,6 +505,9 @@ def _word_used_up(case: Case, answer: Verdict) -> Verdict | None:
     decision = case.snap.resolutions.get(case.uuid)
     if answer.situation is not Situation.CONVERGED or case.held is None or decision is None or decision.keep:
         return None
+    paused = _paused(case)
+    if paused is not None:
+        return msgspec.structs.replace(answer, again_after_s=paused.retry_after_s)
     action = actions.used_up(case, "it is as wanted: nobody need say any more where it is not")
     return Verdict(Situation.DRIFTED, action=action)
 

@@ -214,6 +214,7 @@ async def _renew(endpoint: Endpoint, lease: int, timeout_s: float, metadata: Met
 _TARGETS: dict[str, Callable[[int], dict[str, Any]]] = {
     "mod": lambda revision: {"target": rpc.Compare.MOD, "mod_revision": revision},
     "create": lambda revision: {"target": rpc.Compare.CREATE, "create_revision": revision},
+    "lease": lambda lease: {"target": rpc.Compare.LEASE, "lease": lease},
 }
 
 

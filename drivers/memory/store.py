@@ -29,6 +29,7 @@ from drivers.store import (
     TxnResult,
     Write,
     check_txn,
+    compared,
 )
 
 
@@ -294,7 +295,7 @@ class MemoryStore:
         kv = self._current(compare.key)
         if kv is None:
             return compare.revision == 0
-        return compare.revision == (kv.mod_revision if compare.on == "mod" else kv.create_revision)
+        return compare.revision == compared(kv, compare)
 
     def _apply(self, writes: Sequence[Write]) -> None:
         revision = self._revision + 1

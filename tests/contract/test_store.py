@@ -294,6 +294,19 @@ async def test_a_fence_compares_the_create_revision(bench: Bench) -> None:
     assert kv.value == b"1"
 
 
+async def test_a_fence_compares_the_lease_that_a_key_hangs_on(bench: Bench) -> None:
+    leader, key = bench.key("leader"), bench.key("a")
+    mine, other = [await bench.store.grant(60) for _ in range(2)]
+    await bench.store.txn([], [Put(leader, b"1", lease=mine)])
+    assert (await bench.store.txn([Compare(leader, mine, on="lease")], [Put(key, b"1")])).ok
+    assert not (await bench.store.txn([Compare(leader, other, on="lease")], [Put(key, b"2")])).ok
+    await bench.put("leader", b"hangs on none")
+    assert not (await bench.store.txn([Compare(leader, mine, on="lease")], [Put(key, b"3")])).ok
+    kv = await bench.get("a")
+    assert kv is not None
+    assert kv.value == b"1"
+
+
 @pytest.mark.parametrize("on", ["mod", "create"])
 async def test_absence_is_revision_zero_on_both_compares(bench: Bench, on: str) -> None:
     compare = Compare(bench.key("a"), 0, on=on)  # type: ignore[arg-type]

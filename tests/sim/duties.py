@@ -294,9 +294,15 @@ class Duties:
             self._complain("R1", f"{client} says that {uuid} is not on {node}, where it runs")
 
     def _stands(self, sent: Sent) -> bool:
-        """Nothing that comes late starts its source again, which is gone: it need not wait."""
+        """Nothing that comes late starts its source again, which is gone: it need not wait. One that somebody
+        paused while it moved looks the same, and its source is as gone (seed 104922)."""
         domain = self._cluster.hosts[sent.host].domains.get(sent.uuid)
-        return sent.call == "resume" and domain is not None and domain.came_from is not None
+        held = self._cluster.assignment(sent.uuid)
+        if sent.call != "resume" or domain is None:
+            return False
+        intent = held.intent if held is not None else None
+        arrived = intent is not None and (intent.goes_on, intent.target) == (True, sent.host)
+        return domain.came_from is not None or (arrived and self._cluster.active_on(sent.uuid) == [sent.host])
 
     def _home(self, uuid: str) -> str:
         held = self._cluster.assignment(uuid)

@@ -248,7 +248,9 @@ class Migration:
             target.operations.put(definition.inactive(planted), BY)
         if self._paused_by_user or self.manner.stands:
             arriving.become(State.PAUSED, "user")
-            arriving.came_from = None if self._paused_by_user else leaving
+            arriving.came_from = None if leaving.handed_over else leaving
+            if self._paused_by_user and not leaving.handed_over:  # late: nobody will resume it
+                leaving.at_end = partial(setattr, arriving, "came_from", None)
             target.say(arriving, EventKind.SUSPENDED, "paused")
         else:
             arriving.become(State.RUNNING, "migrated")

@@ -220,6 +220,16 @@ def test_a_word_that_a_domain_is_not_on_a_node_is_used_once() -> None:
     assert action is not None and action.kind is ActionKind.RELEASE and action.consumes
 
 
+def test_a_word_is_not_used_up_again_at_once_after_that_failed() -> None:
+    """Seed 104910: a leader that woke without its lease wrote nothing, and tried again without a pause."""
+    cluster = (
+        running_on_a().resolved(not_on=("b",)).given(backoffs={UUID: Backoff(1, NOW + 2.0, "no answer")})
+    )
+    verdict = cluster.verdict()
+    assert (verdict.action, verdict.situation) == (None, Situation.CONVERGED)
+    assert verdict.again_after_s == pytest.approx(2.0)
+
+
 def test_a_word_that_was_not_needed_ends_with_its_incident() -> None:
     expect_action(running_on_a().resolved(not_on=("b",)), ActionKind.RECORD)
     action = running_on_a().resolved(not_on=("b",)).verdict().action

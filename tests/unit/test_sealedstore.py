@@ -20,7 +20,7 @@ from tests.apiserver import DOMAINS, domain, serving
 PROMISE = keys.assignment("11111111-1111-1111-1111-111111111111")
 OTHER = keys.assignment("22222222-2222-2222-2222-222222222222")
 XML = b'{"config":"<graphics passwd=\'hunter2\'/>"}'
-FENCE = Compare(keys.LEADER, 0)
+FENCE = [Compare(keys.LEADER, 0)]
 
 
 def ring(tmp_path: Path, *names: str) -> tuple[Key, ...]:
@@ -132,7 +132,7 @@ async def test_keys_are_rotated_and_old_values_sealed_anew(raw: MemoryStore, tmp
 async def test_who_no_longer_leads_rewrites_nothing(raw: MemoryStore, tmp_path: Path) -> None:
     await raw.txn([], [Put(PROMISE, XML)])
     store = SealedStore(raw, ring(tmp_path, "k1"))
-    assert await store.rewrite(Compare(keys.LEADER, 7, on="create")) == 0
+    assert await store.rewrite([Compare(keys.LEADER, 7, on="create")]) == 0
     assert await standing(raw, PROMISE) == XML
     assert await raw.get(REWRITTEN) is None
 
