@@ -28,6 +28,7 @@ from controller.world import World
 from drivers.errors import LeaseLost, StoreError
 from drivers.store import Compare, KeyValue, Put, Store
 from specs.meta import API_VERSION
+from specs.redaction import redacted
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +101,9 @@ class Recorder:
     ) -> None:
         """`type`: Normal or Warning. Cluster-scoped objects have no namespace: theirs stands in default."""
         at = self.world.wall()
-        told = _Told(kind, namespace, name, uid, type, reason, message[:MAX_MESSAGE], action, at, at)
+        told = _Told(
+            kind, namespace, name, uid, type, reason, redacted(message)[:MAX_MESSAGE], action, at, at
+        )
         key = self._key(told)
         waiting = self._waiting.get(key)
         if waiting is not None:

@@ -1,7 +1,8 @@
 """Log lines: a constant message and its fields as key=value, one line each, on stderr.
 
 `domctl.audit` says every change before it is made. Fields come from `extra`; values are quoted only where
-they need it, so that lines can be read and searched.
+they need it, so that lines can be read and searched. What looks like a secret is masked in all of a line, its
+fields and tracebacks too.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import json
 import logging
 import sys
 
+from specs.redaction import redacted
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -17,11 +20,11 @@ class _Fields(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = {k: v for k, v in vars(record).items() if k not in _STANDARD}
         tail = "".join(f" {k}={_shown(v)}" for k, v in fields.items())
-        return super().format(record) + tail
+        return redacted(super().format(record) + tail)
 
 
 def _shown(value: object) -> str:
-    text = str(value)
+    text = redacted(str(value))  # before quoting, which hides where a value ends
     plain = text and text.isprintable() and not any(c in text for c in ' "=')
     return text if plain else json.dumps(text)
 

@@ -31,6 +31,8 @@ from __future__ import annotations
 
 import enum
 
+from specs.redaction import redacted
+
 
 class Cause(enum.StrEnum):
     """Why a host cannot be talked to, where that is known: a Node's REASON. Each stands for something else
@@ -83,11 +85,13 @@ class Advice(enum.Enum):
 
 
 class DriverError(Exception):
-    """A failure that crossed a port. `message` is for humans, `advice` for the caller."""
+    """A failure that crossed a port. `message` is for humans, `advice` for the caller. What a host or the
+    store quotes is in it without its secrets: from here it goes into logs, Events and status."""
 
     advice: Advice = Advice.BACKOFF
 
     def __init__(self, message: str) -> None:
+        message = redacted(message)
         super().__init__(message)
         self.message = message
 

@@ -19,6 +19,7 @@ from typing import Final
 from xml.etree import ElementTree
 
 from specs.mark import MARK_NAMESPACE, parse_xml
+from specs.redaction import is_secret_attribute, redacted
 
 _Element = ElementTree.Element
 PRESENT: Final = "present"
@@ -75,7 +76,8 @@ def missing(desired_xml: str, actual_xml: str) -> tuple[Difference, ...]:
     """All that `desired_xml` sets and `actual_xml` has not. Raises specs.mark.UntrustedXml for XML from a
     host that is not to be read."""
     desired, actual = parse_xml(desired_xml), parse_xml(actual_xml)
-    return tuple(_Comparison(live=actual.get("id") is not None).element(desired, actual, ""))
+    found = _Comparison(live=actual.get("id") is not None).element(desired, actual, "")
+    return tuple(Difference(one.path, redacted(one.desired), redacted(one.actual)) for one in found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,8 @@ class _Comparison:
         for name, value in desired.attrib.items():
             if name == "unit" and desired.text:
                 continue  # compared with its number
+            if is_secret_attribute(name):
+                continue  # hosts are not asked for it
             found = actual.get(name)
             if found is None:
                 yield Difference(f"{path}/@{name}".lstrip("/"), value, ABSENT)

@@ -4,7 +4,8 @@ A line is written and flushed *before* the change acts (stage RequestReceived) a
 answered (ResponseComplete); a change whose line cannot be written is refused. Reads are not audited, unless
 they are refused (`controller.api.trail`).
 Operators' decisions are logged with what was decided and synced to the disk. The file is rotated by size;
-old ones are kept by number. Values of objects are not logged: they may hold what nobody should read.
+old ones are kept by number. Values of objects are not logged: they may hold what nobody should read. What a
+client put into a path or its name for itself is logged without what looks like a secret.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, Final
 import msgspec
 
 from controller.api.auth import User
+from specs.redaction import redacted_value
 
 MAX_BYTES: Final = 32 << 20
 KEPT: Final = 5
@@ -80,7 +82,7 @@ def event(
         "user": {"username": user.name, "groups": list(user.groups)},
         "requestReceivedTimestamp": _micro(received_at),
         "stageTimestamp": _micro(at),
-        **{k: v for k, v in more.items() if v},
+        **{k: redacted_value(v) for k, v in more.items() if v},
     }
 
 

@@ -1,7 +1,8 @@
 """Every answer that is not a success, as a metav1.Status in Kubernetes' own words.
 
 kubectl prints these messages verbatim and decides by `reason` and `code`, so both are kept exactly. All
-causes of a refusal are named at once. Stack traces and the store's inner life never leave through here.
+causes of a refusal are named at once. Stack traces, the store's inner life and what looks like a secret never
+leave through here.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+
+from specs.redaction import redacted, redacted_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +41,11 @@ class ApiError(Exception):
     def __init__(
         self, code: int, reason: str, message: str, *, details: dict[str, Any] | None = None
     ) -> None:
-        super().__init__(message)
+        self.message = redacted(message)
+        super().__init__(self.message)
         self.code = code
         self.reason = reason
-        self.message = message
-        self.details = details or {}
+        self.details: dict[str, Any] = redacted_value(details or {})
 
     def status(self) -> dict[str, Any]:
         body: dict[str, Any] = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -198,3 +200,63 @@ async def test_the_audit_log_has_who_changed_a_secret_and_nothing_of_it(api: Api
     lines = [json.loads(line) for line in text.splitlines()]
     assert {line["objectRef"]["resource"] for line in lines} == {"secrets"}
     assert PASSWORD not in text and in_base64(PASSWORD) not in text
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_nothing_but_the_secret_itself_ever_shows_its_values(
+    api: Api, caplog: pytest.LogCaptureFixture, seed: int
+) -> None:
+    """Random passwords through every verb, well-formed and not; then all that came out is searched."""
+    rng = random.Random(seed)
+    caplog.set_level(logging.DEBUG)
+    words = ["".join(rng.choices("abcdefghijkmnpqrstuvwxyzABCDEF_-.:/@!", k=14)) for _ in range(6)]
+    heard: list[str] = []
+    watched = asyncio.create_task(_tables(api, heard))
+    data = [{"password": in_base64(word)} for word in words]
+    texts = [{"password": word} for word in words]
+    one, other = f"{SECRETS}/vnc", f"{SECRETS}/none"
+    applied = {**HEAD, "metadata": {"name": "vnc"}, "data": data[3]}
+    calls: list[tuple[str, str, Any, str]] = [
+        ("PATCH", one, {"stringData": texts[1]}, MERGE),
+        ("PATCH", one, {"stringData": words[2]}, MERGE),
+        ("PATCH", one, {"data": texts[3]}, MERGE),
+        ("PATCH", one, {"data": {"a b": words[1]}, "type": words[2]}, MERGE),
+        ("PATCH", one, [{"op": "test", "path": "/data/password", "value": words[4]}], JSON_PATCH),
+        ("PATCH", one, [{"op": "add", "path": "/data", "value": words[4]}], JSON_PATCH),
+        ("PATCH", f"{one}?fieldManager=a", applied, APPLY),
+        ("PATCH", f"{one}?fieldManager=b", {**applied, "data": data[4]}, APPLY),
+        ("PATCH", f"{one}?fieldManager=b", {**applied, "data": {"password": 5}}, APPLY),
+        ("PUT", one, {**secret(), "data": texts[5]}, "application/json"),
+        ("PUT", other, secret("none", data=data[5]), "application/json"),
+        ("POST", SECRETS, secret("vnc", data=data[5]), "application/json"),
+        ("POST", SECRETS, secret("b", type="kubernetes.io/tls", data=data[5]), "application/json"),
+        ("DELETE", one, {"preconditions": {"uid": "x"}}, "application/json"),
+        ("DELETE", other, None, "application/json"),
+    ]
+    await made(api, secret(data=data[0]))
+    for method, path, body, kind in calls:
+        sent = await api.call(method, path, body, type=kind)
+        assert sent.status < 500, sent.text
+        if sent.status >= 400:
+            heard += [sent.text, *sent.warnings]
+    for path in (SECRETS, "/api/v1/secrets"):
+        heard.append((await api.call("GET", path, Accept=TABLE)).text)
+    heard += [
+        (await api.call("GET", path)).text for path in ("/metrics", "/api/v1/events", "/openapi/v3/api/v1")
+    ]
+    assert (await api.call("DELETE", one)).status == 200
+    await asyncio.wait_for(watched, 10)
+    heard += [api.audit_log.read_text(), caplog.text]
+    assert len(heard) > 15
+    for text in heard:
+        for word in words:
+            assert word not in text and in_base64(word) not in text, text
+
+
+async def _tables(api: Api, heard: list[str]) -> None:
+    """What a terminal that watches is sent, to the end of the secret."""
+    async with api.watch(f"{SECRETS}?watch=1", Accept=TABLE) as events:
+        async for event in events:
+            heard.append(json.dumps(event))
+            if event["type"] == "DELETED":
+                return
