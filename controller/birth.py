@@ -20,6 +20,8 @@ PENDING: Final = "Pending"
 # Only the leader takes these away, once nothing of the object is left on any host.
 FINALIZERS: Final = {"Domain": FINALIZER, "Node": NODE_FINALIZER}
 
+COUNTED: Final = ("Secret",)
+
 _SERVERS_METADATA = (
     "uid",
     "creationTimestamp",
@@ -33,11 +35,12 @@ _SERVERS_METADATA = (
 
 def newborn(kind: str, body: dict[str, Any], world: World) -> dict[str, Any]:
     """A complete new object from what the user sent; the user's uid and status are not taken. A kind without
-    a status has no generation either: nobody observes it."""
+    a status has no generation either: nobody observes it. A Secret has: its users go by it."""
     now = world.wall()
     given = {k: v for k, v in body["metadata"].items() if k not in _SERVERS_METADATA}
     if kind in KIND_OF and not KIND_OF[kind].has_status:
-        return {**body, "metadata": {**given, "uid": world.new_id(), "creationTimestamp": now}}
+        counted = {"generation": 1} if kind in COUNTED else {}
+        return {**body, "metadata": {**given, "uid": world.new_id(), "creationTimestamp": now, **counted}}
     metadata = {**given, "uid": world.new_id(), "creationTimestamp": now, "generation": 1}
     finalizer = FINALIZERS.get(kind)
     if finalizer is not None:

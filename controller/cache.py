@@ -37,11 +37,13 @@ from controller.plan.snapshot import (
     StoredNode,
     Term,
     Usage,
+    namespace_of,
 )
 from controller.sightings import Belongings, Sightings
 from drivers.hypervisor import Detail, HostEvent, Listing
 from drivers.store import Change, ChangeSet, KeyValue
 from specs.domain import Domain, effective_state
+from specs.graphics import SecretFacts, facts_of, uses_of
 from specs.mark import Mark
 from specs.migration import Migration
 from specs.node import Node
@@ -88,6 +90,7 @@ class Cache:
     watches: dict[str, MoveWatch] = field(default_factory=dict)
     moved: asyncio.Event = field(default_factory=asyncio.Event)  # there is news of what moves
     macs: dict[str, str] = field(default_factory=dict)
+    secrets: dict[str, dict[str, SecretFacts]] = field(default_factory=dict)
     dead: dict[str, Decision] = field(default_factory=dict)
     dead_since: dict[str, float] = field(default_factory=dict)
     quarantine: dict[str, Quarantine] = field(default_factory=dict)
@@ -132,6 +135,7 @@ class Cache:
             names=self.seen.names,
             usage=self.capacity.used,
             macs=self.macs,
+            secrets=self.secrets,
             dead=self.dead,
             quarantine=self.quarantine,
             resolutions=self.resolutions,
@@ -284,6 +288,21 @@ class Cache:
             self.attempts.inactive(uid)  # another shutdown begins at its first rung
             self.moved.set()  # what is deleted is not to arrive first
         self.on_dirty(DOMAIN_KEY + uid)
+
+    def _on_secret(self, key: str, kv: KeyValue | None) -> None:
+        """Of what it holds nothing is kept. Its domains are looked at when that became another."""
+        namespace, _, name = key.removeprefix(keys.object_prefix("secrets")).partition("/")
+        known = self.secrets.setdefault(namespace, {})
+        before = known.pop(name, None)
+        if kv is not None:
+            known[name] = facts_of(msgspec.json.decode(kv.value, type=dict[str, Any]))
+        if before != known.get(name):
+            for uuid, stored in self.domains.items():
+                if namespace_of(stored) == namespace and any(
+                    use.name == name for use in uses_of(stored.domain.spec)
+                ):
+                    self.attempts.spec_changed(uuid)
+                    self.on_dirty(DOMAIN_KEY + uuid)
 
     def _on_migration(self, key: str, kv: KeyValue | None) -> None:
         """What it asks for concerns its domain, which looks at the oldest of those that have not ended."""
@@ -537,6 +556,7 @@ _TABLES: tuple[tuple[str, Callable[[Cache, str, KeyValue | None], None]], ...] =
     (keys.object_prefix("nodes"), Cache._on_node),
     (keys.object_prefix("domains"), Cache._on_domain),
     (keys.object_prefix("migrations"), Cache._on_migration),
+    (keys.object_prefix("secrets"), Cache._on_secret),
     (keys.ASSIGNMENTS, Cache._on_assignment),
     (keys.CONFIRMED_DEAD, Cache._on_dead),
     (keys.QUARANTINE, Cache._on_quarantine),

@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from controller.hands import NEVER_ASKED, Ending, Halt, Hands, Progress, Report, RungRefused
+from controller.passwords import passwords_for, unquoted
 from controller.plan.evidence import Known, Unknown, observe
 from controller.plan.snapshot import Ladder, Stall
 from controller.plan.types import Action, ActionKind
 from controller.recording import audit
 from drivers.errors import Advice, HostFailed, HypervisorError, NoDomain, SaveUnreadable, Unsupported
 from drivers.hypervisor import Outcome, Permit, Result, Session
+from specs.graphics import with_passwords
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +37,15 @@ class Calls:
     _destroying: int = 0
 
     async def define(self, progress: Progress) -> None:
-        xml = progress.action.xml
-        assert xml is not None
-        await self._mutate(progress, "define", lambda s, permit: s.define(xml, permit))
+        planned = progress.action.xml
+        assert planned is not None
+        passwords = await passwords_for(self.hands, progress.action)
+        xml = with_passwords(planned, passwords)
+
+        async def send(session: Session, permit: Permit) -> Result:
+            return unquoted(await session.define(xml, permit), passwords.values())
+
+        await self._mutate(progress, "define", send)
 
     async def create(self, progress: Progress) -> None:
         uuid, cache, now = progress.action.uuid, self.hands.cache, self.hands.world.now()

@@ -6,7 +6,7 @@ From there on it is watched by `movers`, and judged by table M in `plan.migratin
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -14,10 +14,13 @@ from controller import keys
 from controller.calls import Calls
 from controller.hands import Ending, Halt, Hands, Progress, Report
 from controller.ledger import CommitOutcome
+from controller.passwords import passwords_for
 from controller.plan.evidence import Absent, Known, observe
+from controller.plan.types import Action
 from controller.recording import check
 from drivers.store import Compare
 from specs.domain import Domain
+from specs.graphics import with_passwords
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +71,21 @@ class Departures:
 
     async def migrate(self, progress: Progress) -> None:
         """Sent, and left to itself: what becomes of it is watched, and read from both ends."""
-        action, hands = progress.action, self.hands
+        action, hands = await self._with_passwords(progress.action), self.hands
         session, permit = hands.observer.session(action.node), hands.permit()
         if permit is None:
             raise Halt(Report(Ending.FAILED, "the lease is too close to its end to act"))
         if session is None:
             raise Halt(Report(Ending.FAILED, f"the connection to node {action.node} is lost"))
         hands.send_off(action, session, permit)
+
+    async def _with_passwords(self, action: Action) -> Action:
+        """The definition that is planted at the target has them; libvirt itself sends the live one's."""
+        passwords = await passwords_for(self.hands, action)
+        if not passwords or action.move is None or action.move.persistent_xml is None:
+            return action
+        xml = with_passwords(action.move.persistent_xml, passwords)
+        return replace(action, move=replace(action.move, persistent_xml=xml))
 
 
 def _is_deleted(domain: Domain) -> bool:

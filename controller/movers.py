@@ -22,11 +22,13 @@ from msgspec import UnsetType
 from controller.cache import Cache
 from controller.model import Intent
 from controller.observer import Observer
+from controller.passwords import unquoted
 from controller.plan.ends import USER_PAUSED
 from controller.plan.snapshot import MoveWatch
 from controller.plan.types import Action
 from drivers.errors import HypervisorError, NoDomain
 from drivers.hypervisor import Job, Outcome, Permit, Result, Session
+from specs.graphics import passwords_in
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +101,8 @@ class Movers:
         known = False
         result = Result(Outcome.AMBIGUOUS)
         try:
-            result = await session.migrate(uuid, action.move, permit)
+            planted = passwords_in(action.move.persistent_xml or "")
+            result = unquoted(await session.migrate(uuid, action.move, permit), planted)
             known = result.outcome is not Outcome.AMBIGUOUS
         finally:
             self.end(known)

@@ -14,7 +14,16 @@ from xml.etree import ElementTree
 from msgspec import UnsetType
 
 from specs import quantity
-from specs.domain import CharacterDevice, Disk, DomainSpec, Filesystem, Interface, effective_type
+from specs.domain import (
+    LOOPBACK,
+    CharacterDevice,
+    Disk,
+    DomainSpec,
+    Filesystem,
+    Graphics,
+    Interface,
+    effective_type,
+)
 from specs.domainrules import TARGET_PREFIX
 from specs.hypervisors import HYPERVISORS, Hypervisor
 
@@ -46,6 +55,8 @@ def add_devices(devices: _Element, spec: DomainSpec, macs: Mapping[str, str]) ->
         _character_device(devices, "serial", device, {"port": str(port)})
     if row.emulated and any(step.method == "agent" for step in given(spec.shutdown, [])):
         _agent(devices)
+    for one in given(spec.graphics, []):
+        _graphics(devices, one)
     target = {"type": _CONSOLE_TARGETS.get(row.driver, "virtio")}
     for device in given(spec.consoles, []):  # ports of consoles are libvirt's: it numbers them anew at start
         _character_device(devices, "console", device, target)
@@ -139,6 +150,13 @@ def _character_device(
         sub(element, "source", None, {"path": device.path, "append": append})
     sub(element, "target", None, target)
     _alias(element, device.name)
+
+
+def _graphics(devices: _Element, one: Graphics) -> None:
+    """Without its password, which `specs.graphics` puts in. The port is left out, for a running domain shows
+    the one that it was given."""
+    element = sub(devices, "graphics", None, {"type": one.type, "autoport": "yes"})
+    sub(element, "listen", None, {"type": "address", "address": given(one.listen, LOOPBACK)})
 
 
 def _bus(disk: Disk, row: Hypervisor) -> str:

@@ -15,6 +15,7 @@ from msgspec import UNSET, Meta, UnsetType
 from specs.meta import API_VERSION, Condition, Name, ObjectMeta, Quantity, Struct
 
 DomainStateName = Literal["running", "paused", "saved", "shutoff"]
+LOOPBACK = "127.0.0.1"
 ACTIVE_STATES = frozenset({"running", "paused"})
 """States in which a domain has a guest: it must be started to come there."""
 DomainType = Literal["qemu", "kvm", "lxc", "xen", "vz", "test"]
@@ -48,6 +49,20 @@ NetworkName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$", extra=_word
 BridgeName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,15}$", extra=_word(15))]
 ModelName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,32}$", extra={"words": _MODEL_WORDS})]
 TargetName = Annotated[str, Meta(pattern=r"^(vd|sd|hd|fd|xvd)[a-z]{1,2}$", extra={"words": _TARGET_WORDS})]
+SecretName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$",
+        max_length=253,
+        extra={"words": "the name of a Secret"},
+    ),
+]
+SecretKeyName = Annotated[
+    str, Meta(pattern=r"^[-._a-zA-Z0-9]{1,253}$", extra={"words": "letters, digits and '-._', at most 253"})
+]
+Address = Annotated[
+    str, Meta(pattern=r"^[0-9a-f:.]{2,45}$", extra={"words": "an IP address such as 127.0.0.1"})
+]
 Argument = Annotated[str, Meta(max_length=2048)]
 # libvirt 9.0 writes these into XML of its own as they are, and reads that again: what looks like an element
 # there becomes one.
@@ -191,6 +206,32 @@ class CharacterDevice(Struct, frozen=True, kw_only=True):
     record: bool | UnsetType = UNSET
 
 
+class SecretKey(Struct, frozen=True, kw_only=True):
+    """One value of a Secret in the domain's own namespace.
+
+    name: The Secret.
+    key: The key in its data; password when left out.
+    """
+
+    name: SecretName
+    key: SecretKeyName | UnsetType = UNSET
+
+
+class Graphics(Struct, frozen=True, kw_only=True):
+    """A screen that can be reached over the network: libvirt's <graphics>. Its port is chosen by the host.
+
+    type: vnc or spice; one of each.
+    listen: The address of the host that it listens at; 127.0.0.1 when left out. Any other than a loopback
+        address needs passwordSecret.
+    password_secret: Where its password stands; there is none when left out. A new value holds from the next
+        start on.
+    """
+
+    type: Literal["vnc", "spice"]
+    listen: Address | UnsetType = UNSET
+    password_secret: SecretKey | UnsetType = UNSET
+
+
 class Placement(Struct, frozen=True, kw_only=True):
     """Where the domain may run.
 
@@ -253,6 +294,7 @@ class DomainSpec(Struct, frozen=True, kw_only=True):
     serials: Its serial ports.
     consoles: Its paravirtual consoles (virtio, xen); the terminals of a container, which has one if none is
         named.
+    graphics: Its screens, reached over the network.
     placement: Where it may run.
     persistence: persistent, also when left out: its definition stands on its host. transient: it stands in
         etcd alone, and its host has nothing that could be started without domctl, nor saved.
@@ -281,6 +323,7 @@ class DomainSpec(Struct, frozen=True, kw_only=True):
     interfaces: Annotated[list[Interface], Meta(max_length=32)] | UnsetType = UNSET
     serials: Annotated[list[CharacterDevice], Meta(max_length=4)] | UnsetType = UNSET
     consoles: Annotated[list[CharacterDevice], Meta(max_length=8)] | UnsetType = UNSET
+    graphics: Annotated[list[Graphics], Meta(max_length=2)] | UnsetType = UNSET
     placement: Placement | UnsetType = UNSET
     persistence: Literal["persistent", "transient"] | UnsetType = UNSET
     recovery: Recovery | UnsetType = UNSET

@@ -6,10 +6,12 @@ the node, and is checked where the XML is made (`specs.domainxml`); that a path 
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from specs import metarules, overlay, paths, quantity
+from specs.domain import LOOPBACK
 from specs.hypervisors import Hypervisor
 from specs.problems import Keys, shown
 from specs.typerules import check_type, hypervisor_of
@@ -39,6 +41,7 @@ def check_domain(spec: object, report: Report) -> None:
     _check_interfaces(spec, report)
     _check_character_devices(spec, report)
     _check_names(spec, report)
+    _check_graphics(spec, report)
     _check_ladder(spec.get("shutdown"), report)
     check_type(spec, report)
     _check_persistence(spec, report)
@@ -113,6 +116,23 @@ def _check_disks(spec: Mapping[str, Any], report: Report) -> None:
         if device == "cdrom" and disk.get("readOnly") is False:
             report.add((*keys, "readOnly"), "cannot be false: a cdrom is always read-only")
     _check_images(spec, report)
+
+
+def _check_graphics(spec: Mapping[str, Any], report: Report) -> None:
+    kinds: set[object] = set()
+    for keys, one in _items(spec, "graphics"):
+        kind, listen = one.get("type"), one.get("listen", LOOPBACK)
+        if kind in kinds:
+            report.add((*keys, "type"), f"is there twice: {shown(kind)}", "FieldValueDuplicate")
+        kinds.add(kind if isinstance(kind, str) else None)
+        try:
+            local = not isinstance(listen, str) or ipaddress.ip_address(listen).is_loopback
+        except ValueError:
+            report.add((*keys, "listen"), f"must be an IP address such as 127.0.0.1, is {shown(listen)}")
+            continue
+        if not local and "passwordSecret" not in one:
+            message = "is required: others than its host reach it"
+            report.add((*keys, "passwordSecret"), message, "FieldValueRequired")
 
 
 def _check_images(spec: Mapping[str, Any], report: Report) -> None:

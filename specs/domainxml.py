@@ -32,6 +32,7 @@ from specs.domain import (
     effective_vcpus,
     libvirt_name,
 )
+from specs.graphics import SecretFacts, problems_of, versions_of
 from specs.hypervisors import HYPERVISORS
 from specs.mark import MARK_KEY, MARK_NAMESPACE, Mark, UntrustedXml, parse_xml
 from specs.problems import Keys, Problem
@@ -50,7 +51,7 @@ _Element = ElementTree.Element
 @dataclass(frozen=True, slots=True)
 class Rendered:
     """`digest` covers all of the XML but the mark's epoch, the digest itself, and a machine type that the
-    spec leaves open."""
+    spec leaves open; and the versions of the Secrets whose values are put into it when it is sent."""
 
     xml: str
     digest: str
@@ -73,12 +74,16 @@ def render(  # noqa: PLR0913 - one spec and everything that it does not say
     allowed_paths: Sequence[str],
     xml_overlay_allowed: bool,
     machine: str = "",
+    secrets: Mapping[str, SecretFacts] | None = None,
 ) -> Rendered:
-    """The definition for one node. `mark.digest` is ignored and filled in; `macs` has an address for every
+    """The definition for one node. `secrets`: of its namespace, by name; None: nothing is known of them, and
+    whether they fit is not asked. `mark.digest` is ignored and filled in; `macs` has an address for every
     interface without one in the spec; `machine` is taken where the spec leaves that open, and "" leaves it to
     libvirt. Raises RenderRefused with all problems."""
     assert mark.uuid == uuid, "a mark that is not the domain's would make it a clone"
     problems = [*_path_problems(domain.spec, allowed_paths), *_other_problems(domain.spec, macs)]
+    if secrets is not None:
+        problems += problems_of(domain.spec, secrets)
     root = None if problems else _domain(domain, uuid, macs)
     if not isinstance(domain.spec.xml, UnsetType):
         if xml_overlay_allowed:
@@ -93,7 +98,7 @@ def render(  # noqa: PLR0913 - one spec and everything that it does not say
         if problems:
             raise RenderRefused(problems)
         drop_second_agent(next(root.iter("devices")))
-    return _marked(root, mark, machine)
+    return _marked(root, mark, machine, versions_of(domain.spec, secrets or {}))
 
 
 def machine_of(xml: str) -> str:
@@ -106,14 +111,14 @@ def machine_of(xml: str) -> str:
     return machine if _MACHINE.fullmatch(machine) else ""
 
 
-def _marked(root: _Element, mark: Mark, machine: str) -> Rendered:
+def _marked(root: _Element, mark: Mark, machine: str, versions: str) -> Rendered:
     """The mark last: its own epoch and digest are what the digest does not cover."""
     metadata = root.find("metadata")
     if metadata is None:
         metadata = sub(root, "metadata")
     whose = {f"xmlns:{MARK_KEY}": MARK_NAMESPACE, "cluster": mark.cluster, "uuid": mark.uuid}
     element = ElementTree.SubElement(metadata, f"{MARK_KEY}:domain", whose)
-    found = digest(ElementTree.tostring(root, encoding="unicode"))
+    found = digest(ElementTree.tostring(root, encoding="unicode") + versions)
     kind = root.find("os/type")
     if machine and kind is not None and kind.get("machine") is None:
         kind.set("machine", machine)

@@ -50,6 +50,7 @@ _NO_AGENT: Final = "cannot be asked for: libvirt's {} driver knows no guest agen
 _NO_BOOT: Final = "is not for containers, which boot nothing: they run os.init on the kernel of their host"
 
 _LXC: Final = {
+    "graphics": "is not for containers, which have no screen",
     "disks": "cannot be given to a container: name directories of the host in spec.filesystems",
     "serials": "cannot be given to a container: it has consoles",
     "interfaces.model": "is for emulated cards: a container has one end of a veth pair",
@@ -69,10 +70,12 @@ _TEST: Final = {
 _XEN: Final = {
     **_CONTAINERS_ONLY,
     "shutdown.method=agent": _NO_AGENT.format("xen"),
+    "graphics": "is not supported yet for type xen, which was never run",
     "os.boot=fd": '"fd" is not possible: Xen boots no floppy disks',
 }
 _VZ: Final = {
     **_CONTAINERS_ONLY,
+    "graphics": "is not supported yet for type vz, which was never run",
     "consoles": "cannot be given to a domain of type vz: its driver has serial ports only",
     "serials.type=pty": "is not possible for type vz, whose driver knows no terminals: use type file",
     **dict.fromkeys(

@@ -27,7 +27,6 @@ DOMAIN_LATER: Final = Later(
             "spec.placement.spread": f"{_NOT_YET}, use placement.nodeSelector or placement.node",
             "spec.placement.tolerations": f"{_NOT_YET}: tainted nodes take no new domains",
             "spec.cpu": f"{_NOT_YET}, use a fragment in spec.xml",
-            "spec.graphics": f"{_NOT_YET}, use a fragment in spec.xml",
             "spec.autostart": "is not a field: the controller starts what should run",
             "spec.replicas": "is not a field of Domain: write one Domain for each",
         }

@@ -2,7 +2,7 @@
 
 Applied to log lines, errors of hosts and of the store as they are made (`drivers.errors`), Events, the audit
 log, refusals, what a host has where drift is told, and XML that is shown. Others guard before it: XML that is
-planned with has no passwords (`specs.graphics`), and that of hosts is never read with its own. So what is found
+planned with has no passwords (`specs.graphics`), and that of hosts is never read with its own. So what is met
 here was written by hand where no secret belongs, or quoted by a host.
 
 Names count, not looks: `passwd='x'`, `"password": "x"`, `password=x`. What is only named beside a word

@@ -3,7 +3,7 @@
 Between the verbs and the store. Every change, a dry run too, passes here; all that is wrong with it is told
 at once. What the server owns in `metadata` is taken from the object that stands in the store, never from
 the request; finalizers of domctl go away through the controller only. `spec` is stored as it was written,
-less the fields that no kind has. `generation` moves with `spec` alone.
+less the fields that no kind has. `generation` moves with `spec` alone, a Secret's with its data.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ _SERVERS: Final = (
     "deletionGracePeriodSeconds",
     "resourceVersion",
 )
+_GENERATED: Final = {"Secret": ("data",)}
 _NOT_ASKED: Final = (*_SERVERS, "managedFields")  # whose fields they are is `controller.api.managed`'s to say
 
 NOT_SEALED: Final = (
@@ -95,7 +96,9 @@ class Admission:
         result = {**checked.body, "metadata": {**checked.body["metadata"], **_servers(current.body)}}
         if "status" in current.body:
             result["status"] = current.body["status"]
-        if result.get("spec") != current.body.get("spec"):
+        if any(
+            result.get(part) != current.body.get(part) for part in _GENERATED.get(resource.kind, ("spec",))
+        ):
             generation = current.body["metadata"].get("generation")
             result["metadata"]["generation"] = (generation if isinstance(generation, int) else 0) + 1
         return Checked(result, checked.warnings)

@@ -33,6 +33,7 @@ from controller.plan.place import Demand
 from controller.plan.snapshot import Sighting, namespace_of
 from controller.plan.types import Action, ActionKind, Deferred
 from drivers.hypervisor import StopMethod
+from specs.graphics import uses_of
 from specs.mark import Mark
 
 # Times and operation ids are inputs: the executor fills in both when it records the intent.
@@ -124,6 +125,7 @@ def _give(case: Case, kind: IntentKind, node: str, why: str, *, raise_epoch: boo
         reserve=tuple(sorted(chosen - held_macs)),
         release_macs=tuple(sorted(dropped)) if free_now else (),
         dead_proofs=tuple(p.node for p in base.proofs if p.rule is Rule.CONFIRMED_DEAD),
+        secrets=uses_of(case.stored.domain.spec) if case.stored is not None else (),
     )
 
 

@@ -19,6 +19,7 @@ from controller.plan.snapshot import Held, Sighting, Snapshot, StoredDomain, Sto
 from drivers.hypervisor import Capabilities
 from specs.domain import Interface, effective_state, is_transient, wants_autostart
 from specs.domainxml import Rendered, RenderRefused, render
+from specs.graphics import SecretFacts, uses_of
 from specs.macs import choose_mac
 from specs.mark import Mark
 from specs.requests import requests_of
@@ -211,8 +212,8 @@ class Case:
         domain, macs = self.stored.domain, self.macs()
         paths = self.snap.nodes[node].node.spec.allowed_paths
         allowed = () if isinstance(paths, UnsetType) else tuple(paths)
-        policy, cluster = self.snap.policy, self.snap.cluster
-        asked = (domain.spec, domain.metadata, macs, allowed, epoch, machine, policy, cluster)
+        policy, cluster, secrets = self.snap.policy, self.snap.cluster, self._secrets()
+        asked = (domain.spec, domain.metadata, macs, allowed, epoch, machine, policy, cluster, secrets)
         return self._once("desired", asked, lambda: self._rendered(macs, allowed, epoch, machine))
 
     def _rendered(
@@ -228,10 +229,18 @@ class Case:
                 allowed_paths=allowed,
                 xml_overlay_allowed=self.snap.policy.xml_overlay,
                 machine=machine,
+                secrets=self._secrets(),
             )
         except RenderRefused as refused:
             return Desired(None, macs, "; ".join(f"{p.path}: {p.message}" for p in refused.problems))
         return Desired(rendered, macs)
+
+    def _secrets(self) -> dict[str, SecretFacts]:
+        """Those that the spec names, as far as they are there."""
+        assert self.stored is not None
+        uses = uses_of(self.stored.domain.spec)
+        there = self.snap.secrets.get(namespace_of(self.stored), {}) if uses else {}
+        return {use.name: there[use.name] for use in uses if use.name in there}
 
     def _once(self, question: str, asked: object, answer: Callable[[], T]) -> T:
         """The answer of before if what it was asked of is the same."""

@@ -24,6 +24,7 @@ from controller.plan.case import Case, Desired
 from controller.plan.snapshot import MoveWatch
 from controller.plan.types import Action, ActionKind
 from drivers.hypervisor import Move
+from specs.graphics import uses_of
 from specs.mark import Mark
 
 
@@ -65,6 +66,7 @@ def migrate(case: Case, departure: Departure) -> Action:
         move=departure.move,
         xml=rendered.xml,
         mark=Mark(case.snap.cluster, case.uuid, epoch, rendered.digest),
+        secrets=uses_of(case.stored.domain.spec) if case.stored is not None else (),
     )
 
 

@@ -18,6 +18,7 @@ from controller.model import Assignment, Decision, Intent, Quarantine
 from drivers.errors import SAID_BY_HOST
 from drivers.hypervisor import Capabilities, Detail, HostFacts, Job, Record
 from specs.domain import Domain
+from specs.graphics import SecretFacts
 from specs.migration import Migration
 from specs.node import Node
 
@@ -225,6 +226,7 @@ class Snapshot(Struct, frozen=True):
     `unanswered`: where a definition or start of ours was not answered, and when that node was listed first
     since (None: not yet). `resumes`: when a domain was last heard to resume on a node, or seen to run where
     it is not at home; `suspends`: when it was last heard to stand still there for a migration.
+    `secrets`: by namespace and name, what may be known of Secrets.
     `acknowledged_at`: the store's revision when an operator last acknowledged that it had lost its past, 0 if
     nobody ever did. `memo`: by UUID and question, what rendering and comparing definitions came to, with what
     it was asked of; plans ask the same again and again."""
@@ -244,6 +246,7 @@ class Snapshot(Struct, frozen=True):
     names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     usage: Mapping[str, Usage] = field(default_factory=dict)
     macs: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, Mapping[str, SecretFacts]] = field(default_factory=dict)
     dead: Mapping[str, Decision] = field(default_factory=dict)
     quarantine: Mapping[str, Quarantine] = field(default_factory=dict)
     resolutions: Mapping[str, Decision] = field(default_factory=dict)

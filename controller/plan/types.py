@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from controller.model import Assignment, Decision
 from drivers.hypervisor import Mark, Move, StopMethod
+from specs.graphics import SecretUse
 
 
 class Situation(enum.StrEnum):
@@ -178,6 +179,7 @@ class Action:
     `room_bytes`: what a save may need on the host's disk.
     `consumes`: it acts on an operator's resolution, of which only `left` stands afterwards. `target` and
     `move`: of a migration; of one that is to be ended, `target` has a definition that goes with it.
+    `secrets`: whose values are put into `xml` (and that of `move`) when it is sent, and stand in neither.
     `is_clear`: what migrations of it were seen is accounted for. `retry_after_s`: the attempt to move it
     failed, and the next one is not made before. `persists`: the hold that it tries to end once more, which
     stands until it is done. `limit_s`: how long the call may take, where that is less than the driver's own
@@ -211,6 +213,7 @@ class Action:
     retry_after_s: float = 0.0
     persists: Deferred | None = None
     limit_s: float | None = None
+    secrets: tuple[SecretUse, ...] = ()
 
 
 class Verdict(Struct, frozen=True):

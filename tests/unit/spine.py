@@ -58,6 +58,7 @@ from tests.unit.plancase import CLUSTER, UUID, facts
 DELETED = {"deletionTimestamp": "2026-01-01T00:00:00Z", "generation": 2, "finalizers": ["domctl.io/domain"]}
 FOREIGN_XML = "<domain/>"
 MARK = re.compile(rf"<{marks.MARK_KEY}:domain [^>]*>")
+PASSWORD = re.compile(r' passwd="[^"]*"')
 SAVED = "Refusing to undefine while domain managed save image exists"
 
 
@@ -109,6 +110,7 @@ class Host:
     mute: bool = False  # sends no events
     latency_s: float = 0.005
     define_s: float = 0.0
+    quotes: bool = False  # definitions fail, and it says all of them
     bug: Exception | None = None  # raised by lists, instead of an answer
     illegible: set[str] = field(default_factory=set)  # listed, but cannot be shown in detail
 
@@ -207,8 +209,8 @@ class HostSession:
             persistent=domain.config is not None,
             autostart=domain.autostart,
             managed_save=domain.managed_save,
-            config_xml=domain.config,
-            live_xml=domain.live,
+            config_xml=_shown(domain.config),
+            live_xml=_shown(domain.live),
             config_mark=marks.find(domain.config) if domain.config else None,
             live_mark=marks.find(domain.live) if domain.live else None,
             vcpus=1,
@@ -234,6 +236,8 @@ class HostSession:
         lost = await self._told("define")
         if lost:
             return lost
+        if self._host.quotes:
+            return Result(Outcome.FAILED, HostFailed(f"internal error: cannot take {xml}"))
         mark = marks.find(xml)
         assert mark is not None
         name = xml.split("<name>")[1].split("<", maxsplit=1)[0]
@@ -300,6 +304,11 @@ class HostSession:
             return lost
         self._host.domains[uuid].autostart = on
         return Result(Outcome.DONE)
+
+
+def _shown(xml: str | None) -> str | None:
+    """As a host shows it where it is not asked for its secrets."""
+    return None if xml is None else PASSWORD.sub("", xml)
 
 
 def _marked(xml: str, mark: Mark | None) -> str:
