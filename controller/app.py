@@ -188,6 +188,8 @@ def _api_server(
         port=port,
         pki=made,
         audit_log=settings.data_dir / "audit.log",
+        audit_bytes=settings.audit.max_bytes,
+        audit_kept=settings.audit.kept,
         version=VERSION,
         allow_xml=settings.xml_overlay.allowed,
         sealed=bool(settings.encryption_keys),

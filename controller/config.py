@@ -116,6 +116,14 @@ class EncryptionSection(Struct, frozen=True, kw_only=True):
     key_file: str | UnsetType = UNSET
 
 
+class AuditSection(Struct, frozen=True, kw_only=True):
+    """max_bytes: How large the audit log becomes before another is begun. kept: How many old ones stand
+    beside it."""
+
+    max_bytes: Annotated[int, Meta(ge=64 << 10)] = 32 << 20
+    kept: Annotated[int, Meta(ge=1, le=1000)] = 5
+
+
 class File(Struct, frozen=True, kw_only=True):
     api_version: Literal["config.domctl.io/v1"]
     kind: Literal["ControllerConfig"]
@@ -131,6 +139,7 @@ class File(Struct, frozen=True, kw_only=True):
     connections: ConnectionsSection = ConnectionsSection()
     oidc: oidc.OidcSection = oidc.OidcSection()
     encryption: EncryptionSection = EncryptionSection()
+    audit: AuditSection = AuditSection()
 
 
 _FILE: Final = msgspec.inspect.type_info(File)
@@ -176,6 +185,7 @@ class ControllerConfig:
     connections: ConnectionsConfig = field(default_factory=ConnectionsConfig)
     oidc: oidc.OidcConfig | None = None
     encryption_keys: tuple[Key, ...] = field(default=(), repr=False)
+    audit: AuditSection = field(default_factory=AuditSection)
 
 
 def load(args: argparse.Namespace) -> ControllerConfig:
@@ -211,6 +221,7 @@ def parse(text: str, filename: str, flags: Mapping[str, str]) -> ControllerConfi
         connections=checked(written.connections, Path(filename).parent, report.add),
         oidc=report.oidc(written.oidc, flags),
         encryption_keys=report.encryption(written.encryption),
+        audit=written.audit,
     )
     if report.problems:
         raise ConfigError(report.lines())

@@ -27,11 +27,13 @@ KEPT: Final = 5
 
 
 class AuditLog:
-    """Appends to `path`. Raises OSError when a line cannot be written."""
+    """Appends to `path`, up to `max_bytes`; then `kept` old ones stand beside it. Raises OSError when a line
+    cannot be written."""
 
-    def __init__(self, path: Path, *, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, path: Path, *, max_bytes: int = MAX_BYTES, kept: int = KEPT) -> None:
         self._path = path
         self._max_bytes = max_bytes
+        self._kept = kept
         self._file = self._open()
 
     def _open(self) -> io.FileIO:
@@ -58,7 +60,7 @@ class AuditLog:
 
     def _rotate(self) -> None:
         self._file.close()
-        for number in range(KEPT - 1, 0, -1):
+        for number in range(self._kept - 1, 0, -1):
             older = self._path.with_name(f"{self._path.name}.{number}")
             if older.exists():
                 older.replace(self._path.with_name(f"{self._path.name}.{number + 1}"))

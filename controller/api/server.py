@@ -24,7 +24,7 @@ from prometheus_client.exposition import generate_latest
 from controller.api import errors, health, lists, patch
 from controller.api.admission import Admission
 from controller.api.applying import Applier
-from controller.api.audit import AuditLog
+from controller.api.audit import KEPT, MAX_BYTES, AuditLog
 from controller.api.auth import ANONYMOUS, OPEN_PATHS, identify, may_impersonate, wanted_user
 from controller.api.bearers import Bearers
 from controller.api.compression import compressed
@@ -80,6 +80,7 @@ _CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 class ApiConfig:
     """`metrics_listen`: host (loopback only) and port of a plain listener for /metrics. `allow_xml`:
     whether `spec.xml` is accepted. `sealed`: whether the store is encrypted; else no Secret is taken.
+    `audit_bytes` and `audit_kept`: how large an audit log becomes, and how many old ones are kept.
     `render_metrics`: what /metrics shows (by default, the registry)."""
 
     host: str
@@ -87,6 +88,8 @@ class ApiConfig:
     pki: Pki
     audit_log: Path
     version: str
+    audit_bytes: int = MAX_BYTES
+    audit_kept: int = KEPT
     allow_xml: bool = False
     sealed: bool = False
     metrics_listen: tuple[str, int] | None = None
@@ -153,7 +156,8 @@ class ApiServer:
     async def start(self) -> None:
         """Raises OSError when it cannot listen."""
         config = self._config
-        self._trail = Trail(AuditLog(config.audit_log), self._objects.world)
+        audit_log = AuditLog(config.audit_log, max_bytes=config.audit_bytes, kept=config.audit_kept)
+        self._trail = Trail(audit_log, self._objects.world)
         await self._bearers.start()
         await self._rights.start()
         self._namespaces.start()

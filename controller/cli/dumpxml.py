@@ -2,7 +2,8 @@
 
 It is made here, by the same code as the controller's, and is what domctl would define: not what a host says,
 which adds addresses and defaults of its own (`virsh dumpxml`), and without domctl's mark, whose values only
-the controller knows. Host paths are checked against the node that the domain is on, if it is on one.
+the controller knows. Host paths are checked against the node that the domain is on, if any. Passwords
+of screens are masked, but for who asks for them and may read the Secrets that have them.
 """
 
 from __future__ import annotations
@@ -18,20 +19,25 @@ from controller.cli import manifests
 from controller.cli.changes import configure_files
 from controller.cli.client import Client, connect
 from controller.cli.errors import CliError, Reported, StatusError, UsageError, printable, rendered
-from controller.cli.resources import DOMAINS, NODES
+from controller.cli.resources import DOMAINS, NODES, SECRETS
 from specs.domain import Domain
 from specs.domainxml import RenderRefused, render
+from specs.graphics import SecretUse, Unfit, password, uses_of, with_passwords
 from specs.macs import choose_mac
 from specs.mark import MARK_NAMESPACE, Mark
 from specs.problems import Problem
+from specs.redaction import MASK
 from specs.validate import Unknown, decode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
     from typing import Any
 
     from controller.cli.flags import Flags
+
+    Passwords = Callable[[str, SecretUse], str]
 
 EXAMPLES = (
     ("Of a domain", "domctl dumpxml web-1"),
@@ -40,6 +46,7 @@ EXAMPLES = (
         "What differs from what its host has",
         "domctl dumpxml web-1 | diff - <(virsh dumpxml --inactive web-1)",
     ),
+    ("With the passwords of its screens", "domctl dumpxml web-1 --security-info"),
 )
 
 
@@ -50,6 +57,7 @@ def configure(flags: Flags) -> None:
     )
     flags.describe("(NAME… | -f FILENAME) [options]", about, EXAMPLES)
     configure_files(flags)
+    flags.switch("--security-info", text="Include passwords, for who may read the Secrets that have them.")
     flags.connection()
 
 
@@ -59,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     failed = False
     for value, allowed in _files(args) if args.filename else _named(args):
         try:
-            sys.stdout.write(xml_of(value, allowed))
+            sys.stdout.write(xml_of(value, allowed, _secrets(args) if args.security_info else _masked))
         except CliError as error:
             sys.stdout.flush()
             sys.stderr.write(rendered(error))
@@ -95,7 +103,25 @@ def _allowed(client: Client, node: str) -> list[str] | None:
     return None if spec is None else list(spec.get("allowedPaths") or ())
 
 
-def xml_of(value: dict[str, Any], allowed: list[str] | None) -> str:
+def _masked(namespace: str, use: SecretUse) -> str:
+    return MASK
+
+
+def _secrets(args: argparse.Namespace) -> Passwords:
+    """Read as who asks: the server has no way around his rights."""
+    client = connect(args)
+
+    def read(namespace: str, use: SecretUse) -> str:
+        data = client.get(SECRETS.path(namespace or client.namespace, use.name)).get("data") or {}
+        try:
+            return password(data.get(use.key), use.screen)
+        except Unfit as error:
+            raise CliError(f"key {use.key} of Secret {use.name} {error}") from None
+
+    return read
+
+
+def xml_of(value: dict[str, Any], allowed: list[str] | None, passwords: Passwords = _masked) -> str:
     """Indented, ending in a newline. `allowed` None: every path is. Raises CliError with all problems."""
     given = {k: v for k, v in value.items() if k != "status"}
     domain, problems = decode(given, Unknown.IGNORE)
@@ -115,7 +141,9 @@ def xml_of(value: dict[str, Any], allowed: list[str] | None) -> str:
         )
     except RenderRefused as refused:
         raise CliError(f"{name}: " + "; ".join(_shown(one) for one in refused.problems)) from None
-    return _indented(made.xml, keep_uuid=not isinstance(uid, UnsetType))
+    namespace = "" if isinstance(domain.metadata.namespace, UnsetType) else domain.metadata.namespace
+    found = {use.screen: passwords(namespace, use) for use in uses_of(domain.spec)}
+    return _indented(with_passwords(made.xml, found), keep_uuid=not isinstance(uid, UnsetType))
 
 
 def _folders(part: object) -> set[str]:

@@ -83,10 +83,14 @@ def _core(kind: str, short: str, *, namespaced: bool) -> Resource:
     return resource
 
 
+SECRETS = Resource("secrets", "secret", "Secret", namespaced=True)
+SECRETS.group = ""
+
 KNOWN = (
     *(DOMAINS, NODES, MIGRATIONS, EVENTS, ASSIGNMENTS, TOKENS),
     _core("Namespace", "ns", namespaced=False),
     _core("ConfigMap", "cm", namespaced=True),
+    SECRETS,
     *(_right(kind, namespaced=True) for kind in ("Role", "RoleBinding")),
     *(_right(kind, namespaced=False) for kind in ("ClusterRole", "ClusterRoleBinding")),
 )

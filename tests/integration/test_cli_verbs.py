@@ -242,6 +242,29 @@ async def test_dumpxml_is_what_the_spec_becomes(cli: Cli) -> None:
     assert (await cli("dumpxml")).code == 1
 
 
+async def test_dumpxml_masks_passwords_but_for_who_asks_and_may_read_the_secret(cli: Cli) -> None:
+    named = {"name": "screens", "key": "of-web"}
+    await applied(cli, domain(graphics=[{"type": "vnc", "passwordSecret": named}]))
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "screens"}}
+    await applied(cli, json.dumps({**secret, "stringData": {"of-web": "hunter2"}}))
+    described = await cli("describe secret screens")
+    assert "7 bytes" in described.out and "hunter2" not in described.out
+    masked = await cli("dumpxml web")
+    assert 'passwd="***"' in masked.out and "hunter2" not in masked.out
+    assert 'passwd="hunter2"' in (await cli("dumpxml web --security-info")).out
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": "seers"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "ann"}],
+    }
+    await applied(cli, json.dumps(binding))
+    for ran in (await cli("dumpxml web --as=ann"), await cli("dumpxml web --security-info --as=ann")):
+        assert "hunter2" not in ran.out + ran.err
+    assert ran.code == 1 and 'cannot get resource "secrets"' in ran.err
+
+
 async def test_dumpxml_refuses_paths_that_its_node_does_not_allow(cli: Cli) -> None:
     disks = [{"name": "root", "source": {"file": "/images/web.raw"}}]
     await applied(cli, domain(disks=disks), node())

@@ -288,6 +288,11 @@ def test_the_audit_log_is_rotated_by_size_and_old_ones_end(tmp_path: Path) -> No
     assert files == ["audit.log", *(f"audit.log.{n}" for n in range(1, audit.KEPT + 1))]
     kept = [json.loads(line)["n"] for f in files for line in (tmp_path / f).read_text().splitlines()]
     assert sorted(kept) == list(range(40 - len(kept), 40)), "the youngest are kept"
+    few = audit.AuditLog(tmp_path / "few.log", max_bytes=100, kept=1)
+    for number in range(20):
+        few.write({"n": number, "pad": "x" * 60})
+    few.close()
+    assert sorted(path.name for path in tmp_path.glob("few*")) == ["few.log", "few.log.1"]
     again = audit.AuditLog(tmp_path / "audit.log", max_bytes=100)
     again.write({"n": 40})
     again.close()

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from controller.config import (
+    AuditSection,
     BoundsSection,
     ConfigError,
     ControllerConfig,
@@ -42,6 +43,14 @@ def test_without_a_file_the_command_line_and_the_defaults_are_enough(tmp_path: P
     assert (config.timing, config.bounds, config.store) == (Timing(), Bounds(), StoreConfig())
     assert not config.xml_overlay.allowed
     assert not config.policy.hand_migrations
+
+
+def test_how_large_the_audit_log_becomes_and_how_many_are_kept_can_be_said() -> None:
+    assert read("dataDir: d").audit == AuditSection(max_bytes=32 << 20, kept=5)
+    assert read("dataDir: d\naudit: {maxBytes: 1048576, kept: 20}").audit == AuditSection(
+        max_bytes=1 << 20, kept=20
+    )
+    assert len(problems("dataDir: d\naudit: {maxBytes: 10, kept: 0}")) == 2
 
 
 @pytest.mark.parametrize(
