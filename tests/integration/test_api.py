@@ -378,6 +378,54 @@ async def test_a_mirror_stays_true_over_compactions_and_a_restart_of_etcd(
         await asyncio.gather(mirror, return_exceptions=True)
 
 
+async def _follow(api: Api, after: str, told: list[str]) -> None:
+    """Every revision that a watch tells of. One that ends is resumed; nothing is ever listed."""
+    while True:
+        query = f"watch=1&resourceVersion={told[-1] if told else after}"
+        async with api.watch(f"{DOMAINS}?{query}") as events:
+            async for event in events:
+                assert event["type"] == "MODIFIED", event
+                told.append(event["object"]["metadata"]["resourceVersion"])
+
+
+async def test_a_watch_loses_no_event_and_repeats_none_over_compactions_and_restarts_of_etcd(
+    etcd: EtcdServer, tmp_path: Path
+) -> None:
+    async with real_api(etcd, tmp_path) as api:
+        for n in range(7):
+            after = (await api.call("POST", DOMAINS, domain(f"d{n}"))).rv
+        written: list[str] = []
+        told: list[list[str]] = [[], []]  # the second begins late, from what its hub still has or the store
+
+        async def all_told() -> bool:
+            return all(one == written for one in told)
+
+        followers = [asyncio.create_task(_follow(api, after, told[0]))]
+        for turn in range(4):
+            for n in range(25):
+                patch = {"metadata": {"labels": {"n": f"{turn}-{n}"}}}
+                written.append((await api.call("PATCH", f"{DOMAINS}/d{n % 7}", patch, type=MERGE)).rv)
+            if turn == 0:
+                followers.append(asyncio.create_task(_follow(api, after, told[1])))
+            if turn % 2:  # the last of them may not have been told yet
+                etcd.kill()
+                etcd.start()
+            else:
+                await until(all_told)
+                etcd.api("kv/compaction", {"revision": int(written[-1])})
+        await until(lambda: _ended(followers, all_told))
+        for follower in followers:
+            follower.cancel()
+        await asyncio.gather(*followers, return_exceptions=True)
+
+
+async def _ended(followers: list[asyncio.Task[None]], all_told: Callable[[], Awaitable[bool]]) -> bool:
+    for follower in followers:
+        if follower.done():
+            follower.result()  # an assertion of its own says more than that they differ
+    return await all_told()
+
+
 async def test_a_stale_writer_loses_at_etcd_itself(api: Api) -> None:
     """Two servers on one store: whoever was second is refused by the store's own compare."""
     await api.call("POST", DOMAINS, domain())
