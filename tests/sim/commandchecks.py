@@ -102,6 +102,9 @@ class CommandChecks:
         held = self._heard.intents.get((sent.client, sent.uuid), ())
         host = self._heard.cluster.hosts[sent.host]
         if held and held[-1].kind is IntentKind.MIGRATE and host.active(sent.uuid):
+            other = self._heard.cluster.hosts[held[-1].target].domains.get(sent.uuid)
+            if other is not None and other.came_from is host.domains[sent.uuid] and not other.is_old:
+                return  # a copy that its user had paused arrived late: it is as this one is (seed 108006)
             wanted = self._heard.wanted.get(sent.uuid)
             if wanted and wanted[-1][1] in ACTIVE_STATES:
                 self._complain("I9", f"{sent.client} destroys {sent.uuid} on {sent.host}, where it went on")
