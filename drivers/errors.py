@@ -14,6 +14,7 @@
     │   ├── Unsupported         this driver cannot do that at all
     │   ├── SaveUnreadable      the saved memory that a start should go on with cannot be read
     │   ├── DiskLocked          an image lock or lock manager refused a second user of a disk
+    │   ├── HostBusy            nothing was asked: what would have been asked for is not worth waiting
     │   ├── PeerUnreachable     the source of a migration cannot reach, or has lost, its target's daemon
     │   └── HostFailed          any other answer: the host tried and could not
     └── StoreError              etcd said so, or the connection to it did
@@ -156,6 +157,10 @@ class SaveUnreadable(HypervisorError):
 
 class DiskLocked(HypervisorError):
     advice = Advice.STALL
+
+
+class HostBusy(HypervisorError):
+    advice = Advice.BACKOFF
 
 
 class PeerUnreachable(HypervisorError):

@@ -32,10 +32,13 @@ __all__ = [
     "ConsoleSink",
     "Credentials",
     "Detail",
+    "DomainFigures",
     "EventKind",
     "EventSink",
+    "Figures",
     "HostEvent",
     "HostFacts",
+    "HostFigures",
     "Hypervisor",
     "Job",
     "Listing",
@@ -145,6 +148,37 @@ class HostFacts:
     domain_types: tuple[str, ...] = ()
     machines: tuple[str, ...] = ()
     certificates: tuple[Certificate, ...] = ()
+
+
+class DomainFigures(Struct, frozen=True):
+    """What one active domain uses. `cpu_s`: processor time since it was started on this host. `given_bytes`:
+    memory that the guest has; `used_bytes`: what of the host's memory it takes (a QEMU with all that belongs
+    to it, all processes of a container). None: not told, which is not zero."""
+
+    uuid: str
+    cpu_s: float | None
+    given_bytes: int | None
+    used_bytes: int | None
+
+
+class HostFigures(Struct, frozen=True):
+    """What a host uses, guests and all. `cpu_s`: time that its processors were busy, all of them added up,
+    since it was booted; `used_bytes`: memory that is neither free nor a cache of files."""
+
+    cpu_s: float
+    used_bytes: int
+    total_bytes: int
+
+
+class Figures(Struct, frozen=True):
+    """How busy a host and its active domains are, in one answer; instants as those of a Listing. A domain
+    that is missing was not told of: never conclude that it is not there. `host`: None where the driver has
+    no figures of the host itself."""
+
+    sent_at: float
+    ended_at: float
+    domains: tuple[DomainFigures, ...]
+    host: HostFigures | None
 
 
 class EventKind(enum.StrEnum):
@@ -339,6 +373,12 @@ class Session(Protocol):
 
     async def detail(self, uuid: str) -> Detail:
         """Raises NoDomain when the host knows no such domain, active or defined."""
+        ...
+
+    async def figures(self) -> Figures:
+        """Comes after everything else: raises HostBusy, and asks nothing, while another read or a mutation is
+        under way on this session, or two such calls are still owed. A guest that is stuck may keep one; those
+        after it pass it by, and leave out what only that guest could tell."""
         ...
 
     async def define(self, xml: str, permit: Permit) -> Result:

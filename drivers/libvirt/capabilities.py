@@ -42,6 +42,8 @@ class Driver:
     it is given. one_world: the host's state lives in the connection, so that a session has only one.
     consoles: virDomainOpenConsole; console_flags: what it is asked with.
     saved_xml: virDomainManagedSaveGetXMLDesc; save_directory: where managed saves are kept.
+    bulk_figures: its bulk statistics have processor time and memory, else domains are asked one by one;
+    host_figures: virNodeGetCPUStats and virNodeGetMemoryStats, with numbers that move.
     run: whether any of this was measured."""
 
     bulk_stats: bool
@@ -65,6 +67,8 @@ class Driver:
     save_directory: str = ""
     consoles: bool = False
     console_flags: int = 0
+    bulk_figures: bool = False
+    host_figures: bool = False
     shutdown_flags: dict[StopMethod, int] = field(default_factory=dict)
 
 
@@ -80,6 +84,8 @@ DRIVERS = {
         save_directory="/var/lib/libvirt/qemu/save",
         consoles=True,
         console_flags=CONSOLE_SAFE,
+        bulk_figures=True,
+        host_figures=True,
         shutdown_flags={StopMethod.ACPI: ACPI_POWER_BTN, StopMethod.AGENT: GUEST_AGENT},
     ),
     # suspend freezes the container's control group. ACPI is SIGTERM to its init: the driver's default, an
@@ -98,6 +104,7 @@ DRIVERS = {
         forgets_pause=True,
         memory_is_usage=True,
         consoles=True,
+        host_figures=True,
         shutdown_flags={StopMethod.ACPI: SIGNAL},
     ),
     "test": Driver(

@@ -79,6 +79,10 @@ class Circuit:
     def _links(self) -> tuple[Link, ...]:
         return self._main + self.more.links
 
+    def is_used(self, *, beside: int = 0) -> bool:
+        """Whether more calls than `beside` are under way on the first two connections."""
+        return sum(link.lane.in_flight for link in self._main) > beside
+
     @property
     def overdue_calls(self) -> int:
         """Calls given up that still hold a thread."""

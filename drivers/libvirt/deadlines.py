@@ -15,6 +15,7 @@ class Deadlines:
     open_s: float = 5.0
     read_s: float = 10.0
     facts_s: float = 30.0
+    figures_s: float = 10.0
     define_s: float = 30.0
     create_s: float = 60.0
     destroy_s: float = 60.0

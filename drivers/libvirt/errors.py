@@ -21,6 +21,7 @@ from drivers.errors import (
     CallTimedOut,
     DiskLocked,
     DomainBusy,
+    HostBusy,
     HostFailed,
     HypervisorError,
     NameConflict,
@@ -109,6 +110,7 @@ OUTCOMES: dict[type[HypervisorError], Outcome] = {
     WrongState: Outcome.FAILED,
     SaveUnreadable: Outcome.FAILED,
     DiskLocked: Outcome.FAILED,
+    HostBusy: Outcome.FAILED,
     HostFailed: Outcome.FAILED,
 }
 

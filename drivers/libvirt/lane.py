@@ -95,6 +95,11 @@ class Lane:
         return self._in_flight > 0
 
     @property
+    def in_flight(self) -> int:
+        """Calls that hold a thread."""
+        return self._in_flight
+
+    @property
     def has_free_slot(self) -> bool:
         return not self._free.locked()
 

@@ -18,6 +18,7 @@ import libvirt
 from drivers.errors import (
     CallTimedOut,
     DomainBusy,
+    HostBusy,
     HypervisorError,
     SpecRejected,
     Unsupported,
@@ -27,6 +28,7 @@ from drivers.hypervisor import (
     ConsoleSink,
     Detail,
     EventSink,
+    Figures,
     HostFacts,
     Job,
     Listing,
@@ -48,11 +50,13 @@ from drivers.libvirt.moving import Asked
 from drivers.libvirt.opening import Opened
 from drivers.libvirt.reads import read_detail, read_listing, read_save_room
 from drivers.libvirt.sending import Call
+from drivers.libvirt.usage import read_figures
 from specs.mark import MARK_KEY, MARK_NAMESPACE, UntrustedXml, find, payload
 
 T = TypeVar("T")
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024 - 4096  # libvirt's protocol ends a string at 4 MiB
+FIGURES, MORE_FIGURES = "figures", "figures, aside"  # calls that a stuck guest may keep
 MAX_ACCEPTED = 100_000  # digests remembered; a host has fewer definitions
 
 
@@ -113,6 +117,30 @@ class LibvirtSession:
     def _accept(self, mark: Mark | None) -> None:
         if mark is not None and len(self._accepted) < MAX_ACCEPTED:
             self._accepted.add(mark.digest)
+
+    async def figures(self) -> Figures:
+        """On the connection that observes. A guest that is stuck keeps such a call, and one of four slots
+        with it; then the next goes aside, where it costs nobody anything, and passes that guest by."""
+        if self._circuit.closed_because:
+            raise self._circuit.closed()
+        owed = FIGURES in self._asking
+        if self._circuit.is_used(beside=int(owed)):
+            raise HostBusy("figures: the host has other questions to answer")
+        link, what = self._circuit.observe, FIGURES
+        if owed:
+            link, what = await self._circuit.more.aside(), MORE_FIGURES
+        if what in self._asking or not link.lane.has_free_slot:
+            raise HostBusy("figures: earlier calls have not come back yet")
+        asked, clock = Asked(self._asking, what), self._given.clock
+
+        def work(raw: Any) -> Figures:
+            with asked:
+                return read_figures(raw, self._driver, clock)
+
+        try:
+            return await self._circuit.read("figures", self._limits.figures_s, work, link)
+        finally:
+            asked.unless_begun()
 
     async def ask(self, call: str, limit_s: float, work: Callable[[Any], T]) -> T:
         """A read that is not the port's, for `inspection`: `work` on libvirt's handle, in a worker thread."""

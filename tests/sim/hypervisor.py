@@ -33,6 +33,7 @@ from drivers.hypervisor import (
     Detail,
     EventKind,
     EventSink,
+    Figures,
     HostEvent,
     HostFacts,
     Job,
@@ -54,6 +55,7 @@ from drivers.libvirt.moving import MAX_MOVING, too_many_migrations
 from drivers.libvirt.session import MAX_MESSAGE_BYTES
 from specs.uri import ParsedUri, UriNotAllowed, parse_uri
 from tests.sim import definition
+from tests.sim.busy import Asker
 from tests.sim.call import Call
 from tests.sim.connection import Connection
 from tests.sim.consoles import SimConsole
@@ -232,6 +234,7 @@ class SimSession:
         self._consoles: list[SimConsole] = []
         self._adding = asyncio.Lock()
         self._asking: set[str] = set()  # domains whose job was asked for, without an answer yet
+        self._busy = Asker(self, change.host, owner.client)
         observe.hear = self._hear
         for connection in (observe, change):
             connection.on_lost = self._lost
@@ -273,6 +276,11 @@ class SimSession:
     async def detail(self, uuid: str) -> Detail:
         sent_at, detail = await self._read("detail", (uuid,), self._limits.read_s)
         return dated(detail, sent_at)
+
+    async def figures(self) -> Figures:
+        if self._closed_because:
+            raise self.closed()
+        return await self._busy.figures(self._limits.figures_s)
 
     async def _read(self, call: str, arguments: tuple[Any, ...], limit_s: float) -> tuple[float, Any]:
         if self._closed_because:
