@@ -6,12 +6,13 @@
     storewatch, election, ledger    may the store be believed; who leads; every write, fenced
     informer → cache                etcd to memory, with expectations, attempts, capacity
     observer, nodewatcher → cache   hosts to memory
+    gatherer → figures              how busy hosts and domains are; nothing is decided by it
     plan/                           pure: snapshot → verdicts (actions, or reasons for doing nothing)
     workqueue, reconciler           keys in, one pass out
     executor, faults                one action, step by step, with a fault point at each
     hands, recording, calls, departures   what steps act with; those of etcd, of nodes, of migrations
-    status, writer, events, metrics what users and Prometheus see
     consoles/                       what guests write to their consoles, recorded and shared
+    status, writer, events, metrics, figureseries   what users and Prometheus see
     nodes, trust                    what is due for Nodes, and while the store is in doubt
     leader, app, config, logs, pki  one term put together; the process; its configuration and certificates
     oidc                            whose JWTs are accepted

@@ -33,6 +33,7 @@ from controller.config import ConfigError, ControllerConfig, file_memory
 from controller.consoles.desk import Desk
 from controller.election import Election, Leadership
 from controller.faults import Faults
+from controller.figures import Board
 from controller.leader import Office, reign
 from controller.logs import set_up
 from controller.meteredstore import MeteredStore
@@ -124,7 +125,8 @@ async def _serve(settings: ControllerConfig) -> None:
         objects = Objects(store, world)
         readiness = Readiness(store)
         desk = Desk(world.wall, settings.bounds.console_bytes, settings.bounds.consoles_bytes)
-        server = _api_server(settings, objects, metrics, readiness, desk)
+        figures = Board(world.now)
+        server = _api_server(settings, objects, metrics, readiness, desk, figures=figures)
         await server.start()
         stack.push_async_callback(server.stop)
         _write_kubeconfig(settings, server.address)
@@ -148,6 +150,7 @@ async def _serve(settings: ControllerConfig) -> None:
             faults=Faults(os.environ.get(FAULT_POINT, "")),
             on_synced=readiness.set_synced,
             desk=desk,
+            figures=figures,
         )
         log.info("serving", extra={"address": f"{server.address[0]}:{server.address[1]}", "cluster": cluster})
         gc.freeze()  # what is loaded by now stays: the collector need not look at it again
@@ -179,7 +182,13 @@ async def _cluster_id(store: Store, world: World) -> str:
 
 
 def _api_server(
-    settings: ControllerConfig, objects: Objects, metrics: Metrics, readiness: Readiness, desk: Desk
+    settings: ControllerConfig,
+    objects: Objects,
+    metrics: Metrics,
+    readiness: Readiness,
+    desk: Desk,
+    *,
+    figures: Board,
 ) -> ApiServer:
     host, port = settings.listen
     made = pki.ensure(settings.data_dir, host, port, datetime.datetime.now(datetime.UTC))
@@ -197,6 +206,7 @@ def _api_server(
         render_metrics=metrics.render,
         bounds=settings.bounds,
         oidc=settings.oidc,
+        figures=figures,
     )
     return ApiServer(objects, metrics.registry, api, readiness.checks(), desk)
 

@@ -21,6 +21,8 @@ from controller.election import Leadership
 from controller.events import Recorder
 from controller.executor import Executor
 from controller.faults import Faults
+from controller.figures import Board
+from controller.gatherer import Gatherer
 from controller.hands import Hands
 from controller.informer import Informer
 from controller.ledger import Ledger
@@ -70,6 +72,7 @@ class Office:
     faults: Faults
     on_synced: Callable[[bool], None]
     desk: Desk
+    figures: Board
 
 
 @dataclass(slots=True)
@@ -89,6 +92,7 @@ class Reign:
     informer: Informer
     movers: Movers
     consoles: Keeper
+    gatherer: Gatherer
     nodes_changed: asyncio.Event
     measured: set[str] = field(default_factory=set)
 
@@ -105,6 +109,7 @@ class Reign:
             self._watch_trust(),
             self.movers.run(),
             self.consoles.run(),
+            self.gatherer.run(),
             self.leadership.lost.wait(),
         )
         tasks = [asyncio.create_task(work) for work in drivers]
@@ -264,5 +269,6 @@ def reign(office: Office, leadership: Leadership) -> Reign:
         ),
         movers=movers,
         consoles=consoles,
+        gatherer=Gatherer(cache, observer, office.figures, office.metrics, world),
         nodes_changed=nodes_changed,
     )

@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from controller.figureseries import FigureSeries, escaped
 from controller.plan.types import Verdict
 from controller.workqueue import WorkQueue
 from drivers.errors import DriverError
@@ -124,10 +125,10 @@ class _Domains:
     def put(self, namespace: str, name: str, state: str, ready: bool) -> None:
         if self.states.get((namespace, name)) == (state, ready):
             return
-        labels = f'domain="{_escaped(name)}",namespace="{_escaped(namespace)}"'
+        labels = f'domain="{escaped(name)}",namespace="{escaped(namespace)}"'
         self.states[namespace, name] = (state, ready)
         self.lines[namespace, name] = (
-            f'domctl_domain_state{{{labels},state="{_escaped(state)}"}} 1\n',
+            f'domctl_domain_state{{{labels},state="{escaped(state)}"}} 1\n',
             f"domctl_domain_ready{{{labels}}} {int(ready)}\n",
         )
 
@@ -189,6 +190,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._known = _Known(now)
         self._domains = _Domains()
+        self.figures = FigureSeries(now)
         self._calls_of: dict[str, set[tuple[str, ...]]] = {}  # node -> label sets of its calls
         self._errors_of: dict[str, set[tuple[str, ...]]] = {}
         make = _Maker(self.registry)
@@ -197,6 +199,7 @@ class Metrics:
         self._add_calls(make)
         self.registry.register(_Adapter(self._known.collect))
         self.registry.register(_Adapter(self._domains.collect))
+        self.registry.register(_Adapter(self.figures.collect))
         ProcessCollector(registry=self.registry)
         build = make.gauge("domctl_build_info", "Always 1.", "version", "python")
         build.labels(version, platform.python_version()).set(1)
@@ -362,6 +365,7 @@ class Metrics:
     def forget_domain(self, uuid: str, namespace: str, name: str) -> None:
         self._known.defer(uuid, "")
         self._domains.drop(namespace, name)
+        self.figures.forget_domain(namespace, name)
 
     # --- calls
 
@@ -382,13 +386,9 @@ class Metrics:
 
     def render(self) -> bytes:
         """Everything, in Prometheus' text format (CONTENT_TYPE)."""
-        self._domains.joined = True
+        self._domains.joined = self.figures.joined = True
         try:
             rest = generate_latest(self.registry)
         finally:
-            self._domains.joined = False
-        return rest + self._domains.text().encode()
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+            self._domains.joined = self.figures.joined = False
+        return rest + self._domains.text().encode() + self.figures.text().encode()

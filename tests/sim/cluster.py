@@ -24,6 +24,7 @@ from controller.app import _campaign, _cluster_id
 from controller.consoles.desk import Desk
 from controller.election import Election, Leadership
 from controller.faults import Faults
+from controller.figures import Board
 from controller.leader import Office, reign
 from controller.limits import Bounds, Timing
 from controller.metrics import Metrics
@@ -191,6 +192,7 @@ class Replica:
                 faults=cast(Faults, self.tripwire),
                 on_synced=lambda _: None,
                 desk=Desk(world.wall, BOUNDS.console_bytes, BOUNDS.consoles_bytes),
+                figures=Board(world.now),
             )
             await self._lead_until_stopped(office, stopping)
         finally:

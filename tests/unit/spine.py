@@ -22,6 +22,7 @@ from controller.cache import Cache
 from controller.consoles.desk import Desk
 from controller.election import Election, Leadership
 from controller.faults import Faults
+from controller.figures import Board
 from controller.leader import Office, Reign, reign
 from controller.limits import Bounds, Timing
 from controller.metrics import Metrics
@@ -33,10 +34,13 @@ from drivers.errors import AuthFailed, Cause, HostFailed, HypervisorError, NoDom
 from drivers.hypervisor import (
     Capabilities,
     Detail,
+    DomainFigures,
     EventKind,
     EventSink,
+    Figures,
     HostEvent,
     HostFacts,
+    HostFigures,
     Listing,
     Mark,
     Outcome,
@@ -113,6 +117,7 @@ class Host:
     quotes: bool = False  # definitions fail, and it says all of them
     bug: Exception | None = None  # raised by lists, instead of an answer
     illegible: set[str] = field(default_factory=set)  # listed, but cannot be shown in detail
+    figures: Exception | None = None  # raised by figures, instead of an answer
 
     def runs(self, uuid: str = UUID) -> bool:
         return uuid in self.domains and self.domains[uuid].live is not None
@@ -194,6 +199,16 @@ class HostSession:
         if self._host.bug is not None:
             raise self._host.bug
         return Listing(sent_at, now(), tuple(d.record for d in self._host.domains.values()))
+
+    async def figures(self) -> Figures:
+        """Every domain that runs keeps half a processor busy, the host two."""
+        if self._host.figures is not None:
+            raise self._host.figures
+        sent_at = now()
+        await self._answer()
+        found = [d.uuid for d in self._host.domains.values() if d.live is not None]
+        domains = tuple(DomainFigures(uuid, now() / 2, 32 << 20, 40 << 20) for uuid in found)
+        return Figures(sent_at, now(), domains, HostFigures(now() * 2, 1 << 30, 8 << 30))
 
     async def detail(self, uuid: str) -> Detail:
         sent_at = now()
@@ -352,10 +367,14 @@ class Leader:
     leadership: Leadership | None = None
     reign: Reign | None = None
     storewatch: StoreWatch = field(init=False)
+    figures: Board = field(init=False)
+    metrics: Metrics = field(init=False)
     task: asyncio.Task[None] | None = None
 
     def __post_init__(self) -> None:
         self.storewatch = StoreWatch(lambda: self.disk[-1] if self.disk else None, self.disk.append)
+        self.figures = Board(self.spine.world.now)
+        self.metrics = Metrics(self.spine.world.now, "0")
 
     async def start(self) -> None:
         election = Election(
@@ -373,12 +392,13 @@ class Leader:
             timing=Timing(),
             bounds=Bounds(),
             policy=Policy(),
-            metrics=Metrics(world.now, "0"),
+            metrics=self.metrics,
             storewatch=self.storewatch,
             cluster=CLUSTER,
             faults=Faults(),
             on_synced=lambda _: None,
             desk=Desk(world.wall, 1 << 16, 1 << 20),
+            figures=self.figures,
         )
         self.leadership = leadership
         self.reign = reign(office, leadership)

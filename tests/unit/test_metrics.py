@@ -15,9 +15,14 @@ from controller.metrics import Metrics
 from controller.plan.types import Action, ActionKind, Deferred, Reason, Situation, Verdict
 from controller.workqueue import Backoff, WorkQueue
 from drivers.errors import StoreUnavailable, Unreachable
+from drivers.hypervisor import DomainFigures, Figures, HostFigures
 from drivers.memory import MemoryStore
 from tests import virtualtime
 from tests.faultystore import FaultyStore
+
+FIGURES = Figures(
+    90, 91, (DomainFigures("u", 12.5, 2048, None), DomainFigures("v", 1, 2, 3)), HostFigures(99, 3, 9)
+)
 
 
 def make(now_s: float = 100.0) -> Metrics:
@@ -104,15 +109,46 @@ def test_whoever_reads_the_registry_gets_the_same_series_as_a_rendered_page() ->
     metrics = make()
     metrics.domain("default", "a", "running", ready=True)
     metrics.domain("team", "b", "shutoff", ready=False)
+    metrics.figures.put("n", FIGURES, {"u": ("default", "a"), "v": ("team", "b")})
     rendered, read = metrics.render().decode(), generate_latest(metrics.registry).decode()
 
-    def domains(text: str) -> list[str]:
-        return sorted(line for line in text.splitlines() if "domctl_domain_" in line)
+    def heads(text: str) -> list[str]:
+        return sorted(
+            line for line in text.splitlines() if line.startswith("# ") and "domctl_domain_" in line
+        )
 
-    assert len(domains(rendered)) == 8
-    assert domains(rendered) == [
-        line.replace("} 1.0", "} 1").replace("} 0.0", "} 0") for line in domains(read)
-    ]
+    def domains(text: str) -> list[tuple[str, str, float]]:
+        families = text_string_to_metric_families(text)
+        found = [(s.name, str(s.labels), s.value) for family in families for s in family.samples]
+        return sorted(one for one in found if one[0].startswith("domctl_domain_"))
+
+    assert len(domains(rendered)) == 4 + 2 + 1 + 2
+    assert domains(rendered) == domains(read)
+    assert len(heads(rendered)) == 10
+    assert heads(rendered) == heads(read)
+
+
+def test_what_is_used_is_shown_as_far_as_it_is_known_and_goes_with_whom_it_is_of() -> None:
+    metrics = make()
+    metrics.figures.put("n", FIGURES, {"u": ("default", "a"), "v": ("team", "b")})
+    a = {"domain": "a", "namespace": "default"}
+    assert value(metrics, "domctl_domain_cpu_seconds_total", **a) == 12.5
+    assert value(metrics, "domctl_domain_memory_used_bytes", **a) is None
+    assert value(metrics, "domctl_domain_memory_given_bytes", **a) == 2048
+    assert value(metrics, "domctl_node_cpu_seconds_total", node="n") == 99
+    assert value(metrics, "domctl_node_memory_used_bytes", node="n") == 3
+    assert value(metrics, "domctl_node_memory_size_bytes", node="n") == 9
+    assert value(metrics, "domctl_node_figures_age_seconds", node="n") == 10
+    moved = Figures(95, 96, FIGURES.domains[:1], None)
+    metrics.figures.put("m", moved, {"u": ("default", "a")})
+    metrics.figures.drop("n")
+    assert value(metrics, "domctl_domain_cpu_seconds_total", **a) == 12.5, "it is told of by another node"
+    assert value(metrics, "domctl_domain_cpu_seconds_total", domain="b", namespace="team") is None
+    assert value(metrics, "domctl_node_cpu_seconds_total", node="n") is None
+    metrics.forget_domain("u", "default", "a")
+    assert value(metrics, "domctl_domain_cpu_seconds_total", **a) is None
+    metrics.figures.put("m", moved, {})
+    assert names(metrics) & {"domctl_domain_cpu_seconds_total", "domctl_node_cpu_seconds_total"} == set()
 
 
 def test_deferred_domains_are_counted_by_their_present_reason() -> None:
@@ -196,6 +232,7 @@ def test_promtool_finds_nothing_to_say_about_our_own_metrics() -> None:
     metrics = make()
     metrics.domain("default", "a", "running", ready=True)
     metrics.node_up("n", True)
+    metrics.figures.put("n", FIGURES, {"v": ("default", "a")})
     metrics.observed("n", 99)
     metrics.queue("domain").added(1)
     metrics.verdict("u", Verdict(Situation.UNKNOWN, deferred=Deferred(Reason.QUIET_TIME, "")))
