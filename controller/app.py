@@ -112,6 +112,14 @@ class Readiness:
         return {"store": self.store_answers, "informer": self.informer_synced}
 
 
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What the leader fills and the API shows, in memory alone."""
+
+    desk: Desk
+    figures: Board
+
+
 async def _serve(settings: ControllerConfig) -> None:
     world = _world()
     metrics = Metrics(world.now, VERSION)
@@ -126,7 +134,7 @@ async def _serve(settings: ControllerConfig) -> None:
         readiness = Readiness(store)
         desk = Desk(world.wall, settings.bounds.console_bytes, settings.bounds.consoles_bytes)
         figures = Board(world.now)
-        server = _api_server(settings, objects, metrics, readiness, desk, figures=figures)
+        server = _api_server(settings, objects, metrics, readiness, _Shown(desk, figures))
         await server.start()
         stack.push_async_callback(server.stop)
         _write_kubeconfig(settings, server.address)
@@ -186,9 +194,7 @@ def _api_server(
     objects: Objects,
     metrics: Metrics,
     readiness: Readiness,
-    desk: Desk,
-    *,
-    figures: Board,
+    shown: _Shown,
 ) -> ApiServer:
     host, port = settings.listen
     made = pki.ensure(settings.data_dir, host, port, datetime.datetime.now(datetime.UTC))
@@ -206,9 +212,9 @@ def _api_server(
         render_metrics=metrics.render,
         bounds=settings.bounds,
         oidc=settings.oidc,
-        figures=figures,
+        figures=shown.figures,
     )
-    return ApiServer(objects, metrics.registry, api, readiness.checks(), desk)
+    return ApiServer(objects, metrics.registry, api, readiness.checks(), shown.desk)
 
 
 def _write_kubeconfig(settings: ControllerConfig, address: tuple[str, int]) -> None:

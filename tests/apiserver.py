@@ -28,6 +28,7 @@ from controller.api import discovery, resources
 from controller.api.resources import Scale
 from controller.api.server import ApiConfig, ApiServer
 from controller.consoles.desk import Desk
+from controller.figures import Board
 from controller.limits import Bounds
 from controller.model import Assignment
 from controller.objects import Objects
@@ -108,6 +109,7 @@ class Api:
     session: aiohttp.ClientSession
     audit_log: Path
     registry: CollectorRegistry
+    figures: Board
 
     async def call(
         self, method: str, path: str, body: Any = None, *, type: str = "application/json", **headers: str
@@ -151,6 +153,7 @@ class Options:
     metrics_listen: tuple[str, int] | None = None
     bounds: Bounds = field(default_factory=Bounds)
     oidc: OidcConfig | None = None
+    leads: bool = True  # it has figures, as the replica that leads
     checks: Mapping[str, Any] = field(default_factory=dict)
     desk: Desk | None = None
 
@@ -161,6 +164,7 @@ async def serving(store: Store, directory: Path, options: Options | None = None)
     now = datetime.datetime.now(datetime.UTC)
     files = pki.ensure(directory, "127.0.0.1", 0, now)
     objects, registry = Objects(store, real_world()), CollectorRegistry()
+    figures = Board(objects.world.now, is_kept=options.leads)
     config = ApiConfig(
         "127.0.0.1",
         0,
@@ -172,6 +176,7 @@ async def serving(store: Store, directory: Path, options: Options | None = None)
         metrics_listen=options.metrics_listen,
         bounds=options.bounds,
         oidc=options.oidc,
+        figures=figures,
     )
     server = ApiServer(objects, registry, config, options.checks, options.desk)
     await server.start()
@@ -180,7 +185,7 @@ async def serving(store: Store, directory: Path, options: Options | None = None)
     url = pki.server_url(*server.address)
     try:
         async with aiohttp.ClientSession(connector=connector) as session:
-            yield Api(server, store, objects, files, url, session, config.audit_log, registry)
+            yield Api(server, store, objects, files, url, session, config.audit_log, registry, figures)
     finally:
         await server.stop()
 

@@ -45,22 +45,23 @@ _NORMAL: Final = tuple(
         (r"version\.Info\{.*?(GitVersion:\"v\d+\.\d+).*?\}", r"\1.<patch>"),
         (r"/tmp/(LIVE|MERGED)-\d+/", r"/tmp/\1/"),
         (r"\t\d{4}-\d\d-\d\d \S+ [+-]\d{4}$", ""),
-        (rf"(^| {{2,}}){_AGE}(?= {{2}}|$)", r"\1<age>"),
     )
 )
+_AGES: Final = (re.compile(rf"(^| {{2,}}){_AGE}(?= {{2}}|$)", re.MULTILINE), r"\1<age>")
 _GAP: Final = re.compile(r"(?<=[^\s+-]) {2,}")  # after a + or - of a diff it is indentation
 
 
-def answer(code: int, out: str, err: str) -> Answer:
-    """As it stands in a transcript: without what differs from run to run, columns as near as they may be."""
+def answer(code: int, out: str, err: str, *, ages: bool = True) -> Answer:
+    """As it stands in a transcript: without what differs from run to run, columns as near as they may be.
+    `ages`: whether there are any; 250m may also be a quarter of a processor."""
     lines = [f"? {code}"] if code else []
     for mark, text in (("  ", out), ("  ! ", err)):
-        lines += [f"{mark}{line}".rstrip() for line in _normal(text).splitlines() if line.strip()]
+        lines += [f"{mark}{line}".rstrip() for line in _normal(text, ages=ages).splitlines() if line.strip()]
     return tuple(lines)
 
 
-def _normal(text: str) -> str:
-    for pattern, replacement in _NORMAL:
+def _normal(text: str, *, ages: bool) -> str:
+    for pattern, replacement in (*_NORMAL, *((_AGES,) if ages else ())):
         text = pattern.sub(replacement, text)
     return _GAP.sub("   ", text)
 

@@ -20,14 +20,12 @@ from controller.api.resources import (
     SCALE_KIND,
     Question,
     Resource,
+    group_version,
+    version_of,
 )
 from specs.meta import VERSION
 
 _DISCOVERY: Final = "apidiscovery.k8s.io"
-
-
-def group_version(group: str) -> str:
-    return f"{group}/{VERSION}" if group else VERSION
 
 
 def of_group(group: str) -> list[Resource]:
@@ -57,7 +55,7 @@ def apis(request: web.Request) -> web.Response:
 
 
 def group_document(group: str) -> dict[str, Any]:
-    version = {"groupVersion": group_version(group), "version": VERSION}
+    version = {"groupVersion": group_version(group), "version": version_of(group)}
     return {
         "kind": "APIGroup",
         "apiVersion": "v1",
@@ -157,7 +155,7 @@ def _aggregated(request: web.Request, groups: Sequence[str]) -> web.Response | N
                     "metadata": {"name": group, "creationTimestamp": None} if group else {},
                     "versions": [
                         {
-                            "version": VERSION,
+                            "version": version_of(group),
                             "freshness": "Current",
                             "resources": [
                                 *(_discovered(r) for r in of_group(group)),
@@ -185,7 +183,7 @@ def _asked(question: Question) -> dict[str, Any]:
 
 
 def _discovered(resource: Resource) -> dict[str, Any]:
-    kind = {"group": resource.group, "version": VERSION, "kind": resource.kind}
+    kind = {"group": resource.group, "version": version_of(resource.group), "kind": resource.kind}
     document = {
         "resource": resource.plural,
         "responseKind": kind,

@@ -9,8 +9,7 @@ from aiohttp import web
 
 from controller.api import discovery, openapi, openapiv2
 from controller.api.requests import json_response
-from controller.api.resources import GROUPS
-from specs.meta import VERSION
+from controller.api.resources import GROUPS, group_version
 
 Document = Callable[[web.Request], web.Response]
 
@@ -37,6 +36,6 @@ DOCUMENTS: Final[Mapping[str, Document]] = {
         body=openapiv2.encoded(), headers={"Content-Type": openapiv2.CONTENT_TYPE}
     ),
     **{f"/apis/{group}": _group_document(group) for group in GROUPS},
-    **{f"/apis/{group}/{VERSION}": _resource_list(group) for group in GROUPS},
+    **{f"/apis/{group_version(group)}": _resource_list(group) for group in GROUPS},
     **{f"/openapi/v3/{openapi.document_path(group)}": _openapi(group) for group in openapi.PREFIXES},
 }

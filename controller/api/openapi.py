@@ -14,18 +14,25 @@ from typing import Any, Final
 
 import msgspec
 
-from controller.api.resources import RESOURCES, Resource
+from controller.api.facade.usage import METRICS
+from controller.api.resources import RESOURCES, Resource, group_version, version_of
 from specs.kinds import KINDS
 from specs.meta import GROUP, VERSION
 from specs.rights import RBAC_GROUP
 from specs.schema import components
 
-PREFIXES: Final = {GROUP: "io.domctl.v1.", RBAC_GROUP: "io.k8s.api.rbac.v1.", "": "io.k8s.api.core.v1."}
+PREFIXES: Final = {
+    GROUP: "io.domctl.v1.",
+    RBAC_GROUP: "io.k8s.api.rbac.v1.",
+    "": "io.k8s.api.core.v1.",
+    METRICS: "io.k8s.metrics.pkg.apis.metrics.v1beta1.",
+}
 _GVK: Final = "x-kubernetes-group-version-kind"
+_ANYTHING: Final = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 
 
 def document_path(group: str) -> str:
-    return f"apis/{group}/{VERSION}" if group else f"api/{VERSION}"
+    return f"apis/{group_version(group)}" if group else f"api/{VERSION}"
 
 
 @lru_cache(maxsize=len(PREFIXES))
@@ -48,34 +55,37 @@ def document(group: str) -> dict[str, Any]:
     for resource in RESOURCES:
         if resource.group != group:
             continue
-        if resource.struct is not None or resource.source is not None:
+        if group == METRICS:
+            paths.update(_to_be_read(_paths(resource)))
+        elif resource.struct is not None or resource.source is not None:
             paths.update(_paths(resource))
         if resource.source is not None:
             pictures.update(_picture(resource))
     kinds = [kind for kind in KINDS if kind.group == group]
     return {
         "openapi": "3.0.0",
-        "info": {"title": "domctl", "version": VERSION},
+        "info": {"title": "domctl", "version": version_of(group)},
         "paths": paths,
-        "components": {"schemas": {**components(PREFIXES[group], kinds), **pictures}},
+        "components": {"schemas": {**(components(PREFIXES[group], kinds) if kinds else {}), **pictures}},
     }
+
+
+def _to_be_read(paths: dict[str, Any]) -> dict[str, Any]:
+    return {path: {part: one[part] for part in ("get", "parameters")} for path, one in paths.items()}
 
 
 def _picture(resource: Resource) -> dict[str, Any]:
     """Of a kind whose schema is Kubernetes', and of which only some fields are ever there. Its operations are
     listed although some are refused: kubectl looks at PATCH before it sends anything."""
     prefix = PREFIXES[resource.group]
-    name, anything = prefix + resource.kind, {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    text = {"type": "string"}
+    name, anything, text = prefix + resource.kind, _ANYTHING, {"type": "string"}
     schema = {
         "description": resource.description,
         "type": "object",
         "properties": {
             "apiVersion": text,
             "kind": text,
-            "metadata": {"$ref": f"#/components/schemas/{prefix}ObjectMeta"},
-            "spec": anything,
-            "status": anything,
+            **(_usage(resource) if resource.group == METRICS else _as_kubernetes(prefix)),
         },
         _GVK: [_gvk(resource)],
     }
@@ -85,8 +95,33 @@ def _picture(resource: Resource) -> dict[str, Any]:
     return {name: schema, f"{name}List": {"type": "object", "properties": properties, _GVK: gvk}}
 
 
+def _as_kubernetes(prefix: str) -> dict[str, Any]:
+    metadata = {"$ref": f"#/components/schemas/{prefix}ObjectMeta"}
+    return {"metadata": metadata, "spec": _ANYTHING, "status": _ANYTHING}
+
+
+def _usage(resource: Resource) -> dict[str, Any]:
+    """Of kinds that can only be read."""
+
+    def text(words: str) -> dict[str, Any]:
+        return {"description": words, "type": "string"}
+
+    amounts = {"cpu": text("Processors, as a quantity."), "memory": text("Bytes, as a quantity.")}
+    usage = {"description": "What was used.", "type": "object", "properties": amounts}
+    common = {
+        "metadata": _ANYTHING,
+        "timestamp": text("The end of the window."),
+        "window": text("How long it was measured."),
+    }
+    if not resource.namespaced:
+        return {**common, "usage": usage}
+    item = {"type": "object", "properties": {"name": text("Always domain."), "usage": usage}}
+    containers = {"description": "One: the domain.", "type": "array", "items": item}
+    return {**common, "containers": containers}
+
+
 def _gvk(resource: Resource) -> dict[str, str]:
-    return {"group": resource.group, "version": VERSION, "kind": resource.kind}
+    return {"group": resource.group, "version": version_of(resource.group), "kind": resource.kind}
 
 
 def _parameter(name: str, where: str, kind: str = "string") -> dict[str, Any]:
@@ -96,7 +131,12 @@ def _parameter(name: str, where: str, kind: str = "string") -> dict[str, Any]:
     return parameter
 
 
-_GROUP_WORDS: Final = {GROUP: "DomctlIo", RBAC_GROUP: "RbacAuthorization", "": "Core"}
+_GROUP_WORDS: Final = {
+    GROUP: "DomctlIoV1",
+    RBAC_GROUP: "RbacAuthorizationV1",
+    "": "CoreV1",
+    METRICS: "MetricsV1beta1",
+}
 _WRITE: Final = {"dryRun": "string", "fieldManager": "string", "fieldValidation": "string"}
 _SELECT: Final = {
     "continue": "string",
@@ -162,7 +202,7 @@ def _operation(resource: Resource, name: str, action: str, *, body: bool = False
     schema_name = PREFIXES[resource.group] + resource.kind
     reference = {"$ref": f"#/components/schemas/{schema_name}"}
     operation: dict[str, Any] = {
-        "operationId": f"{name}{_GROUP_WORDS[resource.group]}V1{resource.kind}",
+        "operationId": f"{name}{_GROUP_WORDS[resource.group]}{resource.kind}",
         "responses": {"200": {"description": "OK", "content": {"application/json": {"schema": reference}}}},
         "x-kubernetes-action": action,
         _GVK: _gvk(resource),

@@ -20,7 +20,7 @@ from controller.api.auth import User
 from controller.api.errors import ApiError, Subject
 from controller.api.flow import Passage
 from controller.api.rbac import Ask
-from controller.api.resources import AUTHENTICATION, BY_PATH, GROUPS, Resource
+from controller.api.resources import AUTHENTICATION, BY_PATH, GROUPS, Resource, version_of
 from specs.meta import GROUP, VERSION
 
 BODY_TIMEOUT_S: Final = 30.0
@@ -160,7 +160,9 @@ def parse_target(path: str) -> Target:
         group, version, rest = "", parts[1], parts[2:]
     else:
         return Target()
-    if group not in ("", *GROUPS) or (version != VERSION and rest[:1] != _OLDER.get((group, version))):
+    if group not in ("", *GROUPS) or (
+        version != version_of(group) and rest[:1] != _OLDER.get((group, version))
+    ):
         raise errors.by_code(404)
     namespace = ""
     if len(rest) >= 3 and rest[0] == "namespaces":

@@ -9,14 +9,15 @@ read through it too, and written where they say how.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import msgspec
 
 from controller import keys
 from controller.api.errors import Cause
-from controller.api.facade import namespaces, nodes, pods
+from controller.api.facade import namespaces, nodes, pods, usage
+from controller.api.facade.usage import METRICS, METRICS_VERSION
 from controller.model import Assignment
 from controller.objects import Body, StoredObject, parse
 from drivers.store import KeyValue
@@ -208,6 +209,17 @@ ASSIGNMENTS: Final = Resource(
 )
 
 
+_VERSIONS: Final = {METRICS: METRICS_VERSION}  # of groups that have another than ours
+
+
+def version_of(group: str) -> str:
+    return _VERSIONS.get(group, VERSION)
+
+
+def group_version(group: str) -> str:
+    return f"{group}/{version_of(group)}" if group else VERSION
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """What can be posted, and is answered or noted, but is never kept as an object of its own."""
@@ -222,7 +234,7 @@ class Question:
 
     @property
     def api_version(self) -> str:
-        return f"{self.group}/{VERSION}"
+        return group_version(self.group)
 
 
 AUTHORIZATION: Final = "authorization.k8s.io"
@@ -276,9 +288,39 @@ PODS: Final = Resource(
     actions={"eviction": ("policy", "Eviction")},
     streams={"attach": ("PodAttachOptions", ("create", "get")), "log": ("Pod", ("get",))},
 )
-RESOURCES: Final = (*_STORED, CORE_NODES, PODS)
+# Pictures of Nodes and Domains, too; `controller.api.facade.top` has the figures to make them with.
+NODE_METRICS: Final = replace(
+    CORE_NODES,
+    group=METRICS,
+    kind=usage.NODE_KIND,
+    singular=usage.NODE_KIND.lower(),
+    api_version=group_version(METRICS),
+    verbs=("get", "list"),
+    short_names=(),
+    refusals={},
+    decode=lambda resource, kv: parse(NODES, kv),
+    pictured=lambda stored: usage.of_node(stored, None),
+    shows=usage.is_known,
+    description=usage.OF_NODES,
+)
+POD_METRICS: Final = replace(
+    PODS,
+    group=METRICS,
+    kind=usage.POD_KIND,
+    singular=usage.POD_KIND.lower(),
+    api_version=group_version(METRICS),
+    verbs=("get", "list"),
+    short_names=(),
+    fields=_METADATA_FIELDS,
+    refusals={},
+    actions={},
+    pictured=lambda stored: usage.of_pod(stored, None),
+    shows=usage.is_known,
+    description=usage.OF_PODS,
+)
+RESOURCES: Final = (*_STORED, CORE_NODES, PODS, NODE_METRICS, POD_METRICS)
 BY_PATH: Final = {(r.group, r.plural): r for r in RESOURCES}
-GROUPS: Final = (GROUP, RBAC_GROUP, AUTHORIZATION, AUTHENTICATION)  # but the core group
+GROUPS: Final = (GROUP, RBAC_GROUP, AUTHORIZATION, AUTHENTICATION, METRICS)  # but the core group
 NAMESPACES: Final = BY_PATH["", "namespaces"]
 MIGRATIONS: Final = BY_PATH[GROUP, "migrations"]
 ROLES: Final = BY_PATH[RBAC_GROUP, "roles"]

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from controller.api.facade.usage import METRICS
 from controller.api.rbac import ALL, Rule, uncovered
 from controller.api.resources import CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, Resource
 from controller.objects import AlreadyExists, Body, Conflict, Objects
@@ -31,6 +32,7 @@ _VIEW: Final = (
     Rule(("get",), ("",), ("pods/log",)),
     Rule(_READ, ("", GROUP), ("events",)),
     Rule(_READ, ("",), ("configmaps", "namespaces", "nodes", "pods")),
+    Rule(("get", "list"), (METRICS,), ("nodes", "pods")),
 )
 _EDIT: Final = (
     *_VIEW,

@@ -35,6 +35,8 @@ from controller.api.documents import DOCUMENTS
 from controller.api.errors import ApiError
 from controller.api.facade.evictions import Evictions
 from controller.api.facade.namespaces import Namespaces
+from controller.api.facade.top import Top
+from controller.api.facade.usage import METRICS
 from controller.api.flow import Flow
 from controller.api.guard import Guard, authorize_call
 from controller.api.listening import Listener, tls_context
@@ -62,6 +64,7 @@ from controller.api.turnstile import Turnstile
 from controller.api.watch import Hub
 from controller.api.writing import Writer
 from controller.consoles.desk import Desk
+from controller.figures import Board
 from controller.limits import Bounds
 from controller.objects import Corrupt, Objects
 from controller.oidc import OidcConfig
@@ -81,7 +84,8 @@ class ApiConfig:
     """`metrics_listen`: host (loopback only) and port of a plain listener for /metrics. `allow_xml`:
     whether `spec.xml` is accepted. `sealed`: whether the store is encrypted; else no Secret is taken.
     `audit_bytes` and `audit_kept`: how large an audit log becomes, and how many old ones are kept.
-    `render_metrics`: what /metrics shows (by default, the registry)."""
+    `render_metrics`: what /metrics shows (by default, the registry). `figures`: how busy nodes and domains
+    are (by default, another replica knows)."""
 
     host: str
     port: int
@@ -96,6 +100,7 @@ class ApiConfig:
     bounds: Bounds = field(default_factory=Bounds)
     render_metrics: Callable[[], bytes] | None = None
     oidc: OidcConfig | None = None
+    figures: Board | None = None
 
 
 class ApiServer:
@@ -118,7 +123,9 @@ class ApiServer:
         self._checks = checks
         self._meters = make_meters(registry)
         self._hubs = {
-            (r.group, r.plural): Hub(objects.store, r, config.bounds.watch_queue) for r in RESOURCES
+            (r.group, r.plural): Hub(objects.store, r, config.bounds.watch_queue)
+            for r in RESOURCES
+            if "watch" in r.verbs
         }
         self._flow = Flow(objects.world.now, config.bounds)
         self._turns = Turnstile(objects.world.now)
@@ -135,6 +142,7 @@ class ApiServer:
         self._deleter = Deleter(objects, self._reader, Deletable(objects, self._namespaces), config.bounds)
         self._applier = Applier(objects, admission, self._writer, config.bounds)
         self._operations = Operations(objects)
+        self._top = Top(objects, self._reader, config.figures or Board(objects.world.now))
         bounds = config.bounds
         desk = desk or Desk(objects.world.wall, bounds.console_bytes, bounds.consoles_bytes)
         self._consoles = consoles = Consoles(objects, desk, self._turns.turn)
@@ -322,6 +330,8 @@ class ApiServer:
             return await action(call)
         if (question := review_of(call)) is not None:
             return await self._reviews.handle(call, question)
+        if target.group == METRICS:
+            return await self._top.handle(call)
         resource = target.resource
         if resource is None:
             raise errors.by_code(404)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from controller.api.facade import nodes, pods
+from controller.api.facade import nodes, pods, usage
 from controller.api.resources import Resource
 from specs.ages import age
 from specs.secret import OPAQUE
@@ -217,6 +217,12 @@ COLUMNS: Final[Mapping[str, tuple[Column, ...]]] = {
     "RoleBinding": _BINDING,
     "ClusterRoleBinding": _BINDING,
 }
+_USAGE: Final = (
+    NAME_COLUMN,
+    Column("CPU", _of(usage.cpu), "Processors used, in thousandths"),
+    Column("Memory", _of(usage.memory), "Memory of the host used"),
+    Column("Window", _text("window"), "How long it was measured"),
+)
 # Kinds of Kubernetes whose names domctl has too, or has not, with the columns that they have there.
 _PICTURES: Final[Mapping[str, tuple[Column, ...]]] = {
     "nodes": (
@@ -241,6 +247,8 @@ _PICTURES: Final[Mapping[str, tuple[Column, ...]]] = {
         AGE_COLUMN,
         Column("Node", _text("spec", "nodeName"), "The node that it is on", wide=True),
     ),
+    "nodes.metrics.k8s.io": _USAGE,
+    "pods.metrics.k8s.io": _USAGE,
     "configmaps": (NAME_COLUMN, Column("Data", _data, "How many keys it has"), AGE_COLUMN),
     "secrets": (
         NAME_COLUMN,

@@ -101,7 +101,7 @@ def _answered(server: Server, case: Any, about: str | None) -> None:
 
 def _run(server: Server, group: str, examples: int) -> None:
     operations = _operations(group)
-    assert len(operations) >= 10
+    assert len(operations) >= 5
     modes = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
     cases = st.one_of([one.as_strategy(generation_mode=mode) for one in operations for mode in modes])
 

@@ -6,6 +6,7 @@
     v1 Node         nodes        a Node of domctl.io: labels, annotations, taints, unschedulable write through
     v1 Pod          pods         a Domain that is active, on its node; read-only
     policy Eviction              of a pod: a Migration of its domain to any other node
+    metrics NodeMetrics, PodMetrics            of Nodes and Domains: how busy they are
 
 A picture is computed whenever it is read and stands nowhere; it says nothing that domctl does not know. Its
 resourceVersion is that of the object behind it, so lists and watches are those of that object. What cannot be

@@ -40,7 +40,7 @@ REFUSALS: Final[Mapping[str, str]] = {
 _NOWHERE: Final = frozenset({"", "absent", "shutoff"})  # states in which no node is known to run it
 _ENDING: Final = 5
 _ALPHABET: Final = "bcdfghjklmnpqrstvwxz2456789"
-_CONTAINER: Final = "domain"
+CONTAINER: Final = "domain"
 _UNKNOWN: Final = "unknown"
 
 
@@ -99,7 +99,7 @@ def _spec(spec: Mapping[str, Any], node: str) -> Body:
     requests = {"cpu": str(spec.get("vcpus", 1)), "memory": str(spec.get("memory", 0))}
     # With a terminal, so that `kubectl attach -it` asks for one.
     container = {
-        "name": _CONTAINER,
+        "name": CONTAINER,
         "image": _image(spec),
         "resources": {"requests": requests},
         "stdin": True,
@@ -117,7 +117,7 @@ def _status(spec: Mapping[str, Any], status: Mapping[str, Any], node: str) -> Bo
     state = str(status.get("state") or "")
     ready = _condition(status)
     container: Body = {
-        "name": _CONTAINER,
+        "name": CONTAINER,
         "image": _image(spec),
         "imageID": "",
         "ready": ready.get("status") == "True",
