@@ -218,7 +218,7 @@ def make(directory: Path) -> Guests:
     _write_image(guests.deaf, boot_sector(deaf=True))
     _write_image(guests.full, boot_sector(full=True))
     _write_image(guests.restless, boot_sector(full=True, restless=True))
-    _write_image(directory / "echo.img", _ECHO.ljust(510, b"\0") + b"\x55\xaa")
+    _write_image(directory / "echo.img", echo_sector())
     _write_image(directory / "flood.img", boot_sector(flood=True))
     for how in ENDINGS:
         _write_image(directory / f"{how}.img", ending_sector(how))
@@ -243,6 +243,10 @@ def boot_sector(
         assert code[_JUMP_IF_NOT_PRESSED] == 0x74, "the patch must hit the jz"
         code[_JUMP_IF_NOT_PRESSED] = 0xEB
     return bytes(code).ljust(510, b"\0") + b"\x55\xaa"
+
+
+def echo_sector() -> bytes:
+    return _ECHO.ljust(510, b"\0") + b"\x55\xaa"
 
 
 def ending_sector(how: str) -> bytes:
