@@ -7,9 +7,11 @@ from collections.abc import Iterator
 
 import libvirt
 import pytest
+from msgspec.structs import replace
 
-from specs.domain import effective_type
+from specs.domain import Graphics, SecretKey, effective_type
 from specs.domainxml import Rendered
+from specs.graphics import passwords_in, with_passwords
 from specs.hypervisors import DRIVER_OF_TYPE
 from specs.mark import find
 from specs.xmldiff import missing
@@ -58,6 +60,26 @@ def check(connection: libvirt.virConnect, definition: Rendered) -> None:
 def test_a_host_takes_every_definition_and_none_of_it_drifts(driver: str, name: str, host: LabHost) -> None:
     with libvirt.open(host.uri.replace("qemu", driver, 1)) as connection:
         check(connection, rendered(CASES[name]))
+
+
+def test_libvirt_keeps_the_password_of_a_screen_and_shows_it_to_nobody_who_does_not_ask() -> None:
+    screens = (
+        Graphics(type="vnc", listen="0.0.0.0", password_secret=SecretKey(name="a")),
+        Graphics(type="spice"),
+    )
+    one = CASES["test-1"]
+    planned = rendered(replace(one, spec=replace(one.spec, graphics=list(screens))))
+    with libvirt.open("test:///default") as connection:
+        handle = connection.defineXML(with_passwords(planned.xml, {"vnc": "hunter2"}))
+        try:
+            handle.create()
+            for flags in (0, libvirt.VIR_DOMAIN_XML_INACTIVE):
+                shown = handle.XMLDesc(flags)
+                assert missing(planned.xml, shown) == () and "hunter2" not in shown
+            assert passwords_in(handle.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE)) == ("hunter2",)
+        finally:
+            handle.destroy()
+            handle.undefine()
 
 
 def test_the_test_driver_takes_its_definition_and_nothing_drifts() -> None:
