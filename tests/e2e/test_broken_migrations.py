@@ -8,17 +8,22 @@ controller, which knows nothing but etcd and what the hosts show, has to do what
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+import libvirt
 import pytest
 
 from tests.e2e.client import MIGRATIONS, Object, is_ready, reason
 from tests.e2e.cluster import Cluster, with_tick_images
 from tests.e2e.serve import until
 from tests.labhost import CommandError, LabHost
+from tests.oracle import watching
 
 pytestmark = [pytest.mark.lab, pytest.mark.etcd, pytest.mark.long, pytest.mark.timeout(300)]
 
@@ -71,6 +76,11 @@ def in_migration(host: LabHost, xml: str) -> None:
 
 def post_copy(host: LabHost, xml: str) -> None:
     _paused(host, xml, "post-copy")
+
+
+def standing(host: LabHost, xml: str) -> None:
+    """Paused as what has arrived is, until the controller lets it go."""
+    _start(host, xml, "--paused")
 
 
 def unreachable(host: LabHost, xml: str) -> None:
@@ -131,6 +141,12 @@ TABLE = {
     "a definition for no known reason, and absent": Row(shut_off, absent, "either"),
     "absent everywhere": Row(absent, absent, "either"),
     "active on both": Row(active, started, held=("Duplicate",)),
+    "active, and a copy that stands": Row(active, standing, "either", "source"),
+    "left in migration, and a copy that stands": Row(in_migration, standing, "target", "target"),
+    "absent, and a copy that stands, in doubt": Row(
+        absent, standing, held=("MigrationDoubt",), on_doubt="Hold"
+    ),
+    "absent, and a copy that stands, to be started again": Row(absent, standing, "either"),
     "unreachable, and active": Row(unreachable, started, "target", "target"),
     "unreachable, and absent": Row(unreachable, absent, held=("NodeUnreachable",)),
     "unreachable, and a definition": Row(unreachable, shut_off, held=("NodeUnreachable",)),
@@ -170,6 +186,38 @@ def test_a_job_that_runs_on_without_its_controller_is_followed_to_its_end(cluste
     until(lambda: phase(cluster) == "Succeeded", SETTLE_S, lambda: cluster.story(NAME))
     cluster.wait_ready(NAME, timeout_s=SETTLE_S)
     assert cluster.verify(NAME).host == target
+
+
+def test_a_target_that_takes_over_late_runs_nothing_beside_its_source(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """libvirt's own switch-over would: its daemon is frozen just then, for longer than the source waits."""
+    source, target = under_way(cluster, "Hold")
+    daemon = int((target.directory / "libvirtd.pid").read_text().split()[0])
+    ticks = {host.name: host.path("/var/lib/libvirt/images/ticks") for host in (source, target)}
+    with watching(ticks, tmp_path / "seen"):
+        _at_switch_over(source)
+        os.kill(daemon, signal.SIGSTOP)
+        until(lambda: _state(source) == "running", 40, "its source does not go on")
+        time.sleep(6)
+        os.kill(daemon, signal.SIGCONT)
+        until(lambda: phase(cluster) in ENDED, SETTLE_S, lambda: cluster.story(NAME))
+        cluster.wait_ready(NAME, timeout_s=SETTLE_S)
+    found = cluster.verify(NAME)
+    assert _ticks(source).count("TICK 0\n") + _ticks(target).count("TICK 0\n") == 1, "its guest was lost"
+    assert found.host == target, "it was tried once more"
+
+
+def _at_switch_over(source: LabHost) -> None:
+    """At once: it lasts a fraction of a second."""
+    raw = libvirt.open(source.uri)
+    try:
+        domain, too_late = raw.lookupByName(NAME), time.monotonic() + 30
+        while domain.state()[0] != libvirt.VIR_DOMAIN_PAUSED:
+            assert time.monotonic() < too_late, "it does not switch over"
+            time.sleep(0.0005)
+    finally:
+        raw.close()
 
 
 # -- how ---------------------------------------------------------------------------------------------
