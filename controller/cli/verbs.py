@@ -19,6 +19,7 @@ VERBS = (
     ("Basic Commands", "annotate", "label", "Set annotations of objects, or take them away"),
     ("Basic Commands", "scale", "scale", "Set how many replicas objects should have"),
     ("Basic Commands", "events", "events", "Show what happened"),
+    ("Basic Commands", "top", "top", "Show how busy nodes and domains are"),
     ("Basic Commands", "validate", "validate", "Check files without a server"),
     ("Domain Commands", "start", "power", "Ask for domains to run"),
     ("Domain Commands", "shutdown", "power", "Ask for domains to be shut down"),
