@@ -143,7 +143,7 @@ DOMAIN: Final = Allowed(
     }
 )
 
-_NO_SECRETS = "passwords have no place here, spec.graphics takes them from a Secret"
+_NO_SECRETS = "passwords are refused in fragments; spec.graphics has a screen's out of a Secret"
 _FIELD = "belongs to a field of the spec, use that"
 _HOST = "reaches into the host"
 REFUSED: Final[Mapping[str, str]] = {
