@@ -32,8 +32,15 @@ class Flags:
         self.about = ""
         self.examples: Sequence[tuple[str, str]] = ()
         self.usage_code = 1  # of a wrong command line, where 1 means something else
+        plain = argparse.HelpFormatter(
+            command, width=80
+        )  # one that looks for no terminal, which takes shutil
         self.parser = argparse.ArgumentParser(
-            prog=command, add_help=False, allow_abbrev=False, exit_on_error=False
+            prog=command,
+            add_help=False,
+            allow_abbrev=False,
+            exit_on_error=False,
+            formatter_class=lambda prog: plain,  # argparse asks for one at every option, to check it
         )
         self._shown: list[tuple[Sequence[str], str, str]] = []
         self._global: list[tuple[Sequence[str], str, str]] = []
