@@ -147,7 +147,7 @@ def _used(parts: Sequence[Object]) -> tuple[float, float]:
 
 def _sorted(rows: Sequence[Row], by: str) -> list[Row]:
     if by:
-        return sorted(rows, key=lambda row: (-row[2 if by == "cpu" else 3], row[:2]))
+        return sorted(rows, key=lambda row: (-(row[2] if by == "cpu" else row[3]), row[:2]))
     return sorted(rows, key=lambda row: row[:2])
 
 
