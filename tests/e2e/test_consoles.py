@@ -199,6 +199,7 @@ class Terminal:
         return text in self.text
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("client", ["kubectl", "domctl"])
 def test_a_terminal_can_be_typed_on_while_others_watch(cluster: Cluster, tmp_path: Path, client: str) -> None:
     name = f"echo-{client}"
@@ -210,12 +211,13 @@ def test_a_terminal_can_be_typed_on_while_others_watch(cluster: Cluster, tmp_pat
         "domctl": [str(DOMCTL), "console", name],
     }[client]
     with following(cluster, tmp_path, name) as watcher, Terminal(command, env) as terminal:
-        for _ in range(15):  # what is typed before it is attached, the terminal itself shows
+        for _ in range(40):  # what is typed before it is attached, the terminal itself shows
             terminal.type("hello there\r")
             terminal.shows("nothing of the kind", 2)
             if "hello there" in watcher.text:
                 break
-        assert "hello there" in watcher.text, f"{terminal.text!r} {watcher.text!r}"
+        story = f"{terminal.text!r}\n{watcher.text!r}\n{cluster.controller.tail()}"
+        assert "hello there" in watcher.text, story
         assert terminal.shows("hello there", 10), terminal.text
         if client == "domctl":
             terminal.type("\x1d")
