@@ -114,6 +114,7 @@ class Ledger:
         self._merge = merge
         self._waiting: deque[_Entry] = deque()
         self._flights: set[asyncio.Task[None]] = set()
+        self._unsure: dict[str, bytes] = {}  # by key: what may have been put there since, or may be yet
 
     async def commit(self, compares: Sequence[Compare], writes: Sequence[Write]) -> Commit:
         """Write all or nothing while this term lasts. Raises Fenced; StoreRefused and StoreDenied when the
@@ -205,6 +206,7 @@ class Ledger:
             wrote = result.ok and any(isinstance(write, Put) for write in writes)
             self._leadership.answered(result.revision, before, wrote=wrote)
             if result.ok:
+                self._forget(write.key for write in writes)
                 for entry in remaining:
                     _settle(entry, Commit(CommitOutcome.DONE, result.revision))
                 return
@@ -233,12 +235,21 @@ class Ledger:
             self._leadership.answered(seen.revision, before, wrote=False)
         for entry in batch:
             revision = _revision_if_written(entry, seen.current) if seen is not None else None
-            if revision:
+            puts = {write.key: write.value for write in entry.writes if isinstance(write, Put)}
+            # Of an attempt before, the same value stands at a revision that was known when this one was sent.
+            is_ours = not any(self._unsure.get(key) == value for key, value in puts.items())
+            if revision and is_ours:
                 self._leadership.answered(revision, before, wrote=True)
             if revision is None:
+                self._unsure |= puts
                 _settle(entry, Commit(CommitOutcome.UNKNOWN, error=error))
             else:
+                self._forget(puts)
                 _settle(entry, Commit(CommitOutcome.DONE, revision))
+
+    def _forget(self, names: Iterable[str]) -> None:
+        for key in names:
+            self._unsure.pop(key, None)
 
     async def _read_again(self, batch: list[_Entry]) -> TxnResult | None:
         """All keys the batch wrote, and the leader's, at one revision; None if the store stays silent."""

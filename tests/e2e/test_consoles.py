@@ -212,7 +212,7 @@ def test_a_terminal_can_be_typed_on_while_others_watch(cluster: Cluster, tmp_pat
     }[client]
     with following(cluster, tmp_path, name) as watcher, Terminal(command, env) as terminal:
         for _ in range(40):  # what is typed before it is attached, the terminal itself shows
-            terminal.type("hello there\r")
+            terminal.type("hello there\n")
             terminal.shows("nothing of the kind", 2)
             if "hello there" in watcher.text:
                 break

@@ -340,7 +340,8 @@ async def _sample(stage: Stage) -> None:
 
 
 async def _settles(stage: Stage) -> bool:
-    """Where saved memory is in the way, a user says that it may go; an operator looks at doubtful disks."""
+    """Where saved memory is in the way, a user says that it may go, and stops what must stop to move; an
+    operator looks at doubtful disks."""
     for _ in range(ANSWERS):
         if await stage.until(stage.settled, CONVERGE_S / ANSWERS):
             return True
@@ -349,6 +350,8 @@ async def _settles(stage: Stage) -> bool:
                 await stage.ask(name, "drop-saved")
             if (body.get("status") or {}).get("reason") == "NothingToSave":
                 await stage.edit(name, state="running")
+            if (body.get("status") or {}).get("reason") == "MustStopToMove":
+                await stage.edit(name, state="shutoff")
             if (body.get("status") or {}).get("reason") == "MigrationDoubt":
                 await _decide_doubt(stage, name)
             if (body.get("status") or {}).get("reason") == "RunsElsewhere":

@@ -124,6 +124,25 @@ def test_a_lost_reply_tells_of_a_restored_store_by_what_is_read_instead() -> Non
     virtualtime.run(main())
 
 
+def test_what_an_attempt_before_put_there_tells_of_no_restored_store() -> None:
+    """Where etcd is late both replies are lost: the value stands at a revision that was known by then."""
+
+    async def main() -> None:
+        async with desk() as d:
+            d.store.hold = 1
+            assert (
+                await d.ledger.commit([Compare("a", 0)], [Put("a", b"1")])
+            ).outcome is CommitOutcome.UNKNOWN
+            await d.store.release()
+            at = d.term.revision = await d.revision()
+            d.term.answers.clear()
+            d.store.lose_replies = 1
+            assert (await d.ledger.commit([Compare("a", 0)], [Put("a", b"1")])).revision == at
+            assert not [answer for answer in d.term.answers if answer[2]]
+
+    virtualtime.run(main())
+
+
 @pytest.mark.parametrize("successor", [True, False])
 def test_a_stale_leader_writes_nothing_and_learns_it(successor: bool) -> None:
     async def main() -> None:
