@@ -11,13 +11,16 @@ With v1 hierarchies the unified one beside them is left out of a host's view: li
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import kernel
 
 ROOT = Path("/sys/fs/cgroup")
+BUSY_S = 5.0
 LEAF = "init"  # v2: a group that has processes cannot give controllers to its children
 
 
@@ -52,11 +55,12 @@ class Group:
                             Path(path, name).write_text(go)
 
     def remove(self) -> None:
-        """With all groups below; they must have no processes any more."""
+        """With all groups below; they must have no processes any more. The kernel may keep a group busy for a
+        moment after its last process was reaped."""
+        ends_at = time.monotonic() + BUSY_S
         for directory in self.directories:
             for path, _, _ in os.walk(directory, topdown=False):
-                with contextlib.suppress(FileNotFoundError):
-                    os.rmdir(path)
+                _remove(path, ends_at)
 
     def mount_view(self, root: Path) -> None:
         """Put the groups where libvirt will look for them; `root` is /sys/fs/cgroup of a /sys being made."""
@@ -72,6 +76,20 @@ class Group:
             kernel.mount(str(directory), str(root / place), flags=kernel.MS_BIND)
             for controller in place.split(",") if "," in place else ():
                 (root / controller).symlink_to(place)  # cpu and cpuacct -> cpu,cpuacct
+
+
+def _remove(path: str, ends_at: float) -> None:
+    while True:
+        try:
+            os.rmdir(path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > ends_at:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 def group(name: str) -> Group:
