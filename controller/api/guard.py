@@ -43,7 +43,10 @@ _SHOWN: Final = 20
 def authorize_call(rights: Rights, call: Call, verb: str = "") -> str:
     """By what the request (or another verb on the same object) is allowed. Raises ApiError (403)."""
     ask = replace(call.ask, verb=verb) if verb else call.ask
-    if ask.verb in _TRIED and not ask.subresource and call.dry_run:
+    stored = (
+        call.target.resource is not None and not ask.subresource
+    )  # else there is nothing to try: a review
+    if ask.verb in _TRIED and stored and call.dry_run:  # answers whoever may ask, dry or not
         tried = rights.decide(call.user, replace(ask, verb=DRY_RUN))
         if tried.allowed:
             return tried.reason

@@ -453,6 +453,13 @@ async def test_a_server_side_apply_is_judged_as_what_it_does(api: Api) -> None:
     assert lacks(await as_bob(api, "PATCH", path, raw, type=apply), "use domains/xml", "root on the host")
 
 
+async def test_who_may_try_everything_may_review_nobodys_tokens(api: Api) -> None:
+    """A review has nothing to try: dry or not, it answers."""
+    await give(api, {"apiGroups": ["*"], "resources": ["*"], "verbs": ["dryrun"]})
+    path = "/apis/authentication.k8s.io/v1/tokenreviews"
+    assert (await as_bob(api, "POST", f"{path}?dryRun=All", {"spec": {"token": "x"}})).status == 403
+
+
 async def test_who_may_only_try_learns_what_a_change_would_do_and_changes_nothing(api: Api) -> None:
     """So that what nobody has reviewed yet can be compared with what is there."""
     await give(api, rule("get dryrun", "domains"))
