@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from controller.model import IntentKind, Rule
+import msgspec
+
+from controller import keys
+from controller.model import Decision, IntentKind, Rule
 from drivers.hypervisor import Outcome
 from specs.domain import ACTIVE_STATES
 from tests.sim.cluster import BOUNDS
@@ -105,6 +108,12 @@ class CommandChecks:
             other = self._heard.cluster.hosts[held[-1].target].domains.get(sent.uuid)
             if other is not None and other.came_from is host.domains[sent.uuid] and not other.is_old:
                 return  # a copy that its user had paused arrived late: it is as this one is (seed 108006)
+            word = self._heard.cluster.etcd.peek(keys.resolution(sent.uuid))
+            if word is not None and msgspec.json.decode(word.value, type=Decision).keep not in (
+                "",
+                sent.host,
+            ):
+                return  # an operator said which of two that run stays (seed 25 of doubled)
             wanted = self._heard.wanted.get(sent.uuid)
             if wanted and wanted[-1][1] in ACTIVE_STATES:
                 self._complain("I9", f"{sent.client} destroys {sent.uuid} on {sent.host}, where it went on")
