@@ -2,6 +2,7 @@
 
 meta, domain, node, kinds       the objects, typed and frozen
 yamldoc, walker, problems       files to values, and every problem at once with its place
+yamlout                         values to YAML that every reader takes the same way
 validate, *rules, later, paths  what fits the types and still cannot be
 schema                          JSON Schema and OpenAPI, generated from the types
 domainxml, overlay*, macs, mark, digest     the libvirt definition that a Domain becomes

@@ -5,7 +5,9 @@ Pure. A name "" stands for the one console that libvirt gives to a container who
 
 from __future__ import annotations
 
-from typing import Final
+import itertools
+from collections.abc import Mapping
+from typing import Any, Final
 
 from specs.devicexml import given
 from specs.domain import DomainSpec, effective_type
@@ -25,3 +27,15 @@ def terminals(spec: DomainSpec) -> dict[str, bool]:
 
 def recorded(spec: DomainSpec) -> tuple[str, ...]:
     return tuple(name for name, is_recorded in terminals(spec).items() if is_recorded)
+
+
+def recorded_in(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """As `recorded`, of a spec as it stands in the store. Whatever stands there instead of one names none."""
+    listed = [spec[field] for field in ("serials", "consoles") if isinstance(spec.get(field), list)]
+    return tuple(one["name"] for one in itertools.chain.from_iterable(listed) if _is_kept(one))
+
+
+def _is_kept(one: object) -> bool:
+    if not isinstance(one, Mapping) or not isinstance(one.get("name"), str):
+        return False
+    return one.get("record") is True and one.get("type", "pty") == "pty"

@@ -300,7 +300,12 @@ class DomainSpec(Struct, frozen=True, kw_only=True):
         etcd alone, and its host has nothing that could be started without domctl, nor saved.
     recovery: What becomes of it when its node dies, or boots.
     restart_policy: What to do when the guest ends by itself while state is running: Always start it again,
-        also when left out, only OnFailure, or Never.
+        also when left out, only OnFailure, or Never. That it may rest is written down, and holds whatever
+        restarts, boots or dies later, and wherever it moves, until it is shut off and started, or the policy
+        is changed. OnFailure starts it again unless it is known to have shut itself down: an end of which
+        nobody can tell how it came (its host lost power; or it ended while nobody led, and libvirtd was
+        started anew) is a failure. Never starts it once: any end is the last one, that of its node, too,
+        unless recovery.onNodeFailure is Restart.
     on_crash: What libvirt does when the guest panics (it hears of that from a panic device): destroy, also
         when left out, ends it; preserve keeps it, with its disks, for inspection.
     on_reboot: What libvirt does when the guest starts itself again: restart, also when left out, lets it;
@@ -350,7 +355,8 @@ class PendingField(Struct, frozen=True, kw_only=True):
 
 
 class RequestStatus(Struct, frozen=True, kw_only=True):
-    """What became of one request.
+    """What became of one request. One is carried out if its value is later than all that were answered, not
+    older than ten minutes when it can be, and not more than a minute ahead of the controller's clock.
 
     name: reboot, reset, resume, restore or drop-saved.
     value: The annotation's value that it was made with.

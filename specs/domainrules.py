@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from specs import metarules, overlay, paths, quantity
+from specs import metarules, paths, quantity
 from specs.domain import LOOPBACK
 from specs.hypervisors import Hypervisor
 from specs.problems import Keys, shown
@@ -47,6 +47,8 @@ def check_domain(spec: object, report: Report) -> None:
     _check_persistence(spec, report)
     xml = spec.get("xml")
     if isinstance(xml, str):
+        from specs import overlay  # noqa: PLC0415 - its grammar takes longer to load than all other rules
+
         report.problems += overlay.check(xml)
     placement = spec.get("placement")
     if isinstance(placement, Mapping):
@@ -119,12 +121,13 @@ def _check_disks(spec: Mapping[str, Any], report: Report) -> None:
 
 
 def _check_graphics(spec: Mapping[str, Any], report: Report) -> None:
-    kinds: set[object] = set()
+    kinds: set[str] = set()
     for keys, one in _items(spec, "graphics"):
         kind, listen = one.get("type"), one.get("listen", LOOPBACK)
-        if kind in kinds:
-            report.add((*keys, "type"), f"is there twice: {shown(kind)}", "FieldValueDuplicate")
-        kinds.add(kind if isinstance(kind, str) else None)
+        if isinstance(kind, str):
+            if kind in kinds:
+                report.add((*keys, "type"), f"is there twice: {shown(kind)}", "FieldValueDuplicate")
+            kinds.add(kind)
         try:
             local = not isinstance(listen, str) or ipaddress.ip_address(listen).is_loopback
         except ValueError:

@@ -7,6 +7,7 @@ from typing import Final
 
 from specs.core import CORE_API_VERSION, ConfigMap, Namespace
 from specs.domain import Domain
+from specs.event import Event
 from specs.meta import API_VERSION
 from specs.migration import Migration
 from specs.node import Node
@@ -14,7 +15,7 @@ from specs.rights import RBAC_API_VERSION, ClusterRole, ClusterRoleBinding, Role
 from specs.secret import Secret
 from specs.token import Token
 
-_Kept = Token | Namespace | ConfigMap | Secret
+_Kept = Token | Namespace | ConfigMap | Secret | Event  # an Event is never read from a file
 Object = Domain | Node | Migration | Role | ClusterRole | RoleBinding | ClusterRoleBinding | _Kept
 
 
@@ -23,7 +24,8 @@ class Kind:
     """One kind of object. `categories` never has `all`: deleting all of a namespace must not reach domains,
     which cannot be recovered (a convention of kubectl). `path_name`: its name may be anything that can stand
     in a path, such as `system:discovery`; `dotted`: it may be a DNS name of several labels. Other names
-    are DNS labels."""
+    are DNS labels. `put_creates`: an update of what is not there creates it, as on Kubernetes, which has
+    few such kinds."""
 
     kind: str
     plural: str
@@ -35,6 +37,7 @@ class Kind:
     api_version: str = API_VERSION
     path_name: bool = False
     dotted: bool = False
+    put_creates: bool = False
 
     @property
     def group(self) -> str:
@@ -47,7 +50,7 @@ class Kind:
 
 def _right(kind: str, namespaced: bool, struct: type[Object]) -> Kind:
     word = kind.lower()
-    return Kind(kind, f"{word}s", word, (), namespaced, struct, (), RBAC_API_VERSION, True)
+    return Kind(kind, f"{word}s", word, (), namespaced, struct, (), RBAC_API_VERSION, True, put_creates=True)
 
 
 KINDS: Final = (
@@ -66,14 +69,3 @@ KINDS: Final = (
 
 
 KIND_OF: Final = {kind.kind: kind for kind in KINDS}
-
-
-def kind_by_name(name: str) -> Kind | None:
-    """Look a kind up as users write it: Domain, domain, domains, dom, domains.domctl.io."""
-    word = (
-        name.lower().removesuffix(".domctl.io").removesuffix(".rbac.authorization.k8s.io").removesuffix(".v1")
-    )
-    for kind in KINDS:
-        if word in (kind.kind.lower(), kind.plural, kind.singular, *kind.short_names):
-            return kind
-    return None

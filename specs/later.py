@@ -64,10 +64,7 @@ NODE_LATER: Final = Later(
 MIGRATION_LATER: Final = Later(fields=MappingProxyType({}), values=MappingProxyType({}))
 TOKEN_LATER: Final = MIGRATION_LATER
 CORE_LATER: Final = MIGRATION_LATER
-RIGHTS_LATER: Final = Later(
-    fields=MappingProxyType({"aggregationRule": "is not supported: name the rules themselves"}),
-    values=MappingProxyType({}),
-)
+RIGHTS_LATER: Final = MIGRATION_LATER
 
 LATER: Final[Mapping[str, Later]] = MappingProxyType(
     {

@@ -78,6 +78,7 @@ def check_metadata(
     check_labels(metadata.get("labels"), ("metadata", "labels"), report)
     _check_annotations(metadata.get("annotations"), report)
     _check_finalizers(metadata.get("finalizers"), report)
+    _check_owners(metadata.get("ownerReferences"), report)
 
 
 def _check_name(name: object, keys: Keys, report: Report) -> None:
@@ -105,6 +106,15 @@ def _check_annotations(annotations: Any, report: Report) -> None:
         size += sum(len(text.encode("utf-8", "replace")) for text in (key, value) if isinstance(text, str))
     if size > MAX_ANNOTATION_BYTES:
         report.add(keys, f"has {size} bytes in all, at most {MAX_ANNOTATION_BYTES} are allowed")
+
+
+def _check_owners(owners: Any, report: Report) -> None:
+    listed = owners if isinstance(owners, list) else ()
+    named = [one.get("name") for one in listed if isinstance(one, Mapping) and one.get("controller") is True]
+    if len(named) > 1:
+        both = " and ".join(shown(name) for name in named[:2])
+        message = f"only one reference can have controller set to true, found true in those of {both}"
+        report.add(("metadata", "ownerReferences"), message)
 
 
 def _check_finalizers(finalizers: Any, report: Report) -> None:

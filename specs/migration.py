@@ -1,16 +1,16 @@
 """The kind Migration: a request to move one domain to another node, and what became of it.
 
 A request is carried out once, as a Job is on Kubernetes: it ends Succeeded, Failed or Aborted, and stays to
-be read until somebody deletes it. It never becomes a constraint: where the domain may run stands in the
-Domain's own placement. Which ways there are to move a domain is the plan's to say
-(`controller.plan.migrating`).
+be read until somebody deletes it, or until the time is over that it is to stay, if it says one. It never
+becomes a constraint: where the domain may run stands in the Domain's own placement. Which ways there are to
+move a domain is the plan's to say (`controller.plan.migrating`).
 """
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from specs.meta import API_VERSION, Condition, Name, ObjectMeta, Struct
 
@@ -18,7 +18,7 @@ FINISHED: Final = ("Succeeded", "Failed", "Aborted")
 
 
 class MigrationSpec(Struct, frozen=True, kw_only=True):
-    """Which domain is to be moved, and how. Only `abort` can be changed later.
+    """Which domain is to be moved, and how. Only `abort` and `ttlSecondsAfterFinished` can be changed later.
 
     domain: The Domain, in the same namespace.
     node: The node to move it to; any other one that fits when left out.
@@ -27,6 +27,8 @@ class MigrationSpec(Struct, frozen=True, kw_only=True):
     copy_storage: Copies the disks that the hosts do not share with a live migration. Images of the same size
         must be there at the target; those of the source stay behind.
     abort: True ends a migration that has not come to its end: the domain goes on where it is.
+    ttl_seconds_after_finished: How long the request stays to be read once it has ended, as a Job's does; 0:
+        not at all. Left out, it stays until somebody deletes it. The domain is not concerned.
     """
 
     domain: Name
@@ -34,6 +36,7 @@ class MigrationSpec(Struct, frozen=True, kw_only=True):
     mode: Literal["Live", "Cold"] | UnsetType = UNSET
     copy_storage: bool | UnsetType = UNSET
     abort: bool | UnsetType = UNSET
+    ttl_seconds_after_finished: Annotated[int, Meta(ge=0, le=2**31 - 1)] | UnsetType = UNSET
 
 
 class MigrationProgress(Struct, frozen=True, kw_only=True):
@@ -100,3 +103,19 @@ class Migration(Struct, frozen=True, kw_only=True):
 def is_finished(migration: Migration) -> bool:
     status = migration.status
     return not isinstance(status, UnsetType) and status.phase in FINISHED
+
+
+def finished_at(migration: Migration) -> str:
+    """When it ended, RFC 3339; "" where nobody noted that. One that ended before it began has no completedAt:
+    of that the condition tells which says how it ended."""
+    status = migration.status
+    if isinstance(status, UnsetType) or status.phase not in FINISHED:
+        return ""
+    if status.completed_at:
+        return status.completed_at
+    conditions = () if isinstance(status.conditions, UnsetType) else status.conditions
+    ends = (c.last_transition_time for c in conditions if c.type in _ENDS and c.status == "True")
+    return next((at for at in ends if not isinstance(at, UnsetType)), "")
+
+
+_ENDS: Final = ("Complete", "Failed")

@@ -36,10 +36,17 @@ class Problem:
     column: int = 0
     warning: bool = False
     file: str = ""
+    unknown: bool = False  # it is about a field that nothing has
 
     @property
     def path(self) -> str:
         return path_text(self.keys)
+
+    @property
+    def strict(self) -> str:
+        """Of an unknown field, what Kubernetes' strict decoding says of it, and the hint."""
+        hint = self.message.partition(", ")[2]
+        return f'unknown field "{self.path}"' + (f" ({hint})" if hint else "")
 
     def __str__(self) -> str:
         return f"{self.path}: {self.message}" if self.keys else self.message

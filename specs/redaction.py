@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 from xml.etree import ElementTree
 
@@ -35,10 +36,12 @@ _NAME: Final = "(?:" + "|".join(name.replace("_", "[-_]?") for name in SECRET_NA
 # In quotes: to the quote that ends it by the rules of strings; if none does, to the next one, or to the end.
 _QUOTED: Final = r"""(["'])(?:(?>(?:\\.|(?!\2)[^\\])*)\2|(?:(?!\2).)*\2?)"""
 _ESCAPED: Final = r'\\"(?>(?:\\\\\\\\|\\\\\\"|(?!\\").)*)\\"'  # in a string within a string
+_WORD: Final = "[A-Za-z0-9_-]"
 _FORMS: Final[tuple[tuple[str, str], ...]] = (
     (rf"({_NAME}(?:\\\")?\s{{0,3}}[=:]\s{{0,3}}){_ESCAPED}", rf'\1\\"{MASK}\\"'),
     (rf"({_NAME}[\"']?\s{{0,3}}[=:]\s{{0,3}}){_QUOTED}", rf"\1\2{MASK}\2"),
     (rf"({_NAME}=)[^\s\"'<>]+", rf"\1{MASK}"),  # a parameter, an option of a command
+    (r"([?&][\w.-]{0,40}(?:token|secret)=)[^&#\s\"'<>]+", rf"\1{MASK}"),  # of a query
     (r"(\bsecret,[^\s\"']{0,200}?\bdata=)[^\s,\"'<]+", rf"\1{MASK}"),  # QEMU's own objects
     (rf"(<(?:{'|'.join(SECRET_TEXTS)})\b[^<>]{{0,256}}>)[^<]+", rf"\1{MASK}"),
     (
@@ -47,13 +50,19 @@ _FORMS: Final[tuple[tuple[str, str], ...]] = (
     ),  # a URI's user information
     (r"(\bauthorization:\s{0,3}(?:bearer|basic)\s{1,3}|\bbearer\s{1,3})[a-z0-9._~+/=-]{16,}", rf"\1{MASK}"),
     (r"\bdomctl-[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])", MASK),
-    (r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+", MASK),
+    (  # a JWT; looked for once a word, and not at each `eyJ` of it, of which a hostile text is full
+        rf"(?<![\w-])(?={_WORD}++\.eyJ{_WORD}{{8,}}+\.{_WORD})((?:{_WORD}*?-)??)"
+        rf"eyJ{_WORD}{{8,}}+\.{_WORD}++\.{_WORD}+",
+        rf"\1{MASK}",
+    ),
     (r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:(?!-----END).)*(?:-----END [A-Z ]*PRIVATE KEY-----)?", MASK),
 )
 _PATTERNS: Final = tuple((re.compile(form, re.IGNORECASE | re.DOTALL), text) for form, text in _FORMS)
+_SHORT: Final = 64  # characters of a name that is worth remembering
+_SECRET_NAME: Final = re.compile(_NAME + r"\Z", re.IGNORECASE)
 # Lines without any of these are the most by far, and need no closer look.
 _MAYBE: Final = re.compile(
-    r"pass|://[^\s/]*@|key|secret|token|cookie|bearer|authorization|domctl-|eyJ", re.IGNORECASE
+    r"pass|://[^\s/]*@|key|secret|token|cookie|bearer|authorization|domctl-[a-z0-9_-]{43}|eyJ", re.IGNORECASE
 )
 
 
@@ -73,10 +82,24 @@ def redacted_value(value: Any) -> Any:
     if isinstance(value, str):
         return redacted(value)
     if isinstance(value, Mapping):
-        return {key: MASK if _is_secret(key) and one else redacted_value(one) for key, one in value.items()}
+        return {
+            key: MASK if is_secret_name(key) and one else redacted_value(one) for key, one in value.items()
+        }
     if isinstance(value, list | tuple):
         return [redacted_value(one) for one in value]
     return value
+
+
+def is_secret_name(name: object) -> bool:
+    """Whether what is called so, a member of JSON or a variable of an environment, holds a secret."""
+    if not isinstance(name, str):
+        return False
+    return _names_a_secret(name) if len(name) < _SHORT else _SECRET_NAME.search(name) is not None
+
+
+@lru_cache(maxsize=1024)  # an audit line has the same thirty names as the one before
+def _names_a_secret(name: str) -> bool:
+    return _SECRET_NAME.search(name) is not None
 
 
 def is_secret_attribute(name: str) -> bool:
@@ -122,10 +145,3 @@ _SPELLINGS: Final[tuple[Callable[[str], str], ...]] = (
     lambda text: _xml(text).replace("&apos;", "'").replace("&quot;", '"'),
     lambda text: text.replace("\\", "\\\\").replace('"', '\\"'),
 )
-
-
-_SECRET_NAME: Final = re.compile(_NAME + r"\Z", re.IGNORECASE)
-
-
-def _is_secret(name: object) -> bool:
-    return isinstance(name, str) and _SECRET_NAME.search(name) is not None

@@ -1,8 +1,10 @@
 """Requests: what is to be done to a domain once, asked for by an annotation whose value is a time.
 
-As `kubectl rollout restart` does it: a new value is a new request, and each value is carried out once at
-most, whatever becomes of the controller. What came of it stands in status.requests. What a domain should *be*
-stands in spec; only what leaves no trace there, or throws something away, is asked for here.
+As `kubectl rollout restart` does it: a later value is a new request, and is carried out once at most,
+whatever becomes of the controller. A value that is not later than one that was answered (a commit that was
+taken back, an old manifest applied again) asks for nothing, nor does one that is old: nobody wants a guest
+reset hours after he asked. What came of it stands in status.requests. What a domain should *be* stands in
+spec; only what leaves no trace there, or throws something away, is asked for here.
 """
 
 from __future__ import annotations
@@ -37,6 +39,10 @@ IMPOSSIBLE: Final = frozenset(
 """Of these types no driver has it."""
 
 MAX_VALUE: Final = 64
+LATE_S: Final = 600.0
+"""A request that is older when it could be carried out is not."""
+AHEAD_S: Final = 60.0
+"""Clocks may differ by so much; what is of a time that is further to come is of a clock that is wrong."""
 
 
 def requests_of(meta: ObjectMeta) -> dict[str, str]:
@@ -65,9 +71,15 @@ def check_requests(body: Any, report: Report) -> None:
 
 
 def _is_time(value: str) -> bool:
+    return instant_of(value) is not None
+
+
+def instant_of(value: str) -> float | None:
+    """The time that a value says, in seconds since 1970; None if it says none."""
     if len(value) > MAX_VALUE:
-        return False
+        return None
     try:
-        return datetime.datetime.fromisoformat(value).tzinfo is not None
-    except ValueError:
-        return False
+        found = datetime.datetime.fromisoformat(value)
+        return None if found.tzinfo is None else found.timestamp()
+    except (ValueError, OverflowError):
+        return None

@@ -1,9 +1,8 @@
 """Who may do what: the kinds of rbac.authorization.k8s.io/v1, and domctl's own Token.
 
 The RBAC kinds have the fields and the rules of Kubernetes, so that its YAML can be used here unchanged; what
-they mean is in `controller.api.rbac`. Two differences: a ClusterRole that is made of others
-(`aggregationRule`) is refused, and what a user left out is not filled in (a subject without `apiGroup` means
-what Kubernetes would have written there).
+they mean is in `controller.api.rbac`. One difference: what a user left out is not filled in (a subject
+without `apiGroup` means what Kubernetes would have written there).
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from specs.walker import Report
 RBAC_GROUP: Final = "rbac.authorization.k8s.io"
 RBAC_API_VERSION: Final = "rbac.authorization.k8s.io/v1"
 _MAX: Final = 1000
+_SELECTORS: Final = 50
 _REQUIRED: Final = "FieldValueRequired"
 _WORDS = Annotated[list[str], Meta(max_length=_MAX)]
 
@@ -56,6 +56,41 @@ class Role(Struct, frozen=True, kw_only=True):
     rules: Annotated[list[PolicyRule], Meta(max_length=_MAX)] | UnsetType = UNSET
 
 
+class LabelSelectorRequirement(Struct, frozen=True, kw_only=True):
+    """One condition on labels.
+
+    key: The label.
+    operator: In or NotIn (of the values), Exists or DoesNotExist.
+    values: What the label may, or may not, be.
+    """
+
+    key: Annotated[str, Meta(min_length=1, max_length=317)]
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
+    values: _WORDS | UnsetType = UNSET
+
+
+class LabelSelector(Struct, frozen=True, kw_only=True):
+    """Chooses by labels, of which all that is said must hold; all objects, if nothing is said.
+
+    match_labels: Labels with their values.
+    match_expressions: Conditions.
+    """
+
+    match_labels: dict[str, str] | UnsetType = UNSET
+    match_expressions: Annotated[list[LabelSelectorRequirement], Meta(max_length=_SELECTORS)] | UnsetType = (
+        UNSET
+    )
+
+
+class AggregationRule(Struct, frozen=True, kw_only=True):
+    """Of which others a ClusterRole is made.
+
+    cluster_role_selectors: All that any of these chooses.
+    """
+
+    cluster_role_selectors: Annotated[list[LabelSelector], Meta(min_length=1, max_length=_SELECTORS)]
+
+
 class ClusterRole(Struct, frozen=True, kw_only=True):
     """Rights that a ClusterRoleBinding grants everywhere, or a RoleBinding in its namespace.
 
@@ -63,12 +98,14 @@ class ClusterRole(Struct, frozen=True, kw_only=True):
     kind: ClusterRole.
     metadata: Name, namespace, labels and so on.
     rules: What it allows; nothing is ever denied by a rule.
+    aggregation_rule: Of which other ClusterRoles it is made: their rules are written over its own.
     """
 
     api_version: Literal["rbac.authorization.k8s.io/v1"]
     kind: Literal["ClusterRole"]
     metadata: ObjectMeta
     rules: Annotated[list[PolicyRule], Meta(max_length=_MAX)] | UnsetType = UNSET
+    aggregation_rule: AggregationRule | UnsetType = UNSET
 
 
 class Subject(Struct, frozen=True, kw_only=True):
@@ -139,6 +176,9 @@ def check_rights(value: Mapping[str, Any], report: Report) -> None:
     for index, rule in enumerate(rules if isinstance(rules, list) else ()):
         if isinstance(rule, Mapping):
             _check_rule(rule, value.get("kind") == "Role", index, report)
+    aggregation = value.get("aggregationRule")
+    if isinstance(aggregation, Mapping):
+        _check_selectors(aggregation.get("clusterRoleSelectors"), report)
     reference = value.get("roleRef")
     if isinstance(reference, Mapping):
         if reference.get("apiGroup") not in (None, "", RBAC_GROUP):
@@ -149,6 +189,20 @@ def check_rights(value: Mapping[str, Any], report: Report) -> None:
     for index, subject in enumerate(subjects if isinstance(subjects, list) else ()):
         if isinstance(subject, Mapping):
             _check_subject(subject, index, report)
+
+
+def _check_selectors(selectors: Any, report: Report) -> None:
+    for index, selector in enumerate(selectors if isinstance(selectors, list) else ()):
+        conditions = selector.get("matchExpressions") if isinstance(selector, Mapping) else None
+        for number, one in enumerate(conditions if isinstance(conditions, list) else ()):
+            keys = ("aggregationRule", "clusterRoleSelectors", index, "matchExpressions", number, "values")
+            if not isinstance(one, Mapping):
+                continue
+            if one.get("operator") in ("In", "NotIn") and not one.get("values"):
+                report.add(keys, "must be specified when operator is In or NotIn", _REQUIRED)
+            if one.get("operator") in ("Exists", "DoesNotExist") and one.get("values"):
+                message = "may not be specified when operator is Exists or DoesNotExist"
+                report.add(keys, message, "FieldValueForbidden")
 
 
 def _check_rule(rule: Mapping[str, Any], namespaced: bool, index: int, report: Report) -> None:

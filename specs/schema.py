@@ -37,6 +37,15 @@ _LIST_KEYS: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
 _SETS: Final = frozenset(
     {("ObjectMeta", "finalizers"), ("NodeSpec", "allowedPaths"), ("NodeStatus", "orphans")}
 )
+# Lists that strategic merge patches merge as well: clients make patches by what is said here, and
+# `controller.api.strategic` takes them so.
+_PATCHED: Final[Mapping[tuple[str, str], Mapping[str, str]]] = {
+    ("ObjectMeta", "finalizers"): {"x-kubernetes-patch-strategy": "merge"},
+    ("ObjectMeta", "ownerReferences"): {
+        "x-kubernetes-patch-merge-key": "uid",
+        "x-kubernetes-patch-strategy": "merge",
+    },
+}
 _QUANTITY: Final[dict[str, Any]] = {
     "description": "An amount as Kubernetes writes it: 512Mi, 2G, 1.5Gi, 1024.",
     "oneOf": [{"type": "string"}, {"type": "integer"}],
@@ -84,7 +93,7 @@ def _struct(name: str, schema: Mapping[str, Any], prefix: str) -> dict[str, Any]
     for field, value in schema["properties"].items():
         made = _described(_value(value, prefix), fields.get(field))
         if made.get("type") == "array":
-            made |= _merging(name, field)
+            made |= {**_merging(name, field), **_PATCHED.get((name, field), {})}
         if isinstance(made.get("additionalProperties"), Mapping):
             made["x-kubernetes-map-type"] = "granular"
         properties[field] = made

@@ -7,13 +7,20 @@ list to try, so a slow or salted hash would cost each request its time and prote
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+import datetime
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
 
 from msgspec import UNSET, Meta, UnsetType
 
 from specs.meta import API_VERSION, ObjectMeta, Struct
+from specs.walker import Report
 
 TOKEN_FORM: Final = r"domctl-[A-Za-z0-9_-]{43}"  # noqa: S105 - a pattern: 32 bytes in base64url
+
+_TIME: Final = r"^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]Z$"
+_FORM: Final = re.compile(_TIME.removesuffix("$") + r"\Z", re.ASCII)
 
 
 class TokenSpec(Struct, frozen=True, kw_only=True):
@@ -26,11 +33,13 @@ class TokenSpec(Struct, frozen=True, kw_only=True):
     """
 
     user: Annotated[str, Meta(min_length=1, max_length=253)]
-    groups: Annotated[list[str], Meta(max_length=64)] | UnsetType = UNSET
+    groups: (
+        Annotated[list[Annotated[str, Meta(min_length=1, max_length=253)]], Meta(max_length=64)] | UnsetType
+    ) = UNSET
     expires: Annotated[
         str,
         Meta(
-            pattern=r"^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]Z$",
+            pattern=_TIME,
             extra={"words": "a time in UTC such as 2030-01-31T12:00:00Z"},
         ),
     ]
@@ -50,3 +59,14 @@ class Token(Struct, frozen=True, kw_only=True):
     kind: Literal["Token"] = "Token"
     metadata: ObjectMeta
     spec: TokenSpec
+
+
+def check_token(value: Mapping[str, Any], report: Report) -> None:
+    """A date that no calendar has would compare with others as if it were one."""
+    spec = value.get("spec")
+    expires = spec.get("expires") if isinstance(spec, Mapping) else None
+    if isinstance(expires, str) and _FORM.fullmatch(expires):
+        try:
+            datetime.datetime.fromisoformat(expires)
+        except ValueError:
+            report.add(("spec", "expires"), f"is no time of any calendar: {expires}")

@@ -10,8 +10,9 @@ by name (`specs.later`). What has no problem converts without error. Not here: w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -26,7 +27,7 @@ from specs.later import LATER
 from specs.meta import API_VERSION, GROUP, ObjectMeta
 from specs.migration import Migration, MigrationSpec
 from specs.problems import Problem, errors, shown
-from specs.token import Token
+from specs.token import Token, check_token
 from specs.walker import Report, Unknown, walk
 
 __all__ = ["FileObject", "Unknown", "decode", "immutable_problems", "load_file_objects"]
@@ -35,10 +36,9 @@ _RULES: Final[Mapping[str, Callable[[object, Report], None]]] = MappingProxyType
     {"Domain": domainrules.check_domain, "Node": noderules.check_node}
 )
 _WHOLE_RULES: Final[Mapping[str, Callable[[Mapping[str, Any], Report], None]]] = MappingProxyType(
-    {"ConfigMap": core.check_config_map, "Secret": secret.check_secret}
+    {"ConfigMap": core.check_config_map, "Secret": secret.check_secret, "Token": check_token}
 )
 _HIDDEN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({"Secret": secret.VALUES})
-_TYPES: Final = MappingProxyType({kind.kind: inspect.type_info(kind.struct) for kind in KINDS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +52,11 @@ class FileObject:
 
 def decode(value: object, unknown: Unknown = Unknown.STRICT) -> tuple[Object | None, list[Problem]]:
     """A JSON value as an object. None if any problem is an error; warnings may stand beside an object."""
-    kind, problems = _kind_of(value)
+    kind, problems = kind_of(value)
     if kind is None:
         return None, problems
     report = Report(unknown, hidden=_HIDDEN.get(kind.kind, ()))
-    clean = walk(value, _TYPES[kind.kind], (), report, LATER[kind.kind])
+    clean = walk(value, _type_of(kind.struct), (), report, LATER[kind.kind])
     if kind.struct is Domain:
         requests.check_requests(clean, report)
     metarules.check_metadata(
@@ -77,6 +77,12 @@ def decode(value: object, unknown: Unknown = Unknown.STRICT) -> tuple[Object | N
         return None, [*report.problems, Problem((), str(error))]
 
 
+@cache
+def _type_of(struct: type[Object]) -> inspect.Type:
+    """Found out when the first of its kind comes: of a file of one kind the other ten are never needed."""
+    return inspect.type_info(struct)
+
+
 def load_file_objects(
     text: str | bytes, filename: str = "", unknown: Unknown = Unknown.STRICT
 ) -> tuple[list[FileObject], list[Problem]]:
@@ -89,9 +95,9 @@ def load_file_objects(
     objects: list[FileObject] = []
     problems = list(loaded.problems)
     for document in loaded.documents:
-        for prefix, value in _unlisted(document.value):
+        for prefix, value in unlisted(document.value):
             found, wrong = decode(value, unknown)
-            problems += [_placed(problem, prefix, document) for problem in wrong]
+            problems += [placed(problem, prefix, document) for problem in wrong]
             if found is not None and not document.faulty and isinstance(value, Mapping):
                 line, _ = document.position(prefix)
                 objects.append(FileObject(found, value, line))
@@ -159,23 +165,23 @@ def _driver(domain: Domain) -> str:
     return DRIVER_OF_TYPE[effective_type(domain.spec)]
 
 
-def _kind_of(value: object) -> tuple[Kind | None, list[Problem]]:
+def kind_of(value: object) -> tuple[Kind | None, list[Problem]]:
+    """By its apiVersion and kind; None where they are no kind of ours, with what is wrong."""
     if not isinstance(value, Mapping):
         return None, [Problem((), f"must be an object, is {shown(value)}", "FieldValueTypeInvalid")]
     api, name = value.get("apiVersion"), value.get("kind")
     problems = []
     known_apis = [kind.api_version for kind in KINDS]
-    group = api if isinstance(api, str) and api in known_apis else API_VERSION
     if api is None:
         problems.append(Problem(("apiVersion",), f"is required: {API_VERSION}", "FieldValueRequired"))
     elif api not in known_apis:
-        hint = f": the group {GROUP} has only this version" if str(api)[:64].startswith(GROUP) else ""
-        message = f"must be {API_VERSION}, is {shown(api)}{hint}"
+        ours = str(api)[:64].startswith(GROUP)
+        all_apis = f"{API_VERSION}: the group {GROUP} has only this version"
+        message = f"must be {all_apis if ours else _one_of(dict.fromkeys(known_apis))}, is {shown(api)}"
         problems.append(Problem(("apiVersion",), message, "FieldValueNotSupported"))
-    of_group = {kind.kind: kind for kind in KINDS if kind.api_version == group}
+    of_group = {kind.kind: kind for kind in KINDS if problems or kind.api_version == api}
     kind = of_group.get(name) if isinstance(name, str) else None
-    *most, last = of_group
-    known = f"{', '.join(most)} or {last}"
+    known = _one_of(of_group)
     if name is None:
         problems.append(Problem(("kind",), f"is required: {known}", "FieldValueRequired"))
     elif kind is None and (not isinstance(name, str) or name not in KIND_OF):
@@ -186,7 +192,12 @@ def _kind_of(value: object) -> tuple[Kind | None, list[Problem]]:
     return (None if problems else kind), problems
 
 
-def _unlisted(value: object) -> list[tuple[tuple[str | int, ...], object]]:
+def _one_of(words: Iterable[str]) -> str:
+    *most, last = words
+    return f"{', '.join(most)} or {last}"
+
+
+def unlisted(value: object) -> list[tuple[tuple[str | int, ...], object]]:
     """The objects of a document, with their paths: itself, or the items of a v1 List."""
     if isinstance(value, Mapping) and value.get("apiVersion") == "v1" and value.get("kind") == "List":
         items = value.get("items")
@@ -195,7 +206,8 @@ def _unlisted(value: object) -> list[tuple[tuple[str | int, ...], object]]:
     return [((), value)]
 
 
-def _placed(problem: Problem, prefix: tuple[str | int, ...], document: yamldoc.Document) -> Problem:
+def placed(problem: Problem, prefix: tuple[str | int, ...], document: yamldoc.Document) -> Problem:
+    """With its line in the document, of which the object at `prefix` has it."""
     keys = (*prefix, *problem.keys)
     line, column = document.position(keys)
     return replace(problem, keys=keys, line=line, column=column)

@@ -22,6 +22,8 @@ from specs.problems import MAX_PROBLEMS, Keys, Problem, Reason, shown
 MAX_FREE_DEPTH: Final = 64  # of what no schema bounds, such as managedFields
 
 _INT64: Final = 1 << 63
+_KEPT: Final = {("data",), ("stringData",), ("metadata", "annotations")}  # and read by clients alone
+_NOT_TEXT = re.compile("[\ud800-\udfff]")
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -49,6 +51,12 @@ class Report:
     def warn(self, keys: Keys, message: str) -> None:
         if len(self.problems) < MAX_PROBLEMS:
             self.problems.append(Problem(keys, message, warning=True))
+
+    def has_unknown(self, keys: Keys, message: str) -> None:
+        if len(self.problems) < MAX_PROBLEMS:
+            warning = self.unknown is Unknown.WARN
+            reason: Reason = "FieldValueInvalid" if warning else "FieldValueForbidden"
+            self.problems.append(Problem(keys, message, reason, warning=warning, unknown=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +132,7 @@ class _Walk:
                 name for name in fields if name.lower() == key.lower().replace("_", "").replace("-", "")
             ]
             message = "unknown field" + (f", did you mean {close[0]}?" if close else "")
-            if self.report.unknown is Unknown.WARN:
-                self.report.warn(path, message)
-            else:
-                self.report.add(path, message, "FieldValueForbidden")
+            self.report.has_unknown(path, message)
 
     def _list(self, value: object, wanted: types.ListType, keys: Keys) -> Any:
         if not isinstance(value, list | tuple):
@@ -195,9 +200,11 @@ class _Walk:
         return value
 
     def _text(self, value: str, keys: Keys) -> str:
-        found = _NOT_XML.search(value)
+        kept = keys[:1] in _KEPT or keys[:2] in _KEPT
+        found = (_NOT_TEXT if kept else _NOT_XML).search(value)
         if found is not None:
-            self.report.add(keys, f"has the character U+{ord(found[0]):04X}, which cannot stand in XML")
+            where = "text" if kept else "XML"
+            self.report.add(keys, f"has the character U+{ord(found[0]):04X}, which cannot stand in {where}")
         return value
 
     def _string(self, value: str, wanted: types.StrType, keys: Keys, extra: Mapping[str, Any]) -> str:

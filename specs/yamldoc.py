@@ -7,9 +7,9 @@ octal with a bare zero (kubectl, which reads YAML 1.1, would say 511: write 0o77
 place and all at once as far as the syntax allows: duplicate keys, keys that are not text, merge keys, tags
 outside the core schema, infinities, numbers beyond 64 bits, a line break that only YAML 1.1 knows.
 
-Texts come from strangers: an alias costs what it stands for (MAX_NODES after expansion, never expanded
-here), depth, document and stream are bounded before anything deeper is entered. Even so it can take a
-second per 10 MiB, so servers call it outside their event loop.
+Texts come from strangers: an alias costs what it stands for (MAX_NODES and MAX_TEXT after expansion, never
+expanded here), depth, document and stream are bounded before anything deeper is entered. Even so it can
+take a second per 10 MiB, so servers call it outside their event loop.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import yaml
 from specs.problems import MAX_PROBLEMS, Keys, Problem, shown
 
 MAX_NODES: Final = 50_000
+MAX_TEXT: Final = 1024 * 1024  # characters of one document's scalars, each counted wherever an alias puts it
 MAX_DEPTH: Final = 32
 MAX_DOCUMENT_BYTES: Final = 256 * 1024
 MAX_STREAM_BYTES: Final = 16 * 1024 * 1024
@@ -140,6 +141,7 @@ class _Frame:
     anchor: str | None
     place: tuple[int, int]
     nodes_before: int
+    text_before: int
     is_key: bool
     key: Any = _NO_KEY
     key_place: tuple[int, int] = (0, 0)
@@ -151,6 +153,7 @@ class _Anchored:
     value: Any
     marks: _Marks
     nodes: int
+    text: int
     height: int
 
 
@@ -164,6 +167,7 @@ class _Stream:
         self.frames: list[_Frame] = []
         self.anchors: dict[str, _Anchored] = {}
         self.nodes = 0
+        self.text_size = 0
         self.begin = 0
         self.root: tuple[Any, _Marks, tuple[int, int]] = (None, None, (1, 1))
         self.problems_before = 0
@@ -202,6 +206,7 @@ class _Stream:
         self.begin = event.end_mark.index
         self.anchors = {}
         self.nodes = 0
+        self.text_size = 0
         self.root = (None, None, _at(event))
         self.problems_before = len(self.problems)
 
@@ -220,13 +225,14 @@ class _Stream:
     # Nodes
 
     def _scalar(self, event: _Event) -> None:
-        self._count(1, event)
+        size = len(event.value)
+        self._count(1, size, event)
         if self._expects_key():
             self._key(event)
             return
         value = event.value if _is_text(event) else self._resolved(event)
         if event.anchor is not None:
-            self.anchors[event.anchor] = _Anchored(value, None, 1, 0)
+            self.anchors[event.anchor] = _Anchored(value, None, 1, size, 0)
         self._add(value, None, _at(event), 0)
 
     def _alias(self, event: _Event) -> None:
@@ -235,8 +241,8 @@ class _Stream:
             self._problem(
                 f"the alias *{event.anchor} has no anchor before it, or is inside of it", _at(event)
             )
-            anchored = _Anchored(None, None, 1, 0)
-        self._count(anchored.nodes, event)
+            anchored = _Anchored(None, None, 1, 0, 0)
+        self._count(anchored.nodes, anchored.text, event)
         if len(self.frames) + anchored.height > MAX_DEPTH:
             self._stop(f"nested more than {MAX_DEPTH} deep", _at(event))
         if self._expects_key():
@@ -245,7 +251,7 @@ class _Stream:
             self._add(anchored.value, anchored.marks, _at(event), anchored.height)
 
     def _open(self, event: _Event) -> None:
-        self._count(1, event)
+        self._count(1, 0, event)
         if len(self.frames) >= MAX_DEPTH:
             self._stop(f"nested more than {MAX_DEPTH} deep", _at(event))
         mapping = isinstance(event, yaml.MappingStartEvent)
@@ -257,14 +263,17 @@ class _Stream:
         if is_key:
             self._bad_key("must be text, is a mapping or list", _at(event))
         self.frames.append(
-            _Frame({} if mapping else [], {}, event.anchor, _at(event), self.nodes - 1, is_key)
+            _Frame(
+                {} if mapping else [], {}, event.anchor, _at(event), self.nodes - 1, self.text_size, is_key
+            )
         )
 
     def _close(self, _event: _Event) -> None:
         frame = self.frames.pop()
         if frame.anchor is not None:
             nodes = self.nodes - frame.nodes_before
-            self.anchors[frame.anchor] = _Anchored(frame.value, frame.marks, nodes, frame.height)
+            text = self.text_size - frame.text_before
+            self.anchors[frame.anchor] = _Anchored(frame.value, frame.marks, nodes, text, frame.height)
         if not frame.is_key:
             self._add(frame.value, frame.marks, frame.place, frame.height)
 
@@ -294,7 +303,7 @@ class _Stream:
         frame, key, place = self.frames[-1], event.value, _at(event)
         assert isinstance(frame.value, dict)
         if event.anchor is not None:
-            self.anchors[event.anchor] = _Anchored(key, None, 1, 0)
+            self.anchors[event.anchor] = _Anchored(key, None, 1, len(key), 0)
         if not _is_text(event):
             if key == "<<":
                 self._bad_key("<<: merge keys are not part of YAML 1.2, write the fields out", place)
@@ -353,8 +362,13 @@ class _Stream:
 
     # Problems
 
-    def _count(self, nodes: int, event: _Event) -> None:
+    def _count(self, nodes: int, text: int, event: _Event) -> None:
         self.nodes += nodes
+        self.text_size += text
+        if self.text_size > MAX_TEXT:
+            self._stop(
+                f"more than {MAX_TEXT >> 10} KiB of text in one document, aliases expanded", _at(event)
+            )
         if self.nodes > MAX_NODES:
             self._stop(f"more than {MAX_NODES} nodes in one document, aliases expanded", _at(event))
 

@@ -52,6 +52,8 @@ def problems(**spec: Any) -> list[str]:
         ({"type": "vnc", "listen": "::"}, "passwordSecret: is required"),
         ({"type": "vnc", "listen": "1.2.3"}, "listen: must be an IP address"),
         ({"type": "sdl"}, "type: must be spice or vnc"),
+        ({"type": ["vnc"]}, "type: must be"),
+        ({"type": {"vnc": 1}}, "type: must be"),
         ({"type": "vnc", "password": "x"}, "unknown field"),
         ({"type": "vnc", "passwordSecret": {"name": "Up"}}, "name: must be the name of a Secret"),
     ],

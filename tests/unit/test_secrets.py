@@ -19,6 +19,7 @@ from drivers.memory.store import MemoryStore
 from specs.secret import without_string_data
 from specs.validate import decode
 from tests.apiserver import APPLY, JSON_PATCH, MERGE, TABLE, Api, Options, Reply, serving
+from tests.unit.test_api_rights import as_bob, give, rule
 
 SECRETS = "/api/v1/namespaces/default/secrets"
 PASSWORD = "correct-horse-4711"
@@ -251,6 +252,28 @@ async def test_nothing_but_the_secret_itself_ever_shows_its_values(
     for text in heard:
         for word in words:
             assert word not in text and in_base64(word) not in text, text
+
+
+async def test_who_may_not_read_a_secret_is_shown_nothing_of_it_by_whatever_he_does(api: Api) -> None:
+    applied = {"kubectl.kubernetes.io/last-applied-configuration": json.dumps(secret())}
+    await made(api, secret(metadata={"name": "vnc", "finalizers": ["a/b"], "annotations": applied}))
+    await give(api, rule("patch update delete deletecollection dryrun", "secrets", ""))
+    one, whole = f"{SECRETS}/vnc", (await api.call("GET", f"{SECRETS}/vnc")).body
+    config = {**HEAD, "metadata": {"name": "vnc", "labels": {"a": "b"}}}
+    calls: list[tuple[str, str, Any, str]] = [
+        ("PATCH", f"{one}?dryRun=All", {}, MERGE),
+        ("PATCH", one, {"metadata": {"labels": {"x": "y"}}}, MERGE),
+        ("PATCH", f"{one}?fieldManager=me", config, APPLY),
+        ("PUT", f"{one}?dryRun=All", {**whole, "metadata": {"name": "vnc"}}, "application/json"),
+        ("DELETE", f"{SECRETS}?dryRun=All", None, "application/json"),
+        ("DELETE", one, None, "application/json"),
+        ("DELETE", one, None, "application/json"),
+    ]
+    for method, path, body, kind in calls:
+        reply = await as_bob(api, method, path, body, type=kind)
+        assert (reply.status, in_base64(PASSWORD) in reply.text) == (200, False), (method, path, reply.text)
+        assert '"vnc"' in reply.text
+    assert in_base64(PASSWORD) in (await api.call("PATCH", f"{one}?dryRun=All", {}, type=MERGE)).text
 
 
 async def _tables(api: Api, heard: list[str]) -> None:

@@ -220,6 +220,14 @@ LAUGHS = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
 )
 HOSTILE = {
     "a bomb of aliases": (LAUGHS, "more than 50000 nodes"),
+    "a long text said often": (
+        "a: &a " + "x" * 100_000 + "\nb: [" + "*a," * 1400 + "]",
+        "more than 1024 KiB of text",
+    ),
+    "a list of long texts said often": (
+        "a: &a [" + "x" * 50_000 + "," + "x" * 50_000 + "]\nb: [" + "*a," * 1400 + "]",
+        "more than 1024 KiB of text",
+    ),
     "20,000 brackets": ("[" * 20000 + "]" * 20000, "nested more than 32"),
     "as many as fit": ("[" * 262_000, "nested more than 32"),
     "braces": ("{a: " * 60_000, "nested more than 32"),
