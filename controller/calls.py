@@ -19,7 +19,15 @@ from controller.plan.evidence import Known, Unknown, observe
 from controller.plan.snapshot import Ladder, Stall
 from controller.plan.types import Action, ActionKind
 from controller.recording import audit
-from drivers.errors import Advice, HostFailed, HypervisorError, NoDomain, SaveUnreadable, Unsupported
+from drivers.errors import (
+    Advice,
+    DiskLocked,
+    HostFailed,
+    HypervisorError,
+    NoDomain,
+    SaveUnreadable,
+    Unsupported,
+)
 from drivers.hypervisor import Outcome, Permit, Result, Session
 from specs.graphics import with_passwords
 
@@ -214,7 +222,7 @@ class Calls:
             result = await send(session, permit)
             known = result.outcome is not Outcome.AMBIGUOUS
         finally:
-            hands.end(known)
+            hands.end(known, node)
             if not known and call in GIVE_CAPABILITY:
                 hands.cache.seen.expectations.doubt(action.uuid, node, hands.world.now())
             hands.cache.await_observation(action.uuid, node)
@@ -235,5 +243,6 @@ class Calls:
         log.warning("libvirt refused", extra={"domain": action.key, "why": message})
         if stalled and action.mark is not None and call in ("define", "create"):
             self.hands.cache.attempts.stalls[action.uuid] = Stall(action.node, action.mark.digest, message)
-        ending = Report(Ending.REJECTED if stalled else Ending.FAILED, message)
+        locked = isinstance(error, DiskLocked)
+        ending = Report(Ending.REJECTED if stalled else Ending.FAILED, message, locked)
         raise RungRefused(ending) if isinstance(error, Unsupported | HostFailed) else Halt(ending)

@@ -371,8 +371,10 @@ class Session(Protocol):
     async def facts(self) -> HostFacts: ...
     async def list(self) -> Listing: ...
 
-    async def detail(self, uuid: str) -> Detail:
-        """Raises NoDomain when the host knows no such domain, active or defined."""
+    async def detail(self, uuid: str, known: Detail | None = None) -> Detail:
+        """Raises NoDomain when the host knows no such domain, active or defined. `known`: what an earlier one
+        said; where the domain neither began nor ended since, its state alone may be read anew, as a list
+        does, and the rest stands as it was read then (`sent_at`)."""
         ...
 
     async def figures(self) -> Figures:

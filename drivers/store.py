@@ -32,11 +32,15 @@ class KeyValue(Struct, frozen=True):
 
 
 class Page(Struct, frozen=True):
-    """Keys in order, all read at `revision`. `more` tells whether keys follow the last one."""
+    """Keys in order, all read at `revision`. `remaining`: how many keys follow the last one."""
 
     items: tuple[KeyValue, ...]
     revision: int
-    more: bool = False
+    remaining: int = 0
+
+    @property
+    def more(self) -> bool:
+        return self.remaining > 0
 
 
 class Compare(Struct, frozen=True):

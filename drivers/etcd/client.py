@@ -88,7 +88,8 @@ class EtcdStore:
             request = rpc.RangeRequest(key=start, range_end=end, revision=revision, limit=limit)
         reply, _ = await self._page(request)
         items = tuple(key_value(kv) for kv in reply.kvs)
-        return Page(items=items, revision=revision or int(reply.header.revision), more=bool(reply.more))
+        remaining = max(1, int(reply.count) - len(items)) if reply.more else 0
+        return Page(items=items, revision=revision or int(reply.header.revision), remaining=remaining)
 
     async def _page(self, request: Any) -> tuple[Any, int]:
         """Send a range request, with fewer and fewer keys while the reply is too large. Returns the

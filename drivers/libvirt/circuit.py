@@ -8,6 +8,10 @@ passes, the caller is told at once (CallTimedOut; for a mutation that was sent: 
   when all slots of one of the first two connections are lost in this way the circuit is worthless, and ends;
 - it does not: the circuit ends, the sockets are shut down, and that frees the threads.
 
+Calls that share a connection are sent by whichever thread waits for its answers, and libvirt's client before
+10.0 can lose the word that there is one more to send (`moving` tells how). So a call that joins others and
+has no answer after NUDGE_S is followed by a sign of life, whose sending sends what was forgotten.
+
 A mutation is sent only if its permit still holds at the last moment, in the worker thread, by the same
 clock that the permit was given by (safety: I4). Which outcome an error means stands in `errors`; what was
 never sent is Failed. Nothing here reconnects or retries.
@@ -18,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -34,6 +38,8 @@ from drivers.libvirt.opening import Opened
 from drivers.libvirt.reads import Clock
 from drivers.libvirt.sending import Call, Reply, Sending, result_of, send
 from specs.uri import ParsedUri
+
+NUDGE_S = 0.05
 
 T = TypeVar("T")
 
@@ -93,9 +99,10 @@ class Circuit:
             raise self.closed()
         link, started_at = link or self.observe, self.given.clock()
         try:
-            answer = await link.lane.run(
-                functools.partial(attempt, link.raw, call, lambda: work(link.raw)), limit_s
-            )
+            with self._nudged(link):
+                answer = await link.lane.run(
+                    functools.partial(attempt, link.raw, call, lambda: work(link.raw)), limit_s
+                )
         except DeadlinePassed as passed:
             self._suspect(link, passed)
             answer = CallTimedOut(f"{call}: no answer within {limit_s:g} s")
@@ -122,7 +129,8 @@ class Circuit:
         link, gate, started_at = link or self.change, Gate(), self.given.clock()
         work = functools.partial(send, Sending(link.raw, call, prepare, gate, permit, self.given.clock))
         try:
-            reply = await link.lane.run(work, limit_s)
+            with self._nudged(link):
+                reply = await link.lane.run(work, limit_s)
         except DeadlinePassed as passed:
             self._suspect(link, passed)
             sent = not gate.shut()
@@ -152,6 +160,24 @@ class Circuit:
         with contextlib.suppress(TimeoutError):  # a thread that even this does not free is lost
             async with asyncio.timeout(2 * self.given.deadlines.close_s):
                 await self._dismantled.wait()
+
+    @contextlib.contextmanager
+    def _nudged(self, link: Link) -> Iterator[None]:
+        """Around a call: it is not to wait for the others on its connection to be answered."""
+        if not link.lane.is_busy:
+            yield
+            return
+        nudge = asyncio.get_running_loop().call_later(NUDGE_S, self._nudge, link)
+        try:
+            yield
+        finally:
+            nudge.cancel()
+
+    def _nudge(self, link: Link) -> None:
+        if self.is_open and link.sign_of_life.has_free_slot:
+            work = functools.partial(attempt, link.raw, "nudge", link.raw.getLibVersion)
+            nudge = asyncio.create_task(link.sign_of_life.run(work, self.given.deadlines.sign_of_life_s))
+            nudge.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody asks
 
     def _suspect(self, link: Link, passed: DeadlinePassed) -> None:
         """A call's deadline passed on `link`: is it the call, or the connection?"""

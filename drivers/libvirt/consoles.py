@@ -6,11 +6,18 @@ session lives on. libvirt takes what comes from the host off the socket whether 
 keeps it without a bound; so every stream is read as soon as there is something, in libvirt's event thread,
 where reading a stream that does not block never waits. What asyncio has not taken yet is bounded by
 WINDOW_BYTES a console: beyond that the oldest is dropped, and its length is told. Sending may wait for the
-socket and is done in worker threads with a deadline.
+socket and is done in worker threads with a deadline. libvirtd keeps without a bound what a guest does not
+read, and tells nobody; so no more than SILENT_BYTES are typed until the guest writes something.
 
 Measured (9.0.0): a console has one reader; a second is refused (9) until the first has gone, which for one
 that was killed or frozen takes its connection's end, 30 s at most. VIR_DOMAIN_CONSOLE_FORCE would throw it
 out and is never used: it may be an administrator's `virsh console`.
+
+A stream that its host ended is let go of AFTERMATH_S later. libvirtd closes it under the stream's lock and
+then that of the domain's consoles (virFDStreamCloseInt, virChrdevFDStreamCloseCb), and forgets a domain, as
+at the end of a transient one or of a migration, under the same two in the other order (virChrdevFree): met in
+one moment, which is that of the guest's end, they stop its event loop for good. Afterwards there is nothing
+left to meet. Until then the terminal stays taken, and so the guest's next run has another one.
 """
 
 from __future__ import annotations
@@ -35,7 +42,9 @@ from drivers.libvirt.link import Link, attempt
 WINDOW_BYTES: Final = 256 << 10  # read, and not taken by asyncio yet
 HAND_OVER_EVERY_S: Final = 0.02  # a guest that floods its console wakes asyncio no more often
 SEND_BYTES: Final = 4 << 10  # at once; what a terminal of the host's kernel holds
+SILENT_BYTES: Final = 64 << 10  # typed since the guest last wrote; libvirtd keeps what it does not read
 LET_GO_S: Final = 60.0  # those before it may be slow
+AFTERMATH_S: Final = 30.0  # from a stream's end until its host is told that we know; a guest's end is shorter
 _READ_BYTES: Final = 256 << 10  # more than one message of libvirt's protocol
 _WOULD_BLOCK: Final = -2
 _PAUSE_S: Final = 0.005
@@ -43,10 +52,44 @@ _EVENTS: Final = (
     libvirt.VIR_STREAM_EVENT_READABLE | libvirt.VIR_STREAM_EVENT_ERROR | libvirt.VIR_STREAM_EVENT_HANGUP
 )
 CLOSED: Final = "the console is closed"
+_UNREAD: Final = "the host took no input in time: the guest does not read its console"
+_SILENT: Final = "the guest wrote nothing since 64 KiB were typed: it does not read its console"
 _ENDED: Final = "the host closed it: the domain is not running any more, or somebody else took the console"
 
 Meter = Callable[[str, str, float], None]  # call, result, seconds
 Open = Callable[[Feed], Awaitable[Link]]  # opens the connection; raises HypervisorError
+
+
+class _Ear:
+    """What libvirt calls when a stream has something. Its remote driver never gives back what it is given for
+    that (remoteStreamCallbackFree asks for a callback that is missing): so it is given this in the stream's
+    place, which once deaf leads to nothing, neither the stream nor its connection nor whose console it is.
+
+    What libvirt-python asks of a stream is `_o` when it is told and the method that it calls."""
+
+    def __init__(self, raw: Any, hear: Callable[[Any], None]) -> None:
+        self._o = raw._o
+        self._heard: tuple[Any, Callable[[Any], None]] | None = (raw, hear)
+
+    def _dispatchStreamEventCallback(self, _events: int, _given: object) -> None:
+        heard = self._heard
+        if heard is not None:
+            raw, hear = heard
+            hear(raw)
+
+    def deafen(self) -> None:
+        self._o = self._heard = None
+
+
+def _listen(raw: Any, hear: Callable[[Any], None]) -> _Ear:
+    """Have `hear` called with `raw`, in libvirt's event thread. Raises libvirtError."""
+    ear = _Ear(raw, hear)
+    libvirt.virStream.eventAddCallback(ear, _EVENTS, _unused, None)
+    return ear
+
+
+def _unused(*_: object) -> None:
+    """libvirt-python wants a function; the ear's method is called in its place."""
 
 
 class Stream:
@@ -57,9 +100,11 @@ class Stream:
         self._deliver = deliver
         self._lock = threading.Lock()  # of all below
         self._raw: Any = None
+        self._ear: _Ear | None = None
         self._waiting: deque[bytes] = deque()
         self._size = 0
         self._lost = 0
+        self._unanswered = 0
         self._ended = ""
         self._asked = False
         self._unwanted = False
@@ -68,9 +113,9 @@ class Stream:
         """Blocking. Raises libvirtError."""
         raw = connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
         connection.lookupByUUIDString(uuid).openConsole(device or None, raw, flags)
-        raw.eventAddCallback(_EVENTS, self._ready, None)
+        ear = _listen(raw, self._ready)
         with self._lock:
-            self._raw = raw
+            self._raw, self._ear = raw, ear
             unwanted = self._unwanted
         if unwanted:  # whoever asked for it has given up
             self.close()
@@ -79,28 +124,38 @@ class Stream:
         """Blocking. Raises libvirtError, CallTimedOut, WrongState."""
         while data:
             with self._lock:
-                raw = self._raw
+                raw, room = self._raw, min(SEND_BYTES, SILENT_BYTES - self._unanswered)
             if raw is None:
                 raise WrongState(CLOSED)
-            sent = raw.send(data[:SEND_BYTES])
+            if time.monotonic() > until:  # whoever typed it is told so, and it must not come after that
+                raise CallTimedOut(_UNREAD if room > 0 else _SILENT)
+            sent = raw.send(data[:room]) if room > 0 else _WOULD_BLOCK
             if sent == _WOULD_BLOCK:
-                if time.monotonic() > until:
-                    raise CallTimedOut("the host took no input in time: the guest does not read its console")
                 time.sleep(_PAUSE_S)
                 continue
+            with self._lock:
+                self._unanswered += sent
             data = data[sent:]
 
     def close(self, *, polite: bool = True) -> None:
         """Blocking, but where the connection is severed, or not `polite`. Nothing is delivered any more."""
         with self._lock:
             raw, self._raw, self._unwanted = self._raw, None, True
-        if raw is None:
+            ear, self._ear = self._ear, None
+        if raw is None or ear is None:
             return
         with contextlib.suppress(libvirt.libvirtError):
             raw.eventRemoveCallback()
+        ear.deafen()
         if polite:
             with contextlib.suppress(libvirt.libvirtError):
                 raw.abort()
+
+    @property
+    def has_ended(self) -> bool:
+        """The host says that nothing comes any more."""
+        with self._lock:
+            return bool(self._ended)
 
     def take(self) -> tuple[int, bytes, str]:
         """What came, after how many bytes that were dropped, and why it ended ("" while it has not)."""
@@ -111,7 +166,7 @@ class Stream:
             self._lost = self._size = 0
         return lost, data, ended
 
-    def _ready(self, raw: Any, _events: int, _opaque: object) -> None:
+    def _ready(self, raw: Any) -> None:
         data: bytes | int = b""
         why = _ENDED
         try:
@@ -130,6 +185,7 @@ class Stream:
 
     def _note(self, data: bytes, ended: str) -> None:
         with self._lock:
+            self._unanswered = 0
             self._waiting.append(data)
             self._size += len(data)
             while self._size > WINDOW_BYTES:
@@ -198,6 +254,7 @@ class Consoles:
         self._adding = asyncio.Lock()
         self._link: Link | None = None
         self._open: set[LibvirtConsole] = set()
+        self._ended: dict[LibvirtConsole, asyncio.TimerHandle] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._closed = ""
 
@@ -219,8 +276,17 @@ class Consoles:
         await self._call(console.link, "console_send", lambda: stream.send(data, until))
 
     def drop(self, console: LibvirtConsole) -> None:
-        """Nobody wants it any more. The host is told, so that another may have it."""
+        """Nobody wants it any more. The host is told, so that another may have it: at once, where it has not
+        ended there."""
         self._open.discard(console)
+        if console.stream.has_ended:
+            later = asyncio.get_running_loop().call_later(AFTERMATH_S, self._release, console)
+            self._ended[console] = later
+        else:
+            self._release(console)
+
+    def _release(self, console: LibvirtConsole) -> None:
+        self._ended.pop(console, None)
         task = asyncio.create_task(self._let_go(console))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
@@ -258,12 +324,15 @@ class Consoles:
     def _lose(self, why: str) -> None:
         """All consoles end; the next that is asked for has a new connection."""
         link, self._link = self._link, None
-        consoles = tuple(self._open)
+        consoles, ended = tuple(self._open), self._ended
         self._open.clear()
+        self._ended = {}
         for console in consoles:
             console.end(why)
+        for later in ended.values():
+            later.cancel()
         if link is not None:
-            _sever(link, tuple(console.stream for console in consoles))
+            _sever(link, tuple(console.stream for console in (*consoles, *ended)))
 
     async def _call(self, link: Link, call: str, work: Callable[[], None]) -> None:
         """In a worker thread of the connection. Raises HypervisorError."""

@@ -11,28 +11,29 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import libvirt
 
 from drivers.errors import HostFailed, HypervisorError, SpecRejected, Unreachable
 from drivers.libvirt.errors import told_by_daemon, translate
-from drivers.libvirt.lane import Lane
+from drivers.libvirt.lane import SLOTS, Lane
 from drivers.libvirt.way import Grip
 from specs.mark import UntrustedXml
 
 T = TypeVar("T")
 
+SLOTS_OF: Final[dict[str, int]] = {"migrate": 1, "agents": 1}  # by role, where it is not SLOTS (`moving`)
 LAST_CALLS_S = 5.0  # a severed connection gives its threads back within a millisecond
 
 
 class Link:
     """A connection. `raw` is libvirt's handle; it is used in worker threads only."""
 
-    def __init__(self, name: str, raw: Any, held: Grip | None) -> None:
+    def __init__(self, node: str, role: str, raw: Any, held: Grip | None) -> None:
         self.raw = raw
-        self.lane = Lane(name)
-        self.sign_of_life = Lane(f"{name}-alive", slots=1)
+        self.lane = Lane(f"libvirt-{node}-{role}", SLOTS_OF.get(role, SLOTS))
+        self.sign_of_life = Lane(f"libvirt-{node}-{role}-alive", slots=1)
         self.held = held
         self.registered: list[int] = []  # event callbacks
 

@@ -1,13 +1,14 @@
 """A session's further connections: for migrations, for what waits for a guest's agent, and for jobs.
 
-A migration holds its call for as long as it takes, minutes perhaps, so migrations have connections of their
-own: one is opened at a session's first migration, and another whenever all slots of those there are taken,
-up to MAX_MOVING. libvirt waits up to a minute for a guest's agent, or for the end that it was asked for, so
-those calls have up to MAX_AGENTS of their own, too: agents that are no use delay no other change, and clog
-nothing that a session cannot do without. A question after the job of a domain goes to its QEMU while that
-migrates, and one that is stuck keeps it for ever; so those have one more connection, which may be clogged
-without harm. All of them are opened as the first two are (deadline, socket options, keep-alive), stay as
-long as the session, and end it when they end: they lead to the same daemon.
+A migration holds its call for as long as it takes, minutes perhaps, and libvirt waits up to a minute for a
+guest's agent, or for the end that it was asked for. So each of these calls has a connection to itself, of up
+to MAX_MOVING and MAX_AGENTS: they delay no other change, and clog nothing that a session cannot do without.
+To itself, because calls that share a connection share one thread's attention, and libvirt's client before
+10.0 can lose the word that there is one more to send (its `g_main_loop_quit` may come before the loop runs):
+the second migration was seen to begin only when the first had ended. A question after the job of a domain
+goes to its QEMU while that migrates, and one that is stuck keeps it for ever; so those have one more
+connection, which may be clogged without harm. All of them are opened as the first two are (deadline, socket
+options, keep-alive), stay as long as the session, and end it when they end: they lead to the same daemon.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 
 from drivers.errors import HostFailed, Unreachable
-from drivers.libvirt.lane import SLOTS, start_thread
+from drivers.libvirt.lane import start_thread
 from drivers.libvirt.link import Link
 
-MAX_MOVING = 4  # connections for migrations, SLOTS calls on each
-MAX_AGENTS = 4  # as many for agents
+MAX_MOVING = 16
+MAX_AGENTS = 16
 
 Another = Callable[[str], Awaitable[Link]]  # opens one for this role; raises HypervisorError
 
 
 def too_many_migrations() -> HostFailed:
-    return HostFailed(f"{MAX_MOVING * SLOTS} migrations leave this host already: none more is sent")
+    return HostFailed(f"{MAX_MOVING} migrations leave this host already: none more is sent")
 
 
 class Moving:
@@ -49,23 +50,25 @@ class Moving:
     async def mover(self) -> Link:
         """One with a free slot. Raises HypervisorError."""
         async with self._adding:
-            for link in self._movers:
-                if link.lane.has_free_slot:
-                    return link
-            if len(self._movers) >= MAX_MOVING:
-                raise too_many_migrations()
-            self._movers.append(await self._opened("migrate"))
-            return self._movers[-1]
+            free = await self._free(self._movers, MAX_MOVING, "migrate")
+        if free is None:
+            raise too_many_migrations()
+        return free
 
     async def agent(self) -> Link:
         """One for a call to an agent, with a free slot unless all are taken. Raises HypervisorError."""
         async with self._adding:
-            for link in self._agents:
-                if link.lane.has_free_slot:
-                    return link
-            if len(self._agents) < MAX_AGENTS:
-                self._agents.append(await self._opened("agents"))
-            return self._agents[-1]
+            free = await self._free(self._agents, MAX_AGENTS, "agents")
+        return free or self._agents[-1]
+
+    async def _free(self, links: list[Link], most: int, role: str) -> Link | None:
+        for link in links:
+            if link.lane.has_free_slot:
+                return link
+        if len(links) >= most:
+            return None
+        links.append(await self._opened(role))
+        return links[-1]
 
     async def aside(self) -> Link:
         """The one for jobs. Raises HypervisorError."""

@@ -149,7 +149,7 @@ class Opening:
             self._dialling = False
         if isinstance(raw, HypervisorError):
             return way.explain(raw)
-        link = Link(f"libvirt-{self._target.node}-{role}", raw, way.beneath.grip())
+        link = Link(self._target.node, role, raw, way.beneath.grip())
         with self._lock:
             self._links.append(link)
         if way.sign_in is not None and not way.sign_in.asked:

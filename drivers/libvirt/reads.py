@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import libvirt
+from msgspec.structs import replace
 
 from drivers.hypervisor import Detail, Listing, Record, State
 from drivers.libvirt.capabilities import Driver
@@ -67,10 +68,15 @@ def _ask_state(domain: Any) -> Record | None:
         raise
 
 
-def read_detail(raw: Any, driver: Driver, clock: Clock, uuid: str) -> Detail:
+def read_detail(raw: Any, driver: Driver, clock: Clock, uuid: str, known: Detail | None = None) -> Detail:
     """Everything of one domain, read between two equal states: a domain that started or stopped in the
-    middle is read again, so that its two XMLs belong together."""
+    middle is read again, so that its two XMLs belong together. Of one that did neither since it was `known`
+    its state alone."""
     domain = raw.lookupByUUIDString(uuid)
+    if known is not None:
+        now = record_of(domain, *domain.state())
+        if (now.active, now.name) == (known.record.active, known.record.name):
+            return replace(known, record=now)
     for _ in range(_DETAIL_ATTEMPTS - 1):
         detail = _read_once(domain, driver, clock)
         if record_of(domain, *domain.state()) == detail.record:

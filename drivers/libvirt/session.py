@@ -106,10 +106,10 @@ class LibvirtSession:
         limit, clock = self._limits.read_s, self._given.clock
         return await self._circuit.read("list", limit, lambda raw: read_listing(raw, self._driver, clock))
 
-    async def detail(self, uuid: str) -> Detail:
+    async def detail(self, uuid: str, known: Detail | None = None) -> Detail:
         limit, clock = self._limits.read_s, self._given.clock
         detail = await self._circuit.read(
-            "detail", limit, lambda raw: read_detail(raw, self._driver, clock, uuid)
+            "detail", limit, lambda raw: read_detail(raw, self._driver, clock, uuid, known)
         )
         self._accept(detail.config_mark)
         return detail

@@ -124,14 +124,14 @@ class MemoryStore:
             raise Compacted(f"revision {revision} is not reached: the store is at {self._revision}")
         at = revision or self._revision
         items: list[KeyValue] = []
-        for key in self._keys(prefix, after):
-            kv = self._versions[key].at(at)
-            if kv is None:
-                continue
+        keys = iter(self._keys(prefix, after))
+        for key in keys:
+            if (kv := self._versions[key].at(at)) is not None:
+                items.append(kv)
             if len(items) == limit:
-                return Page(items=tuple(items), revision=at, more=True)
-            items.append(kv)
-        return Page(items=tuple(items), revision=at)
+                break
+        remaining = sum(self._versions[key].at(at) is not None for key in keys)
+        return Page(items=tuple(items), revision=at, remaining=remaining)
 
     async def status(self) -> StoreStatus:
         self._begin()

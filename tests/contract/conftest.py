@@ -55,6 +55,11 @@ def ssh(doors: Doors) -> Iterator[World]:
 
 
 @pytest.fixture(scope="module")
+def unix(doors: Doors) -> Iterator[World]:
+    yield from _through(doors, "unix")
+
+
+@pytest.fixture(scope="module")
 def ext(doors: Doors) -> Iterator[World]:
     yield from _through(doors, "ext")
 

@@ -32,7 +32,7 @@ from tests.contract.worlds import UUID, World, domain_xml
 OTHER = "22222222-2222-4222-8222-222222222222"
 MARK = Mark("c1", UUID, 3, "sha256:ab")
 QEMU, LXC = (pytest.param(driver, marks=pytest.mark.lab) for driver in ("qemu", "lxc"))
-TRANSPORTS = [pytest.param(name, marks=pytest.mark.lab) for name in ("tls", "sasl", "ssh", "ext")]
+TRANSPORTS = [pytest.param(name, marks=pytest.mark.lab) for name in ("tls", "sasl", "ssh", "ext", "unix")]
 through_every_door = pytest.mark.parametrize("world", [QEMU, LXC, "mock", "sim", *TRANSPORTS], indirect=True)
 can_save = pytest.mark.parametrize("world", [QEMU, "mock", "sim"], indirect=True)
 real = pytest.mark.parametrize("world", [QEMU, LXC, "mock"], indirect=True)

@@ -159,8 +159,9 @@ def test_a_guest_is_asked_to_stop_in_the_ways_of_the_table(
 
 
 def _asked(domain: Any, flags: int) -> None:
-    """A container that was just started has no init to ask yet."""
-    for _ in range(50):
+    """A container that was just started has no init to ask yet; one whose controller was late on a busy
+    machine never has (libvirt 9.0), and is started again."""
+    for attempt in range(200):
         try:
             domain.shutdownFlags(flags)
         except libvirt.libvirtError as error:
@@ -169,7 +170,10 @@ def _asked(domain: Any, flags: int) -> None:
             time.sleep(0.02)
         else:
             return
-    raise AssertionError("it has no init after a second")
+        if attempt == 100:
+            domain.destroy()
+            domain.create()
+    raise AssertionError("it has no init after two starts")
 
 
 def test_a_running_domain_shows_what_the_table_says(world: LibvirtWorld, row: Driver) -> None:

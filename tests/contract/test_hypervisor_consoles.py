@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import os
 import time
+import weakref
+from typing import cast
 
 import pytest
 
 from drivers.errors import DomainBusy, HypervisorError, NoDomain, Unsupported, WrongState
 from drivers.hypervisor import Console, ConsoleEnded, ConsoleOutput, Hypervisor, Session
+from drivers.libvirt import consoles
+from drivers.libvirt.consoles import LibvirtConsole
 from tests.contract.hypervisors import LXC, QEMU, Heard, done, permit
 from tests.contract.worlds import UUID, SimWorld, World, domain_xml
 from tests.labhost import SHARED_VIEW
@@ -44,19 +50,30 @@ class Screen:
             await asyncio.sleep(0.01)
 
 
+async def typed(console: Console, screen: Screen, word: bytes) -> None:
+    """Type until the guest says it back: one that is just booting loses what comes before it listens."""
+    for _ in range(4):
+        await console.send(word)
+        with contextlib.suppress(AssertionError):
+            await screen.until(word.decode().strip(), within_s=3)
+            return
+    await screen.until(word.decode().strip(), within_s=3)
+
+
 @pytest.fixture
 def echoes(world: World) -> str:
     return devices(world, "echo.img")
 
 
-def devices(world: World, image: str) -> str:
-    """Of a domain that boots one of the lab's guests; `echo.img` says back what is typed."""
-    serial = "<serial type='pty'><alias name='ua-main'/></serial>"
+def devices(world: World, image: str, *more: str) -> str:
+    """Of a domain that boots one of the lab's guests; `echo.img` says back what is typed. `more`: further
+    serial ports."""
+    serials = "".join(f"<serial type='pty'><alias name='{alias}'/></serial>" for alias in ("ua-main", *more))
     if isinstance(world, SimWorld):
-        return f"<devices>{serial}</devices>"
+        return f"<devices>{serials}</devices>"
     return (
         f"<devices><disk type='file'><driver name='qemu' type='raw'/><source file='{SHARED_VIEW}/{image}'/>"
-        f"<target dev='vda' bus='virtio'/><readonly/><shareable/></disk>{serial}</devices>"
+        f"<target dev='vda' bus='virtio'/><readonly/><shareable/></disk>{serials}</devices>"
     )
 
 
@@ -90,8 +107,7 @@ async def test_what_is_typed_reaches_the_guest_and_what_it_writes_is_read(
 ) -> None:
     screen = Screen()
     console = await opened(running, world, screen)
-    await console.send(WORD)
-    await screen.until("hello")
+    await typed(console, screen, WORD)
     assert screen.ended == []
 
 
@@ -108,14 +124,27 @@ async def test_a_console_ends_with_its_domain_and_says_so_once(running: Session,
 
 
 @with_consoles
+async def test_the_next_run_of_a_domain_has_its_console_at_once(running: Session, world: World) -> None:
+    """The terminal of the last one may still be taken, for the host is not told at once that we know."""
+    for word in (b"first\n", b"second\n", b"third\n"):
+        screen = Screen()
+        began_at = time.monotonic()
+        console = await opened(running, world, screen)
+        assert time.monotonic() - began_at < 5
+        await typed(console, screen, word)
+        done(await running.destroy(UUID, permit()))
+        await screen.until("ended")
+        done(await running.create(UUID, permit()))
+
+
+@with_consoles
 async def test_after_it_was_closed_nothing_is_told_and_another_may_open_it(
     running: Session, world: World
 ) -> None:
     first, second = Screen(), Screen()
     await (await opened(running, world, first)).close()
     again = await opened(running, world, second)
-    await again.send(WORD)
-    await second.until("hello")
+    await typed(again, second, WORD)
     assert (first.data, first.ended) == (b"", [])
 
 
@@ -199,10 +228,76 @@ async def test_a_console_has_one_reader(running: Session, world: World, hypervis
 
 
 @pytest.mark.parametrize("world", [QEMU, "sim"], indirect=True)
+async def test_several_consoles_of_a_domain_are_read_and_typed_on_apart(
+    session: Session, world: World
+) -> None:
+    xml = domain_xml(world, more=devices(world, "echo.img", "ua-debug"))
+    done(await session.define(xml, permit()))
+    done(await session.create(UUID, permit()))
+    main, debug = Screen(), Screen()
+    opened_main = await session.console(UUID, "ua-main", main.sink)
+    opened_debug = await session.console(UUID, "ua-debug", debug.sink)
+    with pytest.raises(DomainBusy):  # without a name it is the first
+        await session.console(UUID, "", Screen().sink)
+    await typed_until_heard(opened_debug, debug, "to-debug")
+    await typed_until_heard(opened_main, main, "to-main")
+    assert b"to-main" not in debug.data and b"to-debug" not in main.data
+    await opened_main.close()
+    await typed_until_heard(opened_debug, debug, "again")
+    done(await session.destroy(UUID, permit()))
+    await debug.until("ended")
+
+
+async def typed_until_heard(console: Console, screen: Screen, word: str) -> None:
+    """A guest that boots yet hears nothing."""
+    for _ in range(30):
+        await console.send(f"{word}\n".encode())
+        with contextlib.suppress(AssertionError):
+            return await screen.until(word, 0.5)
+    raise AssertionError(f"{word} does not come back: {screen.data!r}")
+
+
+@pytest.mark.parametrize("world", [QEMU, "sim"], indirect=True)
 async def test_a_console_that_the_domain_has_not_is_refused(running: Session, world: World) -> None:
     with pytest.raises(HypervisorError) as raised:
         await running.console(UUID, "ua-none", Screen().sink)
     assert "ua-none" in raised.value.message
+
+
+@pytest.mark.parametrize("world", [QEMU, LXC], indirect=True)
+@pytest.mark.parametrize("end", ["closed", "domain", "session"])
+async def test_of_a_console_that_has_ended_nothing_stays_behind(
+    running: Session, world: World, hypervisor: Hypervisor, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither its stream nor its connection: libvirt itself would keep both for ever."""
+    monkeypatch.setattr(consoles, "AFTERMATH_S", 0.1)
+    before, kept = open_sockets(), []
+    for _ in range(3):
+        session, screen = await hypervisor.open(world.target, Heard().sink), Screen()
+        console = cast(LibvirtConsole, await opened(session, world, screen))
+        await console.send(WORD)
+        await screen.until("hello")
+        kept += [weakref.ref(one) for one in (screen, console, console.stream, console.stream._raw)]
+        if end == "closed":
+            await console.close()
+        elif end == "domain":
+            done(await running.destroy(UUID, permit()))
+            await screen.until("ended")
+            done(await running.create(UUID, permit()))
+        if end != "session":
+            await asyncio.sleep(0.5)  # that it was let go of is not told
+        await session.close()
+        del session, screen, console
+    ends_at = time.monotonic() + 15
+    while (left := sum(one() is not None for one in kept)) or open_sockets() > before:
+        assert time.monotonic() < ends_at, f"{left} of {len(kept)} objects, {open_sockets()} sockets"
+        await asyncio.sleep(0.1)
+        gc.collect()
+
+
+def open_sockets() -> int:
+    links = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+    return sum("socket:" in link for link in links)
 
 
 @pytest.mark.parametrize("world", ["mock"], indirect=True)

@@ -113,6 +113,21 @@ async def test_the_detail_of_an_unknown_domain_is_no_domain(session: Session) ->
     assert session.is_open
 
 
+async def test_what_is_known_already_is_read_again_for_its_state_and_whole_once_it_has_ended(
+    session: Session, world: World
+) -> None:
+    await started(session, world)
+    known = await session.detail(UUID)
+    world.suspend()
+    paused = await session.detail(UUID, known)
+    assert (paused.record.state, paused.record.reason) == (State.PAUSED, "user")
+    assert (paused.live_xml, paused.sent_at) == (known.live_xml, known.sent_at)
+    done(await session.destroy(UUID, permit()))
+    ended = await session.detail(UUID, paused)
+    assert (ended.record.state, ended.live_xml) == (State.SHUTOFF, None)
+    assert ended.sent_at > known.sent_at
+
+
 async def test_a_domain_without_our_mark_has_none(session: Session, world: World) -> None:
     other = "<x:domain xmlns:x='https://example.org/' cluster='c1'/>"
     done(await session.define(domain_xml(world, metadata=other), permit()))

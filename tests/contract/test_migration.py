@@ -503,7 +503,7 @@ async def test_a_guest_that_is_stuck_holds_up_one_abort_and_no_other_change(
     failed(await source.abort_job(UUID, permit()), DomainBusy)
     for _ in range(5):
         assert await source.set_autostart(OTHER, False, permit()) == DONE
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 1.5, "the guest is stuck for as long as the test wants"
     assert source.is_open
     pair.source.let_guest_go_on()
     assert failed(await moving, HostFailed).code == 78

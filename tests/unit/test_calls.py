@@ -52,7 +52,7 @@ def _abort(hosts: Hosts, target: str) -> Progress:
         observer=hosts,
         permit=lambda: Permit(1e9),
         begin=lambda: None,
-        end=lambda known: None,
+        end=lambda known, node: None,
         world=SimpleNamespace(now=lambda: 0.0),
         cache=SimpleNamespace(
             await_observation=lambda uuid, node: seen.append((uuid, node)), attempts=SimpleNamespace()
