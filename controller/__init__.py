@@ -8,7 +8,7 @@
     observer, nodewatcher → cache   hosts to memory
     gatherer → figures              how busy hosts and domains are; nothing is decided by it
     plan/                           pure: snapshot → verdicts (actions, or reasons for doing nothing)
-    workqueue, reconciler           keys in, one pass out
+    workqueue, reconciler, turns    keys in, one pass out; whose turn it is at each node
     executor, faults                one action, step by step, with a fault point at each
     hands, recording, calls, departures   what steps act with; those of etcd, of nodes, of migrations
     consoles/                       what guests write to their consoles, recorded and shared

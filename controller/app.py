@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import contextlib
 import datetime
-import gc
 import logging
 import os
 import resource
@@ -20,14 +19,15 @@ import shutil
 import signal
 import socket
 import sys
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
 import msgspec
 
+from controller import collector, keys, pki
 from controller import config as configuration
-from controller import keys, pki
 from controller.api.server import ApiConfig, ApiServer
 from controller.config import ConfigError, ControllerConfig, file_memory
 from controller.consoles.desk import Desk
@@ -161,7 +161,7 @@ async def _serve(settings: ControllerConfig) -> None:
             figures=figures,
         )
         log.info("serving", extra={"address": f"{server.address[0]}:{server.address[1]}", "cluster": cluster})
-        gc.freeze()  # what is loaded by now stays: the collector need not look at it again
+        collector.settle()
         await _lead_until_stopped(settings, office, readiness, sealed)
 
 
@@ -209,7 +209,7 @@ def _api_server(
         allow_xml=settings.xml_overlay.allowed,
         sealed=bool(settings.encryption_keys),
         metrics_listen=settings.metrics_listen,
-        render_metrics=metrics.render,
+        render_metrics=metrics.parts,
         bounds=settings.bounds,
         oidc=settings.oidc,
         figures=shown.figures,
@@ -306,4 +306,9 @@ def _world() -> World:
     def wall() -> str:
         return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
-    return World(now=asyncio.get_running_loop().time, wall=wall, new_id=lambda: str(uuid.uuid4()))
+    return World(
+        now=asyncio.get_running_loop().time,
+        wall=wall,
+        new_id=lambda: str(uuid.uuid4()),
+        cpu=time.thread_time,
+    )

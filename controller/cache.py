@@ -40,6 +40,7 @@ from controller.plan.snapshot import (
     namespace_of,
 )
 from controller.sightings import Belongings, Sightings
+from controller.words import Words
 from drivers.hypervisor import Detail, HostEvent, Listing
 from drivers.store import Change, ChangeSet, KeyValue
 from specs.domain import Domain, effective_state
@@ -47,6 +48,7 @@ from specs.graphics import SecretFacts, facts_of, uses_of
 from specs.mark import Mark
 from specs.migration import Migration
 from specs.node import Node
+from specs.requests import instant_of
 
 log = logging.getLogger(__name__)
 
@@ -57,13 +59,14 @@ R = TypeVar("R", bound=msgspec.Struct)
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a cache is told once: whose cluster, which term, the clock."""
+    """What a cache is told once: whose cluster, which term, the clocks (see `World`)."""
 
     cluster: str
     term: Term
     timing: Timing
     policy: Policy
     now: Callable[[], float]
+    wall: Callable[[], str]
 
 
 @dataclass(slots=True)
@@ -92,10 +95,10 @@ class Cache:
     macs: dict[str, str] = field(default_factory=dict)
     secrets: dict[str, dict[str, SecretFacts]] = field(default_factory=dict)
     dead: dict[str, Decision] = field(default_factory=dict)
-    dead_since: dict[str, float] = field(default_factory=dict)
     quarantine: dict[str, Quarantine] = field(default_factory=dict)
     identities: dict[str, Identity] = field(default_factory=dict)
     resolutions: dict[str, Decision] = field(default_factory=dict)
+    words: Words = field(default_factory=Words)
     store_ack: Decision | None = None
     corrupt: dict[str, str] = field(default_factory=dict)
     ahead: dict[str, int] = field(default_factory=dict)  # epochs of marks above their assignment's
@@ -119,6 +122,7 @@ class Cache:
         """A view for one plan. It shares the maps: the plan must be over before the next await."""
         return Snapshot(
             now=self.setting.now(),
+            wall_s=instant_of(self.setting.wall()) or 0.0,
             cluster=self.setting.cluster,
             term=self.setting.term,
             timing=self.setting.timing,
@@ -137,16 +141,21 @@ class Cache:
             macs=self.macs,
             secrets=self.secrets,
             dead=self.dead,
+            dead_since=self.words.dead,
             quarantine=self.quarantine,
             resolutions=self.resolutions,
+            resolved_since=self.words.resolved,
+            proved_since=self.words.proved,
             awaiting=self.seen.expectations.pending,
             unanswered=self.seen.expectations.unanswered,
             ends=self.seen.ends,
             signs=self.seen.signs,
             heard=self.seen.heard_at,
             migrated=self.seen.migrated,
+            vanished=self.seen.vanished,
             ladders=self.attempts.ladders,
             backoffs=self.attempts.backoffs,
+            unwritten=self.attempts.unwritten,
             stalls=self.attempts.stalls,
             unreadable_saves=self.attempts.unreadable_saves,
             unsupported=self.attempts.unsupported,
@@ -157,6 +166,7 @@ class Cache:
             resumes=self.seen.resumes,
             suspends=self.seen.suspends,
             move_backoffs=self.attempts.moves,
+            revisions=self._revisions,
             acknowledged_at=self.revision_of(keys.STORE_ACK),
             memo=self.memo,
         )
@@ -169,8 +179,8 @@ class Cache:
         return self._revisions.get(key, 0)
 
     def uuids_of(self, node: str) -> set[str]:
-        """UUIDs that are, or may be, on a node."""
-        held = {u for u, h in self.assignments.items() if node in h.assignment.candidates}
+        """UUIDs that are, or may be, on a node, or come back with it."""
+        held = {u for u, h in self.assignments.items() if _concerns(h.assignment, node)}
         return held.union(self.seen.uuids_on(node))
 
     def all_keys(self) -> set[str]:
@@ -306,7 +316,7 @@ class Cache:
 
     def _on_migration(self, key: str, kv: KeyValue | None) -> None:
         """What it asks for concerns its domain, which looks at the oldest of those that have not ended."""
-        after = None if kv is None else StoredMigration(_decode_object(kv, Migration), kv.mod_revision)
+        after = None if kv is None else _stored_migration(kv)
         for uid, domain_key in self.migrations.put(key, after):
             self.on_dirty(MIGRATION_KEY + uid)
             uuid = self._by_key.get(keys.object_prefix("domains") + domain_key)
@@ -364,6 +374,7 @@ class Cache:
         uuid = key.rpartition("/")[2]
         after = None if kv is None else msgspec.json.decode(kv.value, type=Assignment)
         before = self.assignments.pop(uuid, None)
+        self.words.prove(uuid, before.assignment if before is not None else None, after)
         if before is not None:
             self._count(before.assignment, -1)
             for mac in before.assignment.macs.values():
@@ -373,6 +384,10 @@ class Cache:
             held = Held(after, kv.mod_revision)
             self.assignments[uuid] = held
             self._count(held.assignment, +1)
+            if after.stopped:
+                self.attempts.stopped(uuid)
+            elif after.restarts > 1:
+                self.attempts.known(uuid, after.restarts, self.setting.now())
             self.macs.update(dict.fromkeys(held.assignment.macs.values(), uuid))
         for node in self.seen.by_uuid.get(uuid, {}):
             self._count_foreign(node)
@@ -398,7 +413,7 @@ class Cache:
     def _on_dead(self, key: str, kv: KeyValue | None) -> None:
         node = key.rpartition("/")[2]
         self._record(self.dead, key, kv, Decision)
-        self.dead_since[node] = self.setting.now()
+        self.words.dies(node, None if kv is None else kv.mod_revision)
         for uuid in self.uuids_of(node):
             self.attempts.backoffs.pop(uuid, None)
         self._dirty_node(node)
@@ -409,7 +424,10 @@ class Cache:
 
     def _on_resolution(self, key: str, kv: KeyValue | None) -> None:
         uuid = key.rpartition("/")[2]
+        before = self.resolutions.get(uuid)
         self._record(self.resolutions, key, kv, Decision)
+        revision = 0 if kv is None else kv.mod_revision
+        self.words.resolve(uuid, before, self.resolutions.get(uuid), revision)
         self.attempts.backoffs.pop(uuid, None)
         self.on_dirty(DOMAIN_KEY + uuid)
 
@@ -454,6 +472,9 @@ class Cache:
         denied_again = node in self.dead and before.denied_at != view.denied_at
         if (before.answers, before.link, before.denies) != (view.answers, view.link, view.denies):
             self._dirty_node(node)
+            for uuid, decision in self.resolutions.items():
+                if node in decision.not_on or node == decision.keep:
+                    self.on_dirty(DOMAIN_KEY + uuid)
             asked = {self.uuid_of(domain) for domain in self.migrations.waiting}
             for uuid in self.domains:
                 if uuid not in self.assignments or node in self._nodes_of(uuid) or uuid in asked:
@@ -462,7 +483,7 @@ class Cache:
             self.on_dirty(NODE_KEY + node)
         if view.answers and not before.answers:
             for uuid in self.uuids_of(node):
-                self.attempts.backoffs.pop(uuid, None)
+                self.attempts.node_returned(uuid)
 
     def forget_node(self, node: str) -> None:
         """The Node object is gone: what was seen there counts no more."""
@@ -542,6 +563,10 @@ def _decode_object(kv: KeyValue, kind: type[R]) -> R:
     return msgspec.json.decode(kv.value, type=kind)
 
 
+def _concerns(assignment: Assignment, node: str) -> bool:
+    return node in assignment.candidates or any(proof.node == node for proof in assignment.proofs)
+
+
 def _aim(stored: StoredDomain) -> tuple[str, bool]:
     deleted = not isinstance(stored.domain.metadata.deletion_timestamp, UnsetType)
     return effective_state(stored.domain.spec), deleted
@@ -564,3 +589,7 @@ _TABLES: tuple[tuple[str, Callable[[Cache, str, KeyValue | None], None]], ...] =
     (keys.IDENTITIES, Cache._on_identity),
     (keys.STORE_ACK, Cache._on_ack),
 )
+
+
+def _stored_migration(kv: KeyValue) -> StoredMigration:
+    return StoredMigration(_decode_object(kv, Migration), kv.mod_revision, kv.create_revision)

@@ -81,6 +81,7 @@ class BoundsSection(Struct, frozen=True, kw_only=True):
     """`controller.limits.Bounds`, field by field."""
 
     workers: Count | UnsetType = UNSET
+    workers_each: Count | UnsetType = UNSET
     destroys_per_minute: Count | UnsetType = UNSET
     body_bytes: Count | UnsetType = UNSET
     document_bytes: Count | UnsetType = UNSET
@@ -92,6 +93,8 @@ class BoundsSection(Struct, frozen=True, kw_only=True):
     requests_each: Count | UnsetType = UNSET
     requests_per_second: Count | UnsetType = UNSET
     requests_burst: Count | UnsetType = UNSET
+    client_events: Count | UnsetType = UNSET
+    client_events_each: Count | UnsetType = UNSET
     console_bytes: Count | UnsetType = UNSET
     consoles_bytes: Count | UnsetType = UNSET
 

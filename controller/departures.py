@@ -15,6 +15,8 @@ from controller.calls import Calls
 from controller.hands import Ending, Halt, Hands, Progress, Report
 from controller.ledger import CommitOutcome
 from controller.passwords import passwords_for
+from controller.plan.case import Case
+from controller.plan.copying import paths_taken
 from controller.plan.evidence import Absent, Known, observe
 from controller.plan.types import Action
 from controller.recording import check
@@ -68,6 +70,10 @@ class Departures:
         stands_still = isinstance(here, Known) and here.sighting.record.state == "paused"
         if action.move is not None and action.move.stands and stands_still:
             raise Halt(Report(Ending.STALE, "it was paused just before it was to move: it would go on there"))
+        copies = action.move is not None and bool(action.move.copy_disks)
+        taken = paths_taken(Case(hands.cache.snapshot(), action.uuid), action.target) if copies else None
+        if taken is not None:
+            raise Halt(Report(Ending.STALE, taken.message))
 
     async def migrate(self, progress: Progress) -> None:
         """Sent, and left to itself: what becomes of it is watched, and read from both ends."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ from controller.limits import Timing
 from controller.model import LeaderRecord
 from controller.storewatch import Horizon, StoreTrust, StoreWatch
 from controller.watching import watching
+from controller.words import Clock
 from controller.world import World
 from drivers.errors import LeaseLost, StoreError, StoreUnavailable
 from drivers.hypervisor import Permit
@@ -45,7 +46,8 @@ class Leadership:
     `elected_at`: monotonic seconds.
 
     Mutating calls are counted, because only a leader without outstanding or unknown ones may resign: its
-    commands could otherwise arrive while the next leader, trusting the resignation, already acts."""
+    commands could otherwise arrive while the next leader, trusting the resignation, already acts. `unknown`:
+    the nodes that did not answer to one, when that was given up, and when they answered a list since."""
 
     token: int
     elected_at: float
@@ -60,8 +62,9 @@ class Leadership:
     renewed: asyncio.Event = field(default_factory=asyncio.Event)  # set by the first renewal
     deadline_s: float = 0.0
     outstanding: int = 0
-    unknown: int = 0
+    unknown: dict[str, tuple[float, float | None]] = field(default_factory=dict)
     resigning: bool = False
+    clock: Clock = field(default_factory=Clock)
     quiet_over: bool = False  # no late command of a former leader can arrive any more
 
     def __post_init__(self) -> None:
@@ -88,21 +91,33 @@ class Leadership:
         return None
 
     def horizon(self) -> Horizon:
-        return self.storewatch.horizon()
+        return self.storewatch.horizon()._replace(sent_at=self.world.now())
 
     def answered(self, revision: int, before: Horizon, *, wrote: bool) -> None:
         """Every answer tells of a restored store, and the next heartbeat may be many calls to hosts later."""
         self.storewatch.answered(revision, before, wrote=wrote)
+        self.clock.answered(before.sent_at, revision)
 
     def begin_mutation(self) -> None:
         self.outstanding += 1
 
-    def end_mutation(self, known: bool) -> None:
+    def end_mutation(self, known: bool, node: str) -> None:
         """A mutating call came back, or its caller was cancelled. `known` False: its command may still arrive
-        (AMBIGUOUS, or cancelled while it was on its way)."""
+        at `node` (AMBIGUOUS, or cancelled while it was on its way)."""
         self.outstanding -= 1
-        self.unknown += not known
         assert self.outstanding >= 0, "more mutations ended than began"
+        if not known:
+            self.unknown[node] = (self.world.now(), None)
+
+    def note_answers(self, reads: Callable[[str], Reads], quiet_s: Callable[[str], float]) -> None:
+        """What a node had received before it answered a list is carried out within its quiet time from then,
+        which is what a successor would wait for; so nothing is unknown any more after that."""
+        for node, (ended_at, answered_at) in tuple(self.unknown.items()):
+            sent_at, heard_at = reads(node)[-1] if reads(node) else (ended_at, ended_at)
+            if answered_at is None and sent_at > ended_at:
+                self.unknown[node] = (ended_at, heard_at)
+            elif answered_at is not None and self.world.now() - answered_at > quiet_s(node):
+                del self.unknown[node]
 
     def lose(self, why: str) -> None:
         """End the term, for good."""
@@ -130,6 +145,7 @@ class Leadership:
         return result.ok
 
 
+Reads = Sequence[tuple[float, float]]  # of a node: when its lists were sent, and answered
 Lead = Callable[[Leadership], Awaitable[None]]
 
 
@@ -314,7 +330,7 @@ class Election:
             pulse.revision = found.mod_revision if found is not None else 0
             pulse.past = self.storewatch.past
         while True:
-            before = self.storewatch.horizon()
+            before = leadership.horizon()
             value = self.world.new_id()
             pulse.tried.add(value.encode())
             result = await self.store.txn(
@@ -325,6 +341,7 @@ class Election:
                 pulse.revision, pulse.past = result.revision, self.storewatch.past
                 pulse.tried.clear()
                 self.storewatch.renewed(result.revision, value, before)
+                leadership.clock.answered(before.sent_at, result.revision)
                 return
             if not leadership.owns(result.current.get(keys.LEADER)):
                 leadership.lose("the leader key is not of this term")

@@ -27,6 +27,7 @@ from controller.model import EVENT_LIFETIME_S
 from controller.world import World
 from drivers.errors import LeaseLost, StoreError
 from drivers.store import Compare, KeyValue, Put, Store
+from specs.event import COMPONENT, REPORTER, is_ours
 from specs.meta import API_VERSION
 from specs.redaction import redacted
 
@@ -229,8 +230,8 @@ def _event_object(key: str, told: _Told, count: int, first_at: str) -> bytes:
         "firstTimestamp": first_at,
         "lastTimestamp": told.last_at,
         "eventTime": None,
-        "source": {"component": "domctl"},
-        "reportingComponent": "domctl.io/controller",
+        "source": {"component": COMPONENT},
+        "reportingComponent": REPORTER,
         "reportingInstance": "domctl",
     }
     return msgspec.json.encode(value)
@@ -242,6 +243,8 @@ def _read(kv: KeyValue | None) -> _Written | None:
         return None
     try:
         value = msgspec.json.decode(kv.value, type=dict[str, Any])
+        if not is_ours(value):  # somebody else's, under a name that was to be ours
+            return _Written(kv.mod_revision, 0, "")
         return _Written(kv.mod_revision, int(value["count"]), str(value["firstTimestamp"]))
     except (msgspec.DecodeError, msgspec.ValidationError, KeyError, TypeError, ValueError):
         return _Written(kv.mod_revision, 0, "")

@@ -22,7 +22,9 @@ from controller.calls import Calls
 from controller.departures import Departures
 from controller.hands import Ending, Halt, Hands, Progress, Report
 from controller.ledger import NEVER, CommitOutcome, Fenced
+from controller.model import BY_WORD, Proof, Rule
 from controller.plan.case import Case
+from controller.plan.evidence import proof_holds
 from controller.plan.types import Action, ActionKind
 from controller.recording import Recording, check
 from drivers.errors import StoreError
@@ -30,6 +32,7 @@ from drivers.store import Compare
 from specs.domain import ACTIVE_STATES, Domain, effective_state
 
 TOGETHER_S, TOGETHER_LOOKS = 0.005, 10
+WORDS_AT_ONCE = 100  # compared in one transaction
 
 Step = Callable[[Progress], Awaitable[None]]
 
@@ -99,6 +102,7 @@ class Executor:
         action = progress.action
         assert action.after is not None
         await self._together(action)
+        await self._still_said(action)
         own = keys.assignment(action.uuid)
         key = keys.object_key("domains", action.after.namespace, action.after.name)
         known = self.hands.cache.domains.get(action.uuid)
@@ -120,9 +124,26 @@ class Executor:
         elsewhere = [n for n in seen if n != action.node]
         if elsewhere:
             raise Halt(Report(Ending.STALE, f"it was seen on {', '.join(elsewhere)} meanwhile"))
-        for node in action.dead_proofs:
-            if self.hands.cache.view(node).answers or self.hands.cache.view(node).denies:
-                raise Halt(Report(Ending.STALE, f"node {node}, taken for dead, answers"))
+        for proof in action.after.proofs:
+            if proof.rule in BY_WORD and self._speaks(action.uuid, proof):
+                raise Halt(Report(Ending.STALE, f"node {proof.node}, taken for dead, answers, or did since"))
+
+    async def _still_said(self, action: Action) -> None:
+        """Words that a node is dead, and which copy is to be kept, may be taken back until they are acted on,
+        and the watch that would tell may lag."""
+        cache, after = self.hands.cache, action.after
+        assert after is not None
+        by_hand = cache.setting.policy.hand_migrations or after.away  # then only the dead are passed over
+        vouched = {p.node for p in after.proofs if p.rule is Rule.CONFIRMED_DEAD}
+        said = [keys.confirmed_dead(node) for node in sorted(cache.dead) if by_hand or node in vouched]
+        said += [keys.resolution(action.uuid)] if action.uuid in cache.resolutions else []
+        for first in range(0, len(said), WORDS_AT_ONCE):
+            some = said[first : first + WORDS_AT_ONCE]
+            commit = await self.hands.ledger.commit([Compare(k, cache.revision_of(k)) for k in some], [])
+            for key, kv in commit.current.items():  # what was found out is known from now on
+                if kv is None:
+                    cache.wrote({key: None}, commit.revision)
+            check(commit)
 
     async def _together(self, action: Action) -> None:
         """Wait a moment for other starts on this node that are about to be defined: while libvirt 9 launches
@@ -134,6 +155,10 @@ class Executor:
             ):
                 return
             await asyncio.sleep(TOGETHER_S)
+
+    def _speaks(self, uuid: str, proof: Proof) -> bool:
+        view = self.hands.cache.view(proof.node)
+        return view.answers or view.denies or not proof_holds(self.hands.cache.snapshot(), uuid, proof)
 
     @staticmethod
     def _still_wanted(domain: Domain, action: Action) -> bool:

@@ -3,17 +3,19 @@
 Counters are the hosts' own, so rates are Prometheus' to make; a domain's begins anew when it is started, or
 has moved. Labels of a domain are its name and namespace, no UUID and no node, so that a series goes on where
 it moves. A series ends with its domain, and when its node is read without it, or no longer answers. Each is
-kept as a finished line, which `text` joins.
+kept as a finished line, which `controller.scrape` joins.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from controller.scrape import Lines
 from drivers.hypervisor import DomainFigures, Figures
 
 Name = tuple[str, str]  # namespace and name
@@ -109,12 +111,9 @@ class FigureSeries:
         for kept in (self._domains, self._lines, self._nodes, self._of):
             kept.clear()
 
-    def text(self) -> str:
-        parts: list[str] = []
+    def families(self) -> Iterator[Lines]:
         for number, family in enumerate(OF_DOMAINS):
-            parts.append(family.head)
-            parts += [lines[number] for lines in self._lines.values()]
-        return "".join(parts)
+            yield Lines(family.head, list(self._lines.values()), itemgetter(number))
 
     def collect(self) -> Iterator[Metric]:
         yield Family(

@@ -35,6 +35,7 @@ class Ending(enum.Enum):
 class Report:
     ending: Ending
     message: str = ""
+    disk_locked: bool = False  # somebody else has one of its disks open
 
 
 NEVER_ASKED: Final = float("-inf")  # the time of a rung that is over
@@ -66,7 +67,7 @@ class Hands:
     bounds: Bounds
     permit: Callable[[], Permit | None]
     begin: Callable[[], None]
-    end: Callable[[bool], None]
+    end: Callable[[bool, str], None]
     reacted: Callable[[float], None]
     send_off: Callable[[Action, Session, Permit], None]
     faults: faults.Faults

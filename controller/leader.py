@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from controller import keys
 from controller.cache import NODE_KEY, Cache, Setting
@@ -34,11 +35,13 @@ from controller.nodes import NodeKeeper
 from controller.nodewatcher import Eyes
 from controller.objects import Objects
 from controller.observer import Observer
-from controller.plan.evidence import quiet_over
+from controller.plan.evidence import quiet_over, quiet_s
 from controller.plan.snapshot import Policy, Term
 from controller.reconciler import Parts, Reconciler
 from controller.storewatch import StoreWatch
 from controller.trust import TrustKeeper
+from controller.turns import Turns
+from controller.words import Words
 from controller.workqueue import Backoff, WorkQueue
 from controller.world import World
 from controller.writer import StatusWriter
@@ -175,6 +178,8 @@ class Reign:
         """A successor may skip the quiet time only if this term has outlived its own (safety §4)."""
         if not self.leadership.quiet_over:
             self.leadership.quiet_over = quiet_over(self.cache.snapshot())
+        snap = self.cache.snapshot()
+        self.leadership.note_answers(lambda node: self.cache.view(node).reads, partial(quiet_s, snap))
 
     def _measure(self) -> None:
         self.office.metrics.store_trusted(not self.cache.hold)
@@ -223,8 +228,9 @@ def reign(office: Office, leadership: Leadership) -> Reign:
             consoles.look_at(key)
 
     term = Term(leadership.elected_at, leadership.predecessor_resigned)
-    setting = Setting(office.cluster, term, timing, office.policy, world.now)
-    cache = Cache(setting, on_dirty, hold=office.storewatch.sentence)
+    setting = Setting(office.cluster, term, timing, office.policy, world.now, world.wall)
+    words = Words(leadership.clock)
+    cache = Cache(setting, on_dirty, hold=office.storewatch.sentence, words=words)
     ledger = Ledger(office.store, leadership)
     keeper = NodeKeeper(cache, ledger, office.objects, world)
     observer = Observer(Eyes(office.hypervisor, cache, timing, keeper.pin_identity, world.now))
@@ -256,7 +262,9 @@ def reign(office: Office, leadership: Leadership) -> Reign:
         ledger=ledger,
         queue=queue,
         observer=observer,
-        reconciler=Reconciler(parts, leadership.lose, asyncio.Semaphore(office.bounds.workers)),
+        reconciler=Reconciler(
+            parts, leadership.lose, Turns(office.bounds.workers, office.bounds.workers_each)
+        ),
         trust=TrustKeeper(cache, ledger, office.storewatch),
         writer=writer,
         recorder=recorder,

@@ -33,7 +33,8 @@ class Timing:
 class Bounds:
     """Counts and sizes."""
 
-    workers: int = 256  # domains acted on at once in the whole cluster
+    workers: int = 4096  # domains acted on at once in the whole cluster: no few frozen hosts fill that
+    workers_each: int = 16  # on one node, which carries out four at once
     destroys_per_minute: int = 60  # I13; more than this and destroys wait
     body_bytes: int = 1 << 20
     document_bytes: int = 256 << 10
@@ -45,5 +46,7 @@ class Bounds:
     requests_each: int = 128  # under way for one identity, bodies and answers included
     requests_per_second: int = 100  # of one identity that is no administrator, after a burst
     requests_burst: int = 400
+    client_events: int = 5000  # that clients write in ten minutes
+    client_events_each: int = 1000  # one of them
     console_bytes: int = 256 << 10  # kept of what one console wrote last
     consoles_bytes: int = 256 << 20  # and of all of them together

@@ -5,24 +5,27 @@ Callers use the typed methods of `Metrics` and never see prometheus_client. Exis
 `domctl_`. A scrape asks nobody: what a node or a domain is like is set when it was observed, and served
 with its age. Series of a node or domain end with it.
 
-`domctl_domain_state` has one series per domain, for the state that it is in. The series of domains are kept
-as finished lines, which `render` joins (50,000 domains: 30 ms, and 1 s through prometheus_client, which
-whoever reads `registry` by itself still gets).
+What there is one of for each domain, or for each call to each node, is kept by `controller.domainseries`,
+`figureseries` and `callseries`, and a page is made in parts by `controller.scrape` (through prometheus_client
+50,000 domains take a second, which whoever reads `registry` by itself still gets).
 """
 
 from __future__ import annotations
 
 import platform
 from collections import Counter as Tally
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from controller.figureseries import FigureSeries, escaped
+from controller.callseries import CallSeries
+from controller.domainseries import DomainSeries
+from controller.figureseries import FigureSeries
 from controller.plan.types import Verdict
+from controller.scrape import Kept, parts
 from controller.workqueue import WorkQueue
 from drivers.errors import DriverError
 
@@ -40,9 +43,6 @@ QUEUE_BUCKETS: Final = (
     1.0,
     10.0,
 )  # a part of client-go's, which go by ten
-
-STATE_HELP: Final = "The state that the domain is in."
-READY_HELP: Final = "1 if the domain is as desired."
 
 RESULTS: Final = ("success", "error", "requeue", "requeue_after")
 RESULT_OF: Final = {"done": "success", "stale": "requeue", "failed": "error", "rejected": "error"}
@@ -114,49 +114,6 @@ class _Known:
         yield deferred
 
 
-class _Domains:
-    """Two finished lines for each domain. `joined`: they are being rendered by themselves just now."""
-
-    def __init__(self) -> None:
-        self.lines: dict[tuple[str, str], tuple[str, str]] = {}
-        self.states: dict[tuple[str, str], tuple[str, bool]] = {}
-        self.joined = False
-
-    def put(self, namespace: str, name: str, state: str, ready: bool) -> None:
-        if self.states.get((namespace, name)) == (state, ready):
-            return
-        labels = f'domain="{escaped(name)}",namespace="{escaped(namespace)}"'
-        self.states[namespace, name] = (state, ready)
-        self.lines[namespace, name] = (
-            f'domctl_domain_state{{{labels},state="{escaped(state)}"}} 1\n',
-            f"domctl_domain_ready{{{labels}}} {int(ready)}\n",
-        )
-
-    def drop(self, namespace: str, name: str) -> None:
-        self.states.pop((namespace, name), None)
-        self.lines.pop((namespace, name), None)
-
-    def text(self) -> str:
-        parts = [f"# HELP domctl_domain_state {STATE_HELP}\n# TYPE domctl_domain_state gauge\n"]
-        parts += [state for state, _ in self.lines.values()]
-        parts.append(f"# HELP domctl_domain_ready {READY_HELP}\n# TYPE domctl_domain_ready gauge\n")
-        parts += [ready for _, ready in self.lines.values()]
-        return "".join(parts)
-
-    def collect(self) -> Iterator[Metric]:
-        if self.joined:
-            return
-        state_of = GaugeMetricFamily(
-            "domctl_domain_state", STATE_HELP, labels=["namespace", "domain", "state"]
-        )
-        ready = GaugeMetricFamily("domctl_domain_ready", READY_HELP, labels=["namespace", "domain"])
-        for (namespace, name), (state, is_ready) in self.states.items():
-            state_of.add_metric([namespace, name, state], 1)
-            ready.add_metric([namespace, name], is_ready)
-        yield state_of
-        yield ready
-
-
 class _Adapter(Collector):
     """prometheus_client asks for its own base class; this is all that it is used for."""
 
@@ -189,17 +146,17 @@ class Metrics:
     def __init__(self, now: Callable[[], float], version: str) -> None:
         self.registry = CollectorRegistry()
         self._known = _Known(now)
-        self._domains = _Domains()
+        self._domains = DomainSeries()
         self.figures = FigureSeries(now)
-        self._calls_of: dict[str, set[tuple[str, ...]]] = {}  # node -> label sets of its calls
+        self._calls = CallSeries(CALL_BUCKETS)
         self._errors_of: dict[str, set[tuple[str, ...]]] = {}
         make = _Maker(self.registry)
         self._add_queues(make)
         self._add_reconciling(make)
         self._add_calls(make)
         self.registry.register(_Adapter(self._known.collect))
-        self.registry.register(_Adapter(self._domains.collect))
-        self.registry.register(_Adapter(self.figures.collect))
+        for kept in self._kept:
+            self.registry.register(_Adapter(kept.collect))
         ProcessCollector(registry=self.registry)
         build = make.gauge("domctl_build_info", "Always 1.", "version", "python")
         build.labels(version, platform.python_version()).set(1)
@@ -267,9 +224,6 @@ class Metrics:
         self._reconcile_errors.labels("domain")
 
     def _add_calls(self, make: _Maker) -> None:
-        self._rpc_time = make.histogram(
-            "domctl_libvirt_rpc_duration_seconds", "How long libvirt took.", CALL_BUCKETS, "node", "call"
-        )
         self._rpc_errors = make.counter(
             "domctl_libvirt_rpc_errors", "Calls that failed, by the kind of error.", "node", "call", "error"
         )
@@ -354,8 +308,7 @@ class Metrics:
     def forget_node(self, node: str) -> None:
         self._known.node_up.pop(node, None)
         self._known.observed_at.pop(node, None)
-        for labels in self._calls_of.pop(node, ()):
-            self._rpc_time.remove(*labels)
+        self._calls.forget(node)
         for labels in self._errors_of.pop(node, ()):
             self._rpc_errors.remove(*labels)
 
@@ -370,8 +323,7 @@ class Metrics:
     # --- calls
 
     def libvirt_call(self, node: str, call: str, seconds: float, error: DriverError | None) -> None:
-        self._calls_of.setdefault(node, set()).add((node, call))
-        self._rpc_time.labels(node, call).observe(seconds)
+        self._calls.observe(node, call, seconds)
         if error is not None:
             labels = (node, call, type(error).__name__)
             self._errors_of.setdefault(node, set()).add(labels)
@@ -384,11 +336,14 @@ class Metrics:
 
     # --- serving
 
+    @property
+    def _kept(self) -> Sequence[Kept]:
+        return (self._calls, self._domains, self.figures)
+
+    def parts(self) -> Iterator[bytes]:
+        """Everything, in Prometheus' text format (CONTENT_TYPE); see `controller.scrape`."""
+        return parts(self.registry, self._kept)
+
     def render(self) -> bytes:
-        """Everything, in Prometheus' text format (CONTENT_TYPE)."""
-        self._domains.joined = self.figures.joined = True
-        try:
-            rest = generate_latest(self.registry)
-        finally:
-            self._domains.joined = self.figures.joined = False
-        return rest + self._domains.text().encode() + self.figures.text().encode()
+        """The same in one piece."""
+        return b"".join(self.parts())

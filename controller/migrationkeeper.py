@@ -2,11 +2,14 @@
 
 The counterpart of `controller.status` for requests, small enough to be one file. How an attempt ended stands
 in the assignment (`last_move`), where the transaction that closed the intent put it, so the status can be
-derived again after any crash. Once it has ended a Migration is never touched again.
+derived again after any crash. Once it has ended a Migration is not touched again, but to take it away when
+the time is over that its spec gives it. That concerns the request alone: where its domain is stands
+elsewhere.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 
 import msgspec
@@ -17,9 +20,9 @@ from controller.cache import Cache
 from controller.events import Recorder
 from controller.ledger import Ledger
 from controller.metrics import Metrics
-from controller.migrations import domain_of
+from controller.migrations import domain_of, left_s
 from controller.model import IntentKind, MoveOutcome, MoveRecord
-from controller.plan import states
+from controller.plan import disks, states
 from controller.plan.case import Case
 from controller.plan.departing import depart, target_of
 from controller.plan.present import pinned
@@ -27,9 +30,11 @@ from controller.plan.snapshot import Snapshot, StoredMigration
 from controller.plan.types import Deferred
 from controller.status import Truth, sentence, with_times
 from controller.world import World
-from drivers.store import Compare, Put
+from drivers.store import Compare, Delete, Put
 from specs.meta import Condition
 from specs.migration import MigrationProgress, MigrationStatus, is_finished
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,8 @@ class MigrationKeeper:
             self._told.pop(uid, None)
             return True
         if is_finished(stored.migration):
-            return True
+            left = left_s(stored, self.world.wall())
+            return left is None or left > 0 or await self._take_away(uid, stored)
         if any(intent.request == uid for intent in self.cache.departing.values()):
             return True  # it is being recorded at this moment, and tells then
         status = migration_status(self.cache.snapshot(), stored, self.cache.uuid_of(domain_of(stored)))
@@ -65,12 +71,33 @@ class MigrationKeeper:
         if timed == old:
             return True
         migration = msgspec.structs.replace(stored.migration, status=timed)
-        namespace, _, _ = domain_of(stored).partition("/")
-        key = keys.object_key("migrations", namespace, migration.metadata.name)
+        key, namespace = _key(stored), _namespace(stored)
         value = msgspec.json.encode(migration)
         commit = await self.ledger.commit([Compare(key, stored.revision)], [Put(key, value)])
         if commit.ok:
             self._tell(uid, namespace, migration.metadata.name, timed)
+            self.cache.wrote({key: value}, commit.revision)
+        return commit.ok
+
+    def left_s(self, uid: str) -> float | None:
+        """In how many seconds it is to be taken away; None: it is not, as it stands now."""
+        stored = self.cache.migrations.by_uid.get(uid)
+        return None if stored is None else left_s(stored, self.world.wall())
+
+    async def _take_away(self, uid: str, stored: StoredMigration) -> bool:
+        """As if somebody deleted it: one that others wait for to finish with is marked. False as `reconcile`.
+        Raises Fenced."""
+        migration, key = stored.migration, _key(stored)
+        value: bytes | None = None
+        if not isinstance(migration.metadata.finalizers, UnsetType) and migration.metadata.finalizers:
+            metadata = msgspec.structs.replace(
+                migration.metadata, deletion_timestamp=self.world.wall(), deletion_grace_period_seconds=0
+            )
+            value = msgspec.json.encode(msgspec.structs.replace(migration, metadata=metadata))
+        write = Delete(key) if value is None else Put(key, value)
+        commit = await self.ledger.commit([Compare(key, stored.revision)], [write])
+        if commit.ok:
+            log.info("took away a request whose time is over", extra={"key": key, "uid": uid})
             self.cache.wrote({key: value}, commit.revision)
         return commit.ok
 
@@ -88,6 +115,14 @@ class MigrationKeeper:
             self.metrics.migrated(
                 str(status.phase), None if isinstance(downtime, UnsetType) else downtime / 1000
             )
+
+
+def _namespace(stored: StoredMigration) -> str:
+    return domain_of(stored).partition("/")[0]
+
+
+def _key(stored: StoredMigration) -> str:
+    return keys.object_key("migrations", _namespace(stored), stored.migration.metadata.name)
 
 
 def migration_status(snap: Snapshot, stored: StoredMigration, uuid: str) -> MigrationStatus:
@@ -216,11 +251,11 @@ def _why(stored: StoredMigration, case: Case) -> tuple[str, str, str]:
         return target.reason.value, sentence(target), ""
     seen = case.own_sighting
     if seen is None or not seen.active:
-        held_up = pinned(case, "it is to be moved")
+        held_up = disks.hold(case) or pinned(case, "it is to be moved")
         if held_up is not None:
             return held_up.reason.value, sentence(held_up), target
         return "Pending", f"domain {domain} does not run; it is moved as it is", target
-    hold = depart(case, seen)
+    hold = disks.hold(case) or depart(case, seen)
     if isinstance(hold, Deferred):
         return hold.reason.value, sentence(hold), target
     return "Pending", "it begins as soon as its domain is free", target

@@ -6,13 +6,14 @@ the others wait for it. What an object says of itself (its status) is believed h
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from msgspec import UnsetType
 
 from controller.plan.snapshot import StoredMigration
-from specs.migration import is_finished
+from specs.migration import finished_at, is_finished
 
 
 @dataclass(slots=True)
@@ -62,9 +63,25 @@ def domain_of(stored: StoredMigration) -> str:
     return f"{'default' if isinstance(namespace, UnsetType) else namespace}/{stored.migration.spec.domain}"
 
 
-def _age(stored: StoredMigration) -> tuple[str, str]:
+def left_s(stored: StoredMigration, wall: str) -> float | None:
+    """How long it is to stay yet, in seconds; not above 0: its time is over. None: for ever, for it does not
+    say when it ended or how long it is to stay; or it is being deleted already. `wall`: now, RFC 3339."""
+    meta, ttl_s = stored.migration.metadata, stored.migration.spec.ttl_seconds_after_finished
+    if isinstance(ttl_s, UnsetType) or not isinstance(meta.deletion_timestamp, UnsetType):
+        return None
+    try:
+        since = datetime.datetime.fromisoformat(wall) - datetime.datetime.fromisoformat(
+            finished_at(stored.migration)
+        )
+    except (ValueError, TypeError):  # I11: nothing goes because of what cannot be read
+        return None
+    return ttl_s - since.total_seconds()
+
+
+def _age(stored: StoredMigration) -> tuple[int, str, str]:
     meta = stored.migration.metadata
     return (
+        stored.created,
         "" if isinstance(meta.creation_timestamp, UnsetType) else meta.creation_timestamp,
         "" if isinstance(meta.uid, UnsetType) else meta.uid,
     )

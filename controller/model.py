@@ -50,7 +50,7 @@ class Intent(Record, frozen=True, kw_only=True):
     """One recorded purpose. `op` names the operation in logs and events; `why` is for people. Of a migration:
     `target`, the `request` (a Migration's uid), whether it `copies` disks that the hosts do not share,
     whether what arrives `goes_on` (it ran when it left, and stands at the target until it is resumed), and
-    what became of the `copy` there."""
+    what became of the `copy` there. Of a start: why the domain was off `before`, as its home said."""
 
     kind: IntentKind
     node: str
@@ -63,6 +63,7 @@ class Intent(Record, frozen=True, kw_only=True):
     copies: bool = False
     goes_on: bool = False
     copy: Copy = Copy.STANDING
+    before: str = ""
 
 
 class MoveOutcome(enum.StrEnum):
@@ -101,24 +102,46 @@ class Rule(enum.StrEnum):
     ABSENT = "absent"  # read as absent everywhere, twice, after it vanished
 
 
+BY_WORD: Final = frozenset({Rule.CONFIRMED_DEAD, Rule.RESOLVED})
+"""Proofs that rest on what an operator said, and end when the node speaks for itself."""
+
+
 class Proof(Record, frozen=True, kw_only=True):
     """`node` no longer holds the capability to run the domain as of `epoch`. `vanished`: the definition
-    was gone before it was taken, or its last state proved nothing, so a start needs the full read of I22."""
+    was gone before it was taken, or its last state proved nothing, so a start needs the full read of I22.
+    `wiped`: whoever vouched also said that nothing on the node's disks starts again."""
 
     node: str
     rule: Rule
     epoch: int
     at: str
     vanished: bool = False
+    wiped: bool = False
 
 
 class Answered(Record, frozen=True, kw_only=True):
     """What became of the request that had this value. `outcome`: BEGUN before anything is sent, and later
-    what came of it; a value that stands here is never carried out again."""
+    what came of it; neither the value that stands here nor one that is not later is ever carried out again.
+    `latest`: the latest that was answered before, where that is not this one: it was earlier, or of a time
+    that had not come ("": there was none)."""
 
     value: str
     outcome: str
     at: str = ""
+    latest: str | None = None
+
+    @property
+    def counts_to(self) -> str:
+        """Only what is later is a request."""
+        return self.value if self.latest is None else self.latest
+
+
+class MovedDisk(Record, frozen=True, kw_only=True):
+    """A disk that somebody moved by hand. `source`: what it stands on; `defined`: its definition says so too,
+    and not its running copy alone."""
+
+    source: str
+    defined: bool = False
 
 
 BEGUN: Final = "begun"
@@ -130,11 +153,14 @@ class Assignment(Record, frozen=True, kw_only=True):
     proof. A start on `node` needs candidates == {node} (I2). `config`: the inactive XML last given to or
     read from libvirt. `tombstone`: deletion was asked for (I11). `started`: a start was ever intended.
     `retired_macs`: no longer wanted, but it may still run with them. `stopped`: it is inactive because that
-    was wanted, so the restart policy does not speak. `paused`: its processors stand still because that was
-    wanted, so it may be resumed when it is wanted no more. `saved`: the digest of the definition that stood
-    beside saved memory when that was first seen; `save_room`: whether room for it was looked for
-    ("checked", "unchecked"). `autostart`: its definition at home may have it set. `requests`: by name, the
-    last one of each that was answered."""
+    was wanted, so the restart policy does not speak. `ended`: how it ended by itself, once that policy let it
+    rest: so it stays until it runs, or is stopped because that is wanted. `paused`: its processors stand
+    still because that was wanted, so it may be resumed when it is wanted no more. `saved`: the digest of the
+    definition that stood beside saved memory when that was first seen; `save_room`: whether room for it was
+    looked for ("checked", "unchecked"). `away`: a migration that was not ours took it from its home, and
+    nobody saw where to. `autostart`: its definition at home may have it set. `requests`: by name, the last
+    one of each that was answered. `moved_disks`: by name, those that stand elsewhere than domctl put them,
+    by hand; `older_disks`: what was given before `config` and may still be in use."""
 
     cluster: str
     uuid: str
@@ -155,23 +181,29 @@ class Assignment(Record, frozen=True, kw_only=True):
     tombstone: bool = False
     started: bool = False
     stopped: bool = False
+    ended: str = ""
     paused: bool = False
     saved: str = ""
     save_room: str = ""
+    away: bool = False
     autostart: bool = False
     requests: dict[str, Answered] = {}
+    moved_disks: dict[str, MovedDisk] = {}
+    older_disks: dict[str, tuple[str, ...]] = {}
     restarts: int = 0
     last_move: MoveRecord | None = None
 
 
 class Decision(Record, frozen=True, kw_only=True):
-    """An operator's word, audited. confirm-dead: `node`. resolve: `not_on` (each counts as a read of that
-    node for this domain) or `keep`. store ack: `nodes` that need not be read."""
+    """An operator's word, audited. confirm-dead: `node`; `wiped`: replaced, so nothing on its disks starts
+    again. resolve: `not_on` (each counts as a read of that node for this domain) or `keep`. store ack: the
+    `nodes` that need not be read."""
 
     by: str
     at: str
     reason: str = ""
     node: str = ""
+    wiped: bool = False
     not_on: tuple[str, ...] = ()
     keep: str = ""
     nodes: tuple[str, ...] = ()

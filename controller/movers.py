@@ -24,9 +24,10 @@ from controller.model import Intent
 from controller.observer import Observer
 from controller.passwords import unquoted
 from controller.plan.ends import USER_PAUSED
+from controller.plan.migrating import does_not_converge
 from controller.plan.snapshot import MoveWatch
 from controller.plan.types import Action
-from drivers.errors import HypervisorError, NoDomain
+from drivers.errors import HypervisorError, NoDomain, PeerUnreachable
 from drivers.hypervisor import Job, Outcome, Permit, Result, Session
 from specs.graphics import passwords_in
 
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S = 0.5
 PROGRESS_EVERY_S = 1.0
 FIRST_PROGRESS_S = 2.0  # most are over by then, and nobody had to be asked
+TOGETHER_S = 0.01  # the end of a call and its event come within this, and are looked at once
 DOUBT_S = 10.0  # without progress for so long it may have to be ended
 
 
@@ -55,7 +57,7 @@ class Movers:
     observer: Observer
     now: Callable[[], float]
     begin: Callable[[], None]
-    end: Callable[[bool], None]
+    end: Callable[[bool, str], None]
     _calls: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _followers: dict[str, _Follower] = field(default_factory=dict)
     _closed: bool = False
@@ -105,36 +107,46 @@ class Movers:
             result = unquoted(await session.migrate(uuid, action.move, permit), planted)
             known = result.outcome is not Outcome.AMBIGUOUS
         finally:
-            self.end(known)
+            self.end(known, action.node)
             self._calls.pop(uuid, None)
             for node in (action.node, action.target):
                 self.cache.await_observation(uuid, node)
             intent = self.cache.moving.get(uuid)
             if intent is not None and intent.epoch == epoch:
-                self._over(uuid, result)
+                self._over(uuid, epoch, result)
                 self._nudge(uuid)
 
-    def _over(self, uuid: str, result: Result) -> None:
+    def _over(self, uuid: str, epoch: int, result: Result) -> None:
         error = result.error
         said = "" if error is None else error.message
         level = logging.INFO if result.outcome is Outcome.DONE else logging.WARNING
         log.log(level, "migration call ended", extra={"uuid": uuid, "how": result.outcome.value, "why": said})
         self._note(
             uuid,
+            epoch,
             in_flight=False,
             over_at=self.now(),
             done=result.outcome is Outcome.DONE,
             unsure=result.outcome is Outcome.AMBIGUOUS,
             error=said,
             rejected=result.outcome is Outcome.REJECTED,
-            no_path=error is not None and "unable to connect to server" in said,
+            no_path=isinstance(error, PeerUnreachable) and not self._has_begun(uuid),
             asked_at=None,
             job=None,
             read=None,
             answered_at=None,
         )
 
-    def _note(self, uuid: str, **changed: object) -> None:
+    def _has_begun(self, uuid: str) -> bool:
+        """For all that was seen of its progress: then it is not that the hosts do not reach each other."""
+        job = self.cache.watches.get(uuid, MoveWatch()).job
+        return job is not None and job.processed_bytes > 0
+
+    def _note(self, uuid: str, epoch: int, **changed: object) -> None:
+        """What was found out of the migration of this epoch: nothing to any other, nor to none."""
+        intent = self.cache.moving.get(uuid)
+        if intent is None or intent.epoch != epoch:
+            return
         watch = replace(self.cache.watches.get(uuid, MoveWatch()), **changed)  # type: ignore[arg-type]
         self.cache.watched(uuid, watch)
 
@@ -166,12 +178,14 @@ class Movers:
         request, stored = self.cache.migrations.by_uid.get(intent.request), self.cache.domains.get(uuid)
         aborted = request is not None and request.migration.spec.abort is True
         deleted = stored is not None and not isinstance(stored.domain.metadata.deletion_timestamp, UnsetType)
-        return aborted or deleted or self.now() - watch.still_since > DOUBT_S
+        return aborted or deleted or self.now() - watch.still_since > DOUBT_S or does_not_converge(watch.job)
 
     async def _guarded(self, uuid: str, me: _Follower, after_s: float) -> None:
         try:
             await _pause(me.wake, after_s)
             while (intent := self.cache.moving.get(uuid)) is not None:
+                if me.wake.is_set():
+                    await asyncio.sleep(TOGETHER_S)
                 me.wake.clear()
                 me.looked_at = self.now()
                 try:
@@ -192,37 +206,41 @@ class Movers:
         source = self.observer.session(intent.node)
         if watch.in_flight:
             if source is not None:
-                self._note(uuid, **await self._job(uuid, source))
+                self._note(uuid, intent.epoch, **await self._job(uuid, source))
             if not self._is_to_end(uuid, intent, self.cache.watches.get(uuid, watch)):
                 return
         news: dict[str, object] = {}
         try:
+            asks = source is not None and not watch.in_flight and _may_be_at_it(watch)
+            told = await self._job(uuid, source) if asks and source is not None else {}
             sent_at = await self._read(uuid, intent.node)
+            if sent_at is not None:
+                news |= told
             if watch.unsure and watch.answered_at is None and sent_at is not None and sent_at > watch.over_at:
                 news["answered_at"] = self.now()
-            if source is not None and sent_at is not None and not watch.in_flight:
-                news |= await self._job(uuid, source)
-            then_at = await self._read(uuid, intent.target)
+            then_at = await self._read(uuid, intent.target, again=watch.read is not None)
             if sent_at is not None and then_at is not None:
                 news["read"] = (sent_at, then_at)
                 if watch.done and intent.goes_on and self._stands(uuid, intent.target):
-                    self._note(uuid, **news)  # its guest waits to be let go
+                    self._note(uuid, intent.epoch, **news)  # its guest waits to be let go
                     news = {}
             if not watch.in_flight:
                 news |= await self._result(uuid, intent, watch)
         finally:
             if news:
-                self._note(uuid, **news)
+                self._note(uuid, intent.epoch, **news)
 
-    async def _read(self, uuid: str, node: str) -> float | None:
+    async def _read(self, uuid: str, node: str, *, again: bool = False) -> float | None:
         """One domain on one node, handed to the cache; when the request was sent. None: the node did not
-        answer on a connection that was good before and after."""
+        answer on a connection that was good before and after. `again`: what it is made of was read already
+        since the call was over, and whether it runs is all that is asked."""
         session, view = self.observer.session(node), self.cache.view(node)
         if session is None or not view.answers:
             return None
         sent_at = self.now()
+        seen = self.cache.seen.find(uuid, node) if again else None
         try:
-            detail = await session.detail(uuid)
+            detail = await session.detail(uuid, None if seen is None else seen.detail)
         except NoDomain:
             detail = None
         if not session.is_open or self.cache.view(node).session != view.session:
@@ -231,12 +249,13 @@ class Movers:
         return sent_at
 
     async def _job(self, uuid: str, source: Session) -> dict[str, object]:
-        """What the source is doing with it. A domain that is not there has no job, and is not asked for."""
+        """What the source is doing with it, asked before its state is read: one that shows no job and then is
+        active was given up. The other way round a switch-over between the two would look the same."""
         asked_at = self.now()
-        job: Job | None = None
-        if self.cache.seen.find(uuid, source.target.node) is not None:
-            with suppress(NoDomain):
-                job = await source.job(uuid)
+        try:
+            job = await source.job(uuid)
+        except NoDomain:
+            return {}  # what is read next says so, or that it is back and to be asked for again
         before = self.cache.watches.get(uuid, MoveWatch())
         if job is not None and job.operation != "migration-out":
             job = None if before.in_flight else job
@@ -265,6 +284,11 @@ class Movers:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _may_be_at_it(watch: MoveWatch) -> bool:
+    """A call that succeeded left nothing at its source; only where that shows otherwise is it asked for."""
+    return not watch.done or watch.read is not None
 
 
 async def _pause(wake: asyncio.Event, seconds: float) -> None:

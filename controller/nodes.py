@@ -19,6 +19,7 @@ from controller.cache import Cache
 from controller.ledger import CommitOutcome, Ledger
 from controller.model import Identity
 from controller.objects import Objects, parse
+from controller.plan.evidence import speaks
 from controller.plan.place import allocatable, capacity_group
 from controller.plan.snapshot import Link, NodeView, StoredNode, Usage
 from controller.status import Truth, with_times
@@ -85,38 +86,37 @@ class NodeKeeper:
             return f"another host answers at this URI: it was {other} and is now {name}"
         return None
 
-    async def reconcile(self, name: str) -> None:
-        """Bring one Node's records and status in line. Raises Fenced."""
+    async def reconcile(self, name: str) -> bool:
+        """Bring one Node's records and status in line; False: it must be tried again. Raises Fenced."""
         stored = self.cache.nodes.get(name)
         if stored is None:
-            return
+            return True
         view = self.cache.view(name)
-        if view.answers:
-            await self._welcome(name)
-        elif name in self.cache.dead and (view.denied_at or 0.0) > self.cache.dead_since.get(name, 0.0):
-            # It refuses us, or is not who it should be; but something is there: nobody's word that it is dead
-            # stands any longer (R3).
-            log.warning("confirmed dead, and answers", extra={"node": name, "why": view.why})
-            await self._delete(keys.confirmed_dead(name))
+        told = await self._contradict(name, view)
+        if view.answers and name in self.cache.quarantine and not _leftovers_of(self.cache, name):
+            log.info("node compared and found clean", extra={"node": name})
+            told = await self._delete(keys.quarantine(name)) and told
         if not isinstance(stored.node.metadata.deletion_timestamp, UnsetType):
             await self._remove(stored)
-            return
-        await self._write_status(stored, view)
+        else:
+            await self._write_status(stored, view)
+        return told
 
-    async def _welcome(self, name: str) -> None:
-        """It answers: nobody's word that it is dead stands any longer, and once nothing of ours that has
-        moved on is left there, it may take domains again."""
-        decided_at = self.cache.dead_since.get(name, 0.0)
-        if name in self.cache.dead and self.cache.view(name).reads[-1][0] > decided_at:
-            await self._delete(keys.confirmed_dead(name))
-        if name in self.cache.quarantine and not _leftovers_of(self.cache, name):
-            log.info("node compared and found clean", extra={"node": name})
-            await self._delete(keys.quarantine(name))
+    async def _contradict(self, name: str, view: NodeView) -> bool:
+        """Something answered there since it was confirmed dead, were it with a refusal: nobody's word that it
+        is dead stands any longer (R3). The plan does not believe it as it is; the next leader, who did not
+        see that answer, must not find it."""
+        since = self.cache.words.dead.get(name, 0.0)
+        if name not in self.cache.dead or not speaks(view, since):
+            return True
+        log.warning("confirmed dead, and answers", extra={"node": name, "why": view.why})
+        return await self._delete(keys.confirmed_dead(name))
 
-    async def _delete(self, key: str) -> None:
+    async def _delete(self, key: str) -> bool:
         commit = await self.ledger.commit([Compare(key, self.cache.revision_of(key))], [Delete(key)])
         if commit.ok:
             self.cache.wrote({key: None}, commit.revision)
+        return commit.ok
 
     async def _remove(self, stored: StoredNode) -> None:
         """A deleted Node goes once no assignment names it among its candidates, and, where domains are

@@ -55,6 +55,7 @@ DETAILS_AT_ONCE = 4
 LIST_AFTER_GLANCE_S = 2.0  # a complete list follows the events of our own domains, out of a change's way
 NEVER = float("inf")
 FIRST_PAUSE_S = 0.25
+TOGETHER_S = 0.01  # a call's end and its events come within this: one reading after them, not one for each
 ILLEGIBLE = (HostFailed, SpecRejected, DomainBusy, WrongState)  # said of one domain, not of its host
 CONFIG_EVENTS = frozenset({EventKind.DEFINED, EventKind.UNDEFINED, EventKind.OTHER})
 
@@ -236,6 +237,7 @@ class NodeWatcher:
         try:
             again = True
             while again:
+                await asyncio.sleep(TOGETHER_S)
                 self._glances[uuid] = False
                 known = await self.glanced(uuid)
                 # What was done to it in the very instant of the request is not answered yet.

@@ -1,16 +1,21 @@
 """The reconciler: takes dirty keys, plans them at one moment, has each action carried out, says the result.
 
-One pass: all keys that are ready → one snapshot → plan → for each domain an action (one at a time per
-domain, for its key stays taken until the action ended), or a deferral with its own alarm clock. It holds no
-state of its own: everything it needs after a crash is in etcd and on the hosts.
+One pass: the keys that are ready → snapshot → plan → for each domain an action (one at a time per domain,
+for its key stays taken until the action ended), or a deferral with its own alarm clock. A pass that takes
+long gives back the event loop between slices, each planned from a snapshot of its own: what was decided in
+one is reserved before the next. Actions wait for their turn at their node (`turns`); what was decided on long
+ago is planned again when its turn comes. It holds no state of its own: everything it needs after a crash is
+in etcd and on the hosts.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from controller.cache import DOMAIN_KEY, MIGRATION_KEY, NODE_KEY, Cache
 from controller.executor import Executor
@@ -23,11 +28,17 @@ from controller.observer import Observer
 from controller.plan import plan
 from controller.plan.snapshot import Usage
 from controller.plan.types import Action, ActionKind, Deferred, Reason, Verdict
+from controller.turns import Turns
 from controller.workqueue import WorkQueue
 from controller.world import World
 from controller.writer import StatusWriter
 
 log = logging.getLogger(__name__)
+
+SLICE_S: Final = 0.01
+"""Of computing, after which lease, events and everything else on the loop have their turn."""
+OLD_S: Final = 1.0
+"""Since it was decided on: then an action is planned again before it is carried out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,32 +60,46 @@ class Parts:
 class Reconciler:
     parts: Parts
     on_fenced: Callable[[str], None]
-    slots: asyncio.Semaphore
+    turns: Turns
     _tasks: dict[asyncio.Task[None], None] = field(default_factory=dict)  # in order: seeds tell one story
 
     async def run(self) -> None:
         """Pass after pass until the queue is shut down."""
         while await self.parts.queue.wait():
-            self.one_pass()
+            await self.one_pass()
             await asyncio.sleep(0)
 
-    def one_pass(self) -> int:
-        """Plan all ready keys and set their actions going; answers how many actions there were."""
-        parts = self.parts
-        ready = parts.queue.get_all_ready()
-        nodes = [k for k in ready if k.startswith(NODE_KEY)]
-        uuids = [k.removeprefix(DOMAIN_KEY) for k in ready if k.startswith(DOMAIN_KEY)]
-        began = parts.world.now()
-        verdicts = plan(parts.cache.snapshot(), uuids) if uuids else {}
-        parts.metrics.planned(len(uuids), parts.world.now() - began)
-        actions = 0
-        for uuid, verdict in verdicts.items():
-            actions += self._dispatch(uuid, verdict)
-        for key in nodes:
+    async def one_pass(self) -> int:
+        """Plan ready keys and set their actions going; answers how many actions there were. What is shut down
+        between two slices begins nothing more: who resigns has counted what is under way by then."""
+        ready = self.parts.queue.take()
+        uuids = sorted(k.removeprefix(DOMAIN_KEY) for k in ready if k.startswith(DOMAIN_KEY))
+        left, actions = self._slice(uuids)
+        for key in (k for k in ready if k.startswith(NODE_KEY)):
             self._spawn(self._node(key), key)
         for key in (k for k in ready if k.startswith(MIGRATION_KEY)):
             self._spawn(self._migration(key), key)
+        while left:
+            await asyncio.sleep(0)
+            if self.parts.queue.is_closed:
+                break
+            left, more = self._slice(left)
+            actions += more
         return actions
+
+    def _slice(self, uuids: list[str]) -> tuple[list[str], int]:
+        """Plan some, and set their actions going in the same step, so that nothing moves beneath what was
+        decided; answers which are left, and how many actions there were."""
+        if not uuids:
+            return [], 0
+        parts = self.parts
+        began, until = parts.world.now(), parts.world.cpu() + SLICE_S
+        verdicts = plan(parts.cache.snapshot(), uuids, lambda: parts.world.cpu() >= until)
+        parts.metrics.planned(len(verdicts), parts.world.now() - began)
+        actions = sum(self._dispatch(uuid, verdict) for uuid, verdict in verdicts.items())
+        looks = [v.deferred.relist for v in verdicts.values() if v.deferred is not None]
+        parts.observer.look(dict.fromkeys(itertools.chain.from_iterable(looks)))
+        return [uuid for uuid in uuids if uuid not in verdicts], actions
 
     def _dispatch(self, uuid: str, verdict: Verdict) -> int:
         parts, key = self.parts, DOMAIN_KEY + uuid
@@ -96,7 +121,6 @@ class Reconciler:
         return 1
 
     def _defer(self, key: str, deferred: Deferred) -> None:
-        self.parts.observer.look(deferred.relist)
         if deferred.retry_after_s is not None:
             self.parts.queue.add_after(key, max(deferred.retry_after_s, 0.05))
 
@@ -117,16 +141,38 @@ class Reconciler:
         parts = self.parts
         began = parts.world.now()
         try:
-            async with self.slots:
+            async with self.turns.at(action.node):
+                due = action if parts.world.now() - began <= OLD_S else self._again(action)
+                if due is None:
+                    return
+                action = due
                 report = await parts.executor.run(action)
         finally:
             self._left(action)
         parts.metrics.acted(action.kind.value, report.ending.value, parts.world.now() - began)
         ENDINGS[report.ending](self, action, report)
 
+    def _again(self, action: Action) -> Action | None:
+        """It waited, and what it was decided on is old: what is due there now. None: the next pass sees to
+        it."""
+        parts, uuid = self.parts, action.uuid
+        self._left(action)  # or what it reserved itself would be in its way
+        if parts.queue.is_closed:
+            return None
+        verdict = plan(parts.cache.snapshot(), [uuid])[uuid]
+        due = verdict.action
+        if due is None or due.node != action.node:
+            parts.queue.add(DOMAIN_KEY + uuid)
+            return None
+        parts.writer.want(uuid, verdict)
+        parts.metrics.verdict(uuid, verdict)
+        self._reserve(due)
+        return due
+
     def _left(self, action: Action) -> None:
         """However far it came: what stands in etcd now is followed, what does not is forgotten."""
         cache = self.parts.cache
+        cache.capacity.unreserve(action.uuid)
         cache.departing.pop(action.uuid, None)
         cache.leaving.discard(action.uuid)
         if action.uuid in cache.moving:
@@ -135,8 +181,12 @@ class Reconciler:
     def _done(self, action: Action, _report: Report) -> None:
         attempts, now = self.parts.cache.attempts, self.parts.world.now()
         repeated = attempts.in_vain(action.uuid, f"{action.kind}: {action.why}", now)
+        is_record = action.kind is ActionKind.RECORD
         if repeated and action.kind is not ActionKind.START:  # those have a crash loop's pauses
-            attempts.failed(action.uuid, f"{action.kind} was done, and has no effect ({action.why})", now)
+            message = f"{action.kind} was done, and has no effect ({action.why})"
+            attempts.failed(action.uuid, message, now, is_record=is_record)
+        elif is_record:
+            attempts.written(action.uuid, now)
         else:
             attempts.succeeded(action.uuid)
         self.parts.queue.forget(DOMAIN_KEY + action.uuid)
@@ -148,12 +198,14 @@ class Reconciler:
         log.debug("planned again", extra={"domain": action.key, "why": report.message})
         attempts, now = self.parts.cache.attempts, self.parts.world.now()
         if attempts.in_vain(action.uuid, f"{action.kind}: {report.message}", now):
-            attempts.failed(action.uuid, report.message, now)
+            is_record = action.kind is ActionKind.RECORD
+            attempts.failed(action.uuid, report.message, now, is_record=is_record)
         self.parts.queue.retry(DOMAIN_KEY + action.uuid)
 
     def _failed(self, action: Action, report: Report) -> None:
-        cache = self.parts.cache
-        cache.attempts.failed(action.uuid, report.message, self.parts.world.now())
+        attempts, now = self.parts.cache.attempts, self.parts.world.now()
+        is_record = action.kind is ActionKind.RECORD
+        attempts.failed(action.uuid, report.message, now, disk_locked=report.disk_locked, is_record=is_record)
         log.info("failed", extra={"domain": action.key, "what": action.kind.value, "why": report.message})
         self.parts.queue.add(DOMAIN_KEY + action.uuid)
 
@@ -165,13 +217,19 @@ class Reconciler:
         self.parts.queue.add(DOMAIN_KEY + action.uuid)
 
     async def _node(self, key: str) -> None:
-        await self.parts.keeper.reconcile(key.removeprefix(NODE_KEY))
-
-    async def _migration(self, key: str) -> None:
-        if await self.parts.migrations.reconcile(key.removeprefix(MIGRATION_KEY)):
+        if await self.parts.keeper.reconcile(key.removeprefix(NODE_KEY)):
             self.parts.queue.forget(key)
         else:
             self.parts.queue.retry(key)
+
+    async def _migration(self, key: str) -> None:
+        uid = key.removeprefix(MIGRATION_KEY)
+        if not await self.parts.migrations.reconcile(uid):
+            self.parts.queue.retry(key)
+            return
+        self.parts.queue.forget(key)
+        if (left_s := self.parts.migrations.left_s(uid)) is not None:
+            self.parts.queue.add_after(key, max(left_s, 0.05))
 
     def _spawn(self, work: Awaitable[None], key: str) -> None:
         task = asyncio.create_task(self._guarded(work, key), name=key)

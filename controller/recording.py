@@ -1,7 +1,9 @@
 """The steps of an action that write to etcd: its intent before anything is sent, and its end (I20).
 
 Every write is one fenced transaction (I5) that compares the assignment with the revision that the action was
-planned with, or that its own last step left. What was written is in the cache when a step returns.
+planned with, or that its own last step left. The one that records an action compares what justifies it, too
+(`controller.plan.premises`): nothing is ended, or otherwise changed, for a spec that its user has changed
+since, however late the watch is. What was written is in the cache when a step returns.
 """
 
 from __future__ import annotations
@@ -14,16 +16,18 @@ import msgspec
 
 from controller import keys
 from controller.hands import Ending, Halt, Hands, Progress, Report
-from controller.ledger import Commit, CommitOutcome
+from controller.ledger import NEVER, Commit, CommitOutcome
 from controller.model import Assignment, Quarantine, Rule
 from controller.objects import StoredObject, owner_of, parse
-from controller.plan.types import Action, ActionKind
-from drivers.store import Compare, Delete, Put, Write
+from controller.plan.premises import still_means
+from controller.plan.types import Action, ActionKind, Premise
+from drivers.store import Compare, Delete, KeyValue, Put, Write
 from specs.kinds import KIND_OF
 
 _log = logging.getLogger("domctl.audit")
 
 DOMAIN: Final = KIND_OF["Domain"]
+LOOKS: Final = 4  # at what an action rests on, while its status moves beneath each
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +53,10 @@ class Recording:
             held, resolution = self._consumed(action)
             compares.append(held)
             extra.append(resolution)
-        await self._commit(progress, after, compares, extra)
+        await self._commit(progress, after, compares, extra, action.premises)
         self.hands.cache.capacity.unreserve(action.uuid)
         if action.is_clear:
-            self.hands.cache.seen.migrated.discard(action.uuid)
+            self.hands.cache.seen.migrated.pop(action.uuid, None)
         if action.retry_after_s:
             now = self.hands.world.now()
             self.hands.cache.attempts.move_failed(action.uuid, action.why, action.retry_after_s, now)
@@ -99,12 +103,26 @@ class Recording:
             await self._commit(progress, settled, [], [])
 
     async def _commit(
-        self, progress: Progress, assignment: Assignment, compares: list[Compare], writes: list[Write]
+        self,
+        progress: Progress,
+        assignment: Assignment,
+        compares: list[Compare],
+        writes: list[Write],
+        premises: tuple[Premise, ...] = (),
     ) -> None:
         key = keys.assignment(progress.action.uuid)
         value = msgspec.json.encode(assignment)
         compares = [Compare(key, progress.revision), *compares]
-        commit = await self.hands.ledger.commit(compares, [Put(key, value), *writes])
+        standing = {p.key: NEVER if p.revision is None else p.revision for p in premises}
+        for _ in range(LOOKS):
+            held = [Compare(at, revision) for at, revision in standing.items()]
+            commit = await self.hands.ledger.commit([*compares, *held], [Put(key, value), *writes])
+            if commit.outcome is not CommitOutcome.REFUSED:
+                break
+            now = {p.key: _still_standing(progress.action, p, commit.current.get(p.key)) for p in premises}
+            if now == standing:
+                break  # it is not for them that it was refused
+            standing = now
         check(commit)
         progress.revision = commit.revision
         written: dict[str, bytes | None] = {key: value}
@@ -152,6 +170,17 @@ class Recording:
         if not stored.terminating and action.kind is ActionKind.FINISH:
             raise Halt(Report(Ending.STALE, "the object is not being deleted"))
         return stored
+
+
+def _still_standing(action: Action, premise: Premise, kv: KeyValue | None) -> int:
+    """The revision at which what an action rests on stands now. Raises Halt unless it means the same."""
+    try:
+        stands = still_means(premise, action.uuid, None if kv is None else kv.value)
+    except ValueError:  # what cannot be read justifies nothing (I11)
+        stands = False
+    if not stands:
+        raise Halt(Report(Ending.STALE, f"{action.kind}: {premise.key} changed since this was decided on"))
+    return 0 if kv is None else kv.mod_revision
 
 
 def _stamp(assignment: Assignment | None, op: str, at: str) -> Assignment | None:

@@ -69,6 +69,7 @@ class Horizon(NamedTuple):
 
     revision: int
     past: int
+    sent_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

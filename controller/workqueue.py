@@ -1,7 +1,7 @@
 """The work queue: which keys must be looked at again, and when. client-go's semantics on asyncio.
 
-Place in the flow: events, watches and timers `add` keys; the reconciler takes all ready ones as one batch,
-plans for them together, and calls `done` for each. A key is held once however often it is added; a key
+Place in the flow: events, watches and timers `add` keys; the reconciler takes those that are ready as one
+batch, plans for them together, and calls `done` for each. A key is held once however often it is added; a key
 that is added while it is being processed is queued again at `done`, never processed twice at a time.
 A failed key comes back by `retry` after an exponential back-off whose jitter is a hash of (key, attempt),
 so that the same history gives the same instants.
@@ -16,11 +16,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import heapq
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 JITTER: Final = 0.25  # a delay is shortened by up to this part, so that failures do not come back in step
+TAKEN_AT_ONCE: Final = 1024  # at fifty thousand keys the taking alone would hold the event loop
 
 
 class QueueMeter(Protocol):
@@ -118,15 +120,15 @@ class WorkQueue:
         at = self._retry_at.get(key)
         return at if at is not None and at > self._now() else None
 
-    def get_all_ready(self) -> tuple[str, ...]:
-        """Take every ready key, in order of arrival; each is being processed until `done`."""
+    def take(self, at_most: int = TAKEN_AT_ONCE) -> tuple[str, ...]:
+        """Take ready keys, in order of arrival; each is being processed until `done`."""
         self._promote()
         now = self._now()
-        taken = self._ready
-        self._ready = {}
+        taken = dict(itertools.islice(self._ready.items(), at_most))
         for key, added_at in taken.items():
+            del self._ready[key]
             self._processing[key] = now
-            self._meter.taken(0, now - added_at)
+            self._meter.taken(len(self._ready), now - added_at)
         return tuple(taken)
 
     def done(self, key: str) -> None:
@@ -164,6 +166,11 @@ class WorkQueue:
         self._due.clear()
         self._heap.clear()
         self._wake.set()
+
+    @property
+    def is_closed(self) -> bool:
+        """It was shut down: nothing is to be begun any more."""
+        return self._closed
 
     @property
     def depth(self) -> int:

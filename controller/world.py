@@ -13,8 +13,9 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class World:
     """`now`: monotonic seconds, the loop's clock. `wall`: RFC 3339 UTC with seconds ("2026-11-23T01:02:03Z").
-    `new_id`: a fresh UUID as lower-case text."""
+    `new_id`: a fresh UUID as lower-case text. `cpu`: seconds that this thread has computed."""
 
     now: Callable[[], float]
     wall: Callable[[], str]
     new_id: Callable[[], str]
+    cpu: Callable[[], float]

@@ -73,7 +73,7 @@ class StatusWriter:
         stored = self.cache.domains.get(uuid)
         kind = None if verdict.action is None else verdict.action.kind
         if kind is not None and stored is not None and (_was_ready(stored) or kind in BOOKKEEPING):
-            if _was_ready(stored):
+            if _was_ready(stored) and kind not in BOOKKEEPING:
                 self._announce(stored, *said(verdict, stored), warning=False)
             self._later[uuid] = asyncio.get_running_loop().call_later(
                 ACTING_S, self._write_soon, uuid, verdict

@@ -1,15 +1,16 @@
 """plan(snapshot, dirty): from what is wanted, promised and seen to actions and deferrals. Pure.
 
 Read in order: `snapshot` (the input), `types` (the output), `evidence` (what may be concluded), `case`
-(one domain's facts), `rules` (the ordered table) with `removal`, `present`, `place` and `actions`;
-`departing` and `migrating` (how a migration begins, and what became of it: table M) with `ends`, `standing`
-and `moves`. Nothing here knows asyncio, time, chance or I/O; the same snapshot gives the same plan on every
-controller.
+(one domain's facts), `rules` (the ordered table) with `removal`, `present`, `resting`, `place` and `actions`,
+each with its `premises` (what must still be so when it is recorded); `departing` and `migrating` (how a
+migration begins, and what became of it: table M) with `ends`, `standing` and `moves`. Nothing here knows
+asyncio, time, chance or I/O; the same snapshot gives the same plan on every controller.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 
 import msgspec
 
@@ -21,18 +22,23 @@ from controller.plan.snapshot import UNSEEN, Snapshot, Usage
 from controller.plan.types import ActionKind, Deferred, Reason, Situation, Verdict
 
 
-def plan(snap: Snapshot, dirty: Iterable[str]) -> Mapping[str, Verdict]:
-    """A verdict for each dirty UUID. Placements made on the way count for those that follow, so that one
-    plan never fills a node twice; keys are taken in order, so that the result does not depend on arrival."""
+def plan(
+    snap: Snapshot, dirty: Iterable[str], enough: Callable[[], bool] = lambda: False
+) -> Mapping[str, Verdict]:
+    """A verdict for each dirty UUID, or for the first of them: up to the one after which it was `enough`.
+    Placements made on the way count for those that follow, so that one plan never fills a node twice; keys
+    are taken in order, so that the result does not depend on arrival."""
     usage = dict(snap.usage)
-    macs = dict(snap.macs)
+    macs: ChainMap[str, str] = ChainMap({}, snap.macs)  # type: ignore[arg-type]
     moving = dict(snap.moving)
-    working = msgspec.structs.replace(snap, usage=usage, macs=macs, moving=moving)
+    working = msgspec.structs.replace(snap, usage=usage, macs=macs, moving=moving, shared={})
     verdicts: dict[str, Verdict] = {}
     for uuid in sorted(set(dirty)):
         verdict = _judged(working, uuid)
         verdicts[uuid] = verdict
         _admit(working, usage, macs, moving, verdict)
+        if enough():
+            break
     return verdicts
 
 
@@ -48,7 +54,7 @@ def _judged(snap: Snapshot, uuid: str) -> Verdict:
 def _admit(
     snap: Snapshot,
     usage: dict[str, Usage],
-    macs: dict[str, str],
+    macs: MutableMapping[str, str],
     moving: dict[str, Intent],
     verdict: Verdict,
 ) -> None:

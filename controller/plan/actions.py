@@ -16,25 +16,30 @@ from msgspec import UnsetType
 
 from controller.model import (
     BEGUN,
+    BY_WORD,
     DONE,
     Answered,
     Assignment,
     Decision,
     Intent,
     IntentKind,
+    MovedDisk,
     MoveOutcome,
     MoveRecord,
     Proof,
     Rule,
 )
+from controller.plan import disks
 from controller.plan.case import Case
-from controller.plan.evidence import PROVING_REASONS
+from controller.plan.evidence import PROVING_REASONS, may_return
 from controller.plan.place import Demand
+from controller.plan.premises import deaths, premises_of, word
 from controller.plan.snapshot import Sighting, namespace_of
 from controller.plan.types import Action, ActionKind, Deferred
 from drivers.hypervisor import StopMethod
 from specs.graphics import uses_of
 from specs.mark import Mark
+from specs.requests import AHEAD_S, instant_of
 
 # Times and operation ids are inputs: the executor fills in both when it records the intent.
 LATER = ""
@@ -55,6 +60,7 @@ def made(case: Case, kind: ActionKind, node: str, why: str, after: Assignment | 
         object_revision=case.stored.revision if case.stored is not None else 0,
         generation=case.generation,
         after=after,
+        premises=premises_of(case, kind, node),
     )
 
 
@@ -70,11 +76,11 @@ def assigned(case: Case, node: str) -> Assignment:
             name=case.stored.domain.metadata.name,
             libvirt_name=demand.name,
             node=node,
-            epoch=0,
+            epoch=case.last_epoch,
             candidates=(node,),
             vcpus=demand.vcpus,
             memory_bytes=demand.memory_bytes,
-            requests=_answers(dict.fromkeys(case.requests, "asked for before it was first started"), case),
+            requests=_answers(dict.fromkeys(case.unanswered, "asked for before it was first started"), case),
         )
     return msgspec.structs.replace(
         case.assignment,
@@ -97,26 +103,43 @@ def _give(case: Case, kind: IntentKind, node: str, why: str, *, raise_epoch: boo
     dropped = {*held_macs, *base.retired_macs} - frozenset(wanted.macs.values())
     seen = case.own_sighting if case.held is not None else None
     free_now = starting or seen is None or not seen.record.active
+    before = seen.record.reason if starting and seen is not None and node == case.node else ""
     after = msgspec.structs.replace(
         base,
         epoch=epoch,
-        intent=_as_asked(case, intended(kind, node, epoch, why), node),
+        intent=_as_asked(
+            case, msgspec.structs.replace(intended(kind, node, epoch, why), before=before), node
+        ),
         config=wanted.rendered.xml,
         digest=wanted.rendered.digest,
         macs=dict(wanted.macs),
         started=base.started or starting,
         stopped=base.stopped and not starting,
+        ended="" if starting else base.ended,
+        restarts=_restarts(case) if starting else base.restarts,
         paused=base.paused and (not starting or case.is_saved),
         retired_macs=() if free_now else tuple(sorted(dropped)),
+        moved_disks={},
+        older_disks=disks.left_in_use(case, wanted.rendered.xml, live_only=False),
     )
     if starting and case.held is not None:
         after = _answering(case, after, "restore", DONE)
         for name in ("reboot", "reset", "resume"):  # what it was asked of is no more
             after = _answering(case, after, name, "not done, it was started anew")
     action = made(case, ActionKind.START if starting else ActionKind.DEFINE, node, why, after)
-    settled = msgspec.structs.replace(after, intent=None, last_move=_arrived_cold(after))
+    settled = msgspec.structs.replace(
+        after,
+        intent=None,
+        last_move=_arrived_cold(after),
+        older_disks=disks.in_memory(case, wanted.rendered.xml)
+        if starting
+        else disks.left_in_use(case, wanted.rendered.xml, live_only=True),
+    )
     if starting:
-        settled = msgspec.structs.replace(settled, proofs=_lasting(after.proofs), saved="", save_room="")
+        lasting = _lasting(after.proofs)
+        settled = msgspec.structs.replace(settled, proofs=lasting, saved="", save_room="")
+    if starting or (case.held is not None and not case.assignment.candidates):
+        settled = msgspec.structs.replace(settled, away=False)  # wherever it went, it belongs here
     return dataclasses.replace(
         action,
         settled=settled,
@@ -124,7 +147,6 @@ def _give(case: Case, kind: IntentKind, node: str, why: str, *, raise_epoch: boo
         mark=Mark(case.snap.cluster, case.uuid, epoch, wanted.rendered.digest),
         reserve=tuple(sorted(chosen - held_macs)),
         release_macs=tuple(sorted(dropped)) if free_now else (),
-        dead_proofs=tuple(p.node for p in base.proofs if p.rule is Rule.CONFIRMED_DEAD),
         secrets=uses_of(case.stored.domain.spec) if case.stored is not None else (),
     )
 
@@ -156,13 +178,16 @@ def _arrived_cold(was: Assignment) -> MoveRecord | None:
     )
 
 
+def _restarts(case: Case) -> int:
+    """How many starts followed each other with this one, without a stable run between them."""
+    known = case.snap.restarts.get(case.uuid)
+    stable = known is None or case.snap.now - known.last_at > case.snap.timing.stable_after_s
+    return 1 if stable or known is None else known.count + 1
+
+
 def _lasting(proofs: tuple[Proof, ...]) -> tuple[Proof, ...]:
     """Once it runs, what led there is history, but for nodes that may come back with a copy."""
-    return tuple(
-        msgspec.structs.replace(p, vanished=False)
-        for p in proofs
-        if p.rule in (Rule.CONFIRMED_DEAD, Rule.RESOLVED)
-    )
+    return tuple(msgspec.structs.replace(p, vanished=False) for p in proofs if p.rule in BY_WORD)
 
 
 def start(case: Case, node: str, why: str) -> Action:
@@ -170,7 +195,12 @@ def start(case: Case, node: str, why: str) -> Action:
     said where the domain is not."""
     action = _give(case, IntentKind.START, node, why, raise_epoch=True)
     decision = case.snap.resolutions.get(case.uuid)
-    return action if decision is None or decision.keep else consuming(action, None)
+    if decision is None:
+        return action
+    if not decision.keep:
+        return consuming(action, None)
+    # It stands until it runs there alone: the start may have to be tried more than once.
+    return resting_on(case, action, decision) if decision.keep == node else action
 
 
 def define(case: Case, node: str, why: str) -> Action:
@@ -241,16 +271,24 @@ def without(assignment: Assignment, proof: Proof) -> Assignment:
 def release(case: Case, node: str, rule: Rule, why: str, *, vanished: bool) -> Action:
     """A proof that is at hand already is recorded: nothing is sent to any node."""
     epoch = case.assignment.epoch + 1
-    after = without(
-        msgspec.structs.replace(case.assignment, epoch=epoch, tombstone=case.deleting),
-        Proof(node=node, rule=rule, epoch=epoch, at=LATER, vanished=vanished),
+    proof = Proof(
+        node=node, rule=rule, epoch=epoch, at=LATER, vanished=vanished, wiped=is_wiped(case, node, rule)
     )
+    after = without(msgspec.structs.replace(case.assignment, epoch=epoch, tombstone=case.deleting), proof)
     action = made(case, ActionKind.RELEASE, node, why, after)
     if rule is Rule.RESOLVED:
         decision = case.snap.resolutions[case.uuid]
         left = tuple(n for n in decision.not_on if n != node)
         action = consuming(action, msgspec.structs.replace(decision, not_on=left) if left else None)
-    return dataclasses.replace(action, quarantine=(node,) if rule is Rule.CONFIRMED_DEAD else ())
+    if rule is not Rule.CONFIRMED_DEAD:
+        return action
+    premises = (*action.premises, *deaths(case.snap, (node,)))
+    return dataclasses.replace(action, quarantine=(node,), premises=premises)
+
+
+def is_wiped(case: Case, node: str, rule: Rule) -> bool:
+    """Whether a proof by this rule rests on the word that nothing on the node's disks starts again."""
+    return rule is Rule.CONFIRMED_DEAD and node in case.snap.dead and case.snap.dead[node].wiped
 
 
 def consuming(action: Action, left: Decision | None) -> Action:
@@ -258,8 +296,20 @@ def consuming(action: Action, left: Decision | None) -> Action:
     return dataclasses.replace(action, consumes=True, left=left)
 
 
+def resting_on(case: Case, action: Action, decision: Decision) -> Action:
+    """An operator's word that is not used up by this: it must stand when the action is recorded."""
+    return dataclasses.replace(action, premises=(*action.premises, word(case.snap, case.uuid, decision)))
+
+
 def used_up(case: Case, why: str) -> Action:
     return consuming(made(case, ActionKind.RECORD, case.node, why, case.assignment), None)
+
+
+def word_over(case: Case, stands: tuple[str, ...], why: str) -> Action:
+    """Of an operator's word only this much stands."""
+    decision = case.snap.resolutions[case.uuid]
+    left = msgspec.structs.replace(decision, not_on=stands) if stands else None
+    return consuming(made(case, ActionKind.RECORD, case.node, why, case.assignment), left)
 
 
 def drop_proof(case: Case, node: str, why: str) -> Action:
@@ -271,7 +321,23 @@ def drop_proof(case: Case, node: str, why: str) -> Action:
 def take_back(case: Case, why: str) -> Action:
     """The record of a deletion that is none."""
     after = msgspec.structs.replace(case.assignment, tombstone=False)
+    if case.held is not None and case.stored is not None and case.stored.created > case.held.revision:
+        after = msgspec.structs.replace(after, **OF_ONE_LIFE)  # another object, under the UUID of before
     return made(case, ActionKind.RECORD, case.node, why, after)
+
+
+OF_ONE_LIFE: Final[Mapping[str, Any]] = {
+    "stopped": False,
+    "ended": "",
+    "paused": False,
+    "saved": "",
+    "save_room": "",
+    "requests": {},
+    "moved_disks": {},
+    "older_disks": {},
+    "restarts": 0,
+}
+"""What an assignment says of the domain itself, and not of where it may be."""
 
 
 def reclaim(case: Case, node: str, why: str) -> Action:
@@ -312,15 +378,38 @@ def reassign(case: Case, node: str, why: str) -> Action:
     return made(case, ActionKind.RECORD, node, why, after)
 
 
+def note_disks(case: Case, moved: Mapping[str, MovedDisk]) -> Action:
+    """Where disks stand that somebody moved by hand: the next leader may find nothing that says so."""
+    after = msgspec.structs.replace(case.assignment, moved_disks=dict(moved))
+    where = ", ".join(f"{name} is on {disk.source}" for name, disk in sorted(moved.items()))
+    why = f"moved by hand: {where}" if where else "its disks are where the spec says again"
+    return made(case, ActionKind.RECORD, case.node, why, after)
+
+
 def close_intent(case: Case, why: str, *, stopped: bool | None = None) -> Action:
     """What the intent was for is there: only the record changes."""
+    was = case.assignment
     after = msgspec.structs.replace(
-        case.assignment,
+        was,
         intent=None,
-        last_move=_arrived_cold(case.assignment),
-        stopped=case.assignment.stopped if stopped is None else stopped,
+        last_move=_arrived_cold(was),
+        stopped=was.stopped if stopped is None else stopped,
+        ended=was.ended if stopped is None else "",
+        restarts=0 if stopped else was.restarts,
     )
     return made(case, ActionKind.RECORD, case.node, why, after)
+
+
+def note_ended(case: Case, how: str) -> Action:
+    """It ended by itself, and its policy lets it rest: whatever forgets that, the record does not."""
+    after = msgspec.structs.replace(case.assignment, ended=how)
+    return made(case, ActionKind.RECORD, case.node, f"it ended ({how}), and rests from now on", after)
+
+
+def note_running(case: Case) -> Action:
+    """Somebody else started it: what was noted of its last end is of a run before this one."""
+    after = msgspec.structs.replace(case.assignment, stopped=False, ended="")
+    return made(case, ActionKind.RECORD, case.node, "it runs again, by somebody else's hand", after)
 
 
 def pause(case: Case, why: str) -> Action:
@@ -346,7 +435,18 @@ def note_paused(case: Case, paused: bool, why: str) -> Action:
 
 
 def _answers(outcomes: Mapping[str, str], case: Case) -> dict[str, Answered]:
-    return {n: Answered(value=case.requests[n], outcome=o, at=LATER) for n, o in outcomes.items()}
+    return {name: _answered(case, name, outcome) for name, outcome in outcomes.items()}
+
+
+def _answered(case: Case, name: str, outcome: str) -> Answered:
+    """What was answered is the latest from then on; but not if it is earlier, or of a time that has not come,
+    before which no true time would be later."""
+    value = case.unanswered[name]
+    before = case.held.assignment.requests.get(name) if case.held is not None else None
+    latest, at = "" if before is None else before.counts_to, instant_of(value)
+    last_at = instant_of(latest)
+    counts = at is not None and at <= case.snap.wall_s + AHEAD_S and (last_at is None or at > last_at)
+    return Answered(value=value, outcome=outcome, at=LATER, latest=None if counts else latest)
 
 
 def _answering(case: Case, assignment: Assignment, name: str, outcome: str) -> Assignment:
@@ -355,6 +455,14 @@ def _answering(case: Case, assignment: Assignment, name: str, outcome: str) -> A
         return assignment
     answers = {**assignment.requests, **_answers({name: outcome}, case)}
     return msgspec.structs.replace(assignment, requests=answers)
+
+
+def answer_void(case: Case, name: str) -> Action:
+    """A request that asks for nothing is told so, and never looked at again."""
+    outcome = f"not done, {case.void(name)}"
+    answers = {**case.assignment.requests, **_answers({name: outcome}, case)}
+    after = msgspec.structs.replace(case.assignment, requests=answers)
+    return made(case, ActionKind.RECORD, case.node, f"{name} was asked for: {outcome}", after)
 
 
 def answer(case: Case, name: str, outcome: str, **changes: Any) -> Action:
@@ -442,6 +550,11 @@ def disarm(case: Case, node: str, why: str) -> Action:
     return dataclasses.replace(action, node=node, settled=action.after)
 
 
+def note_away(case: Case, away: bool, why: str) -> Action:
+    after = msgspec.structs.replace(case.assignment, away=away)
+    return made(case, ActionKind.RECORD, case.node, why, after)
+
+
 def forget_autostart(case: Case) -> Action:
     after = msgspec.structs.replace(case.assignment, autostart=False)
     return made(case, ActionKind.RECORD, case.node, "autostart was cleared", after)
@@ -461,9 +574,9 @@ def hand_back(case: Case, why: str) -> Action:
 
 
 def finish(case: Case, why: str) -> Action:
-    """The object goes; its assignment too, unless a proof rests on a node being dead: then the tombstone
-    stays until that node answered."""
-    keep = case.held is not None and any(p.rule is Rule.CONFIRMED_DEAD for p in case.assignment.proofs)
+    """The object goes; its assignment too, unless a proof rests on a node being dead that may come
+    back: then the tombstone stays until that node answered."""
+    keep = bool(may_return(case.snap, case.held))
     after = msgspec.structs.replace(case.assignment, tombstone=True, intent=None) if keep else None
     action = made(case, ActionKind.FINISH, case.node, why, after)
     if case.held is None:

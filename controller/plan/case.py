@@ -13,16 +13,17 @@ from typing import TypeVar
 
 from msgspec import UNSET, UnsetType
 
-from controller.model import Assignment, Intent, IntentKind, MoveOutcome, Rule
-from controller.plan.evidence import Known, Observation, observe
+from controller.model import BY_WORD, Assignment, Intent, IntentKind, MoveOutcome
+from controller.plan.evidence import Known, Observation, is_dead, observe, proof_holds
 from controller.plan.snapshot import Held, Sighting, Snapshot, StoredDomain, StoredMigration, namespace_of
 from drivers.hypervisor import Capabilities
+from specs.ages import span
 from specs.domain import Interface, effective_state, is_transient, wants_autostart
 from specs.domainxml import Rendered, RenderRefused, render
 from specs.graphics import SecretFacts, uses_of
 from specs.macs import choose_mac
 from specs.mark import Mark
-from specs.requests import requests_of
+from specs.requests import AHEAD_S, LATE_S, instant_of, requests_of
 from specs.xmldiff import Difference, missing
 
 T = TypeVar("T")
@@ -76,21 +77,33 @@ class Case:
 
     @cached_property
     def all_sightings(self) -> Mapping[str, Sighting]:
-        """Sightings, but for what was last seen on a node that was taken for dead and does not answer: the
-        proof says that it is not there any more."""
+        """Sightings, but for what was last seen on a node before it was taken for dead, and that does not
+        answer: the proof says that it is not there any more."""
         seen = self.snap.sightings.get(self.uuid, {})
         gone = {n for n in seen if self._taken_for_dead(n)}
         return {n: s for n, s in seen.items() if n not in gone} if gone else seen
 
     def _taken_for_dead(self, node: str) -> bool:
-        if self.held is None or node in self.held.assignment.candidates:
+        """By a proof, or because its disks were wiped: then nothing of what was there is there, whether or
+        not it was recorded when the last object of that UUID was deleted."""
+        if self.held is not None and node in self.held.assignment.candidates:
             return False
-        vouched = any(
-            p.node == node and p.rule in (Rule.CONFIRMED_DEAD, Rule.RESOLVED)
+        vouched = self.held is not None and any(
+            p.node == node and p.rule in BY_WORD and proof_holds(self.snap, self.uuid, p)
             for p in self.held.assignment.proofs
         )
+        gone = vouched or (is_dead(self.snap, node) and self.snap.dead[node].wiped)
         view = self.snap.views.get(node)
-        return vouched and (view is None or not view.answers)
+        return gone and (view is None or not view.answers)
+
+    @property
+    def last_epoch(self) -> int:
+        """Of all that was ever seen of this UUID, wherever that is now: what is begun anew must not be older,
+        or it would seem that the store had been set back."""
+        seen = self.snap.sightings.get(self.uuid, {}).values()
+        marks = (m for s in seen for m in (s.detail.config_mark, s.detail.live_mark) if m is not None)
+        ours = (m.epoch for m in marks if (m.cluster, m.uuid) == (self.snap.cluster, self.uuid))
+        return max(ours, default=0)
 
     @cached_property
     def others(self) -> tuple[tuple[str, Sighting], ...]:
@@ -286,13 +299,36 @@ class Case:
         return seen is not None and not seen.record.active and seen.detail.managed_save
 
     @cached_property
-    def requests(self) -> Mapping[str, str]:
-        """Those that were not answered yet, with their values."""
+    def unanswered(self) -> Mapping[str, str]:
+        """Requests that were not answered yet, with their values."""
         if self.stored is None:
             return {}
         answered = self.held.assignment.requests if self.held is not None else {}
         asked = requests_of(self.stored.domain.metadata)
         return {n: v for n, v in asked.items() if n not in answered or answered[n].value != v}
+
+    @cached_property
+    def requests(self) -> Mapping[str, str]:
+        """Those of them that are to be carried out."""
+        return {name: value for name, value in self.unanswered.items() if not self.void(name)}
+
+    def void(self, name: str) -> str:
+        """Why an unanswered request asks for nothing; "" if it asks for something. Clocks may differ a
+        little; a time that is yet to come must not keep all others from being later (`Answered.latest`)."""
+        at = instant_of(self.unanswered[name])
+        last = self.held.assignment.requests.get(name) if self.held is not None else None
+        latest = instant_of(last.counts_to) if last is not None else None
+        if at is None:
+            return "its value is no time"
+        if latest is not None and at <= latest:
+            assert last is not None
+            return f"the one of {last.counts_to} was answered before"
+        age_s = self.snap.wall_s - at
+        if age_s > LATE_S:
+            return f"asked for {span(age_s)} ago"
+        if age_s < -AHEAD_S:
+            return f"its time is {span(-age_s)} ahead of the controller's clock"
+        return ""
 
     def _compared(self, which: str, desired: str, actual: str) -> tuple[Difference, ...]:
         return self._once(which, (desired, actual), lambda: missing(desired, actual))

@@ -14,6 +14,7 @@ from msgspec import UnsetType
 from controller.model import MoveOutcome
 from controller.plan import moves
 from controller.plan.case import Case
+from controller.plan.copying import paths_taken
 from controller.plan.evidence import Absent, Unknown, late_commands, observe
 from controller.plan.place import Demand, capacity_group, excluded, least_loaded
 from controller.plan.snapshot import UNSEEN, Sighting, Snapshot, StoredMigration, StoredNode
@@ -110,6 +111,7 @@ def _in_the_way(case: Case, seen: Sighting, request: StoredMigration, target: st
         _busy(snap, case.node, target),
         _pause(snap, case.uuid),
         _occupied(case, target),
+        paths_taken(case, target) if spec.copy_storage is True else None,
         late_commands(snap, case.uuid, (case.node, target)),
     )
     return next((why for why in checks if why is not None), None)

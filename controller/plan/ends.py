@@ -49,8 +49,9 @@ class Ends:
         return self.case.all_sightings.get(node)
 
     def since(self, node: str) -> float:
+        """When it was first read there as it is, absent included."""
         seen = self.sighting(node)
-        return seen.since if seen is not None else 0.0
+        return seen.since if seen is not None else self.case.snap.vanished.get((self.case.uuid, node), 0.0)
 
     @property
     def kept(self) -> str:
@@ -83,12 +84,19 @@ class Ends:
         return session != 0 and view is not None and view.session == session
 
     @property
+    def _shut_itself_down(self) -> bool:
+        """At the target: a guest that never ran cannot have."""
+        seen = self.sighting(self.target)
+        return seen is not None and not seen.active and seen.record.reason == "shutdown"
+
+    @property
     def may_have_run(self) -> bool:
         """At the target, and written to its disks. One that stands until it is let go has not, before that
-        was recorded, whoever listened. Any other is known not to have only if this leader heard the target
-        over one connection since before the migration began, and never that it resumed (table M)."""
+        was recorded, whoever listened, unless its guest shut itself down there: somebody let it go by hand.
+        Any other is known not to have only if this leader heard the target over one connection since before
+        the migration began, and never that it resumed (table M)."""
         if self.went_on or self.intent.goes_on:
-            return self.went_on or self.intent.copy is Copy.LET_GO
+            return self.went_on or self.intent.copy is Copy.LET_GO or self._shut_itself_down
         return not self.is_heard(self.target, self.watch.target_session)
 
 

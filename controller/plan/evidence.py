@@ -6,12 +6,14 @@ Everything here answers with evidence or with the reason why there is none; noth
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from msgspec import Struct, UnsetType
 
-from controller.model import Assignment, IntentKind
-from controller.plan.snapshot import Held, Link, Sighting, Snapshot, StoredDomain, namespace_of
+from controller.model import Assignment, IntentKind, Proof, Rule
+from controller.plan.rounds import Circle, circle, named_few, not_read_twice
+from controller.plan.snapshot import Held, Link, NodeView, Sighting, Snapshot, StoredDomain, namespace_of
 from controller.plan.types import Deferred, Reason
 from specs.domain import effective_type, libvirt_name
 from specs.hypervisors import DRIVER_OF_TYPE
@@ -88,8 +90,43 @@ def observe_only_hold(node: str) -> Deferred:
 
 def is_dead(snap: Snapshot, node: str) -> bool:
     """An operator vouched for it (R3), and nothing speaks against him: who answers, even with a refusal or as
-    somebody else, is not dead."""
-    return node in snap.dead and not (node in snap.views and snap.views[node].denies)
+    somebody else, is not dead. Nor is who answered since, were it for a moment: the word is over."""
+    return node in snap.dead and not speaks(snap.views.get(node), snap.dead_since.get(node, 0.0))
+
+
+def speaks(view: NodeView | None, since: float) -> bool:
+    """Whether anything refuses us there, or did so since then, or answered a list that was sent since."""
+    if view is None:
+        return False
+    return view.denies or (view.denied_at or 0.0) > since or _listed(view, since)
+
+
+def proof_holds(snap: Snapshot, uuid: str, proof: Proof) -> bool:
+    """Whether a proof by an operator's word may be believed: nothing spoke at that node since the word that
+    it rests on, or another word was given after that."""
+    since = snap.proved_since.get((uuid, proof.node), 0.0)
+    if is_dead(snap, proof.node) or proof.node in not_on(snap, uuid):
+        return True
+    return not speaks(snap.views.get(proof.node), since) and not _seen(snap, uuid, proof.node, since)
+
+
+def _seen(snap: Snapshot, uuid: str, node: str, since: float) -> bool:
+    """A domain is also read by itself."""
+    last = snap.sightings.get(uuid, {}).get(node)
+    return last is not None and last.seen_at > since
+
+
+def may_return(snap: Snapshot, held: Held | None) -> list[str]:
+    """Nodes that were taken for dead with this domain, and may come back with it: all but wiped ones, as long
+    as nothing speaks against that word. It outlives its node: a proof says that it rests on it."""
+    proofs = held.assignment.proofs if held is not None else ()
+    return [p.node for p in proofs if p.rule is Rule.CONFIRMED_DEAD and not _is_wiped(snap, p)]
+
+
+def _is_wiped(snap: Snapshot, proof: Proof) -> bool:
+    if proof.node in snap.dead:
+        return is_dead(snap, proof.node) and snap.dead[proof.node].wiped
+    return proof.wiped and not speaks(snap.views.get(proof.node), 0.0)
 
 
 def undefine_proves(snap: Snapshot, assignment: Assignment, node: str) -> Deferred | None:
@@ -133,6 +170,13 @@ def quiet(snap: Snapshot, nodes: tuple[str, ...]) -> Deferred | None:
     )
 
 
+def quiet_s(snap: Snapshot, node: str) -> float:
+    """How long what a node had received when it answered may still be carried out there."""
+    stored = snap.nodes.get(node)
+    relayed = stored is not None and is_tunnel(stored.node.spec.uri)
+    return snap.timing.tunnel_quiet_s if relayed else snap.timing.quiet_s
+
+
 def late_commands(snap: Snapshot, uuid: str, nodes: tuple[str, ...]) -> Deferred | None:
     """None once nothing can arrive at these nodes any more that lets the domain run there: no late command of
     a former leader, and no definition or start of this one that was not answered (seed 102947: a daemon that
@@ -141,17 +185,16 @@ def late_commands(snap: Snapshot, uuid: str, nodes: tuple[str, ...]) -> Deferred
 
 
 def _unanswered(snap: Snapshot, uuid: str, nodes: tuple[str, ...]) -> Deferred | None:
-    for node in nodes:
-        if (uuid, node) not in snap.unanswered:
+    asked = snap.once("unanswered", lambda: _by_uuid(snap.unanswered)).get(uuid, ())
+    for node in nodes if asked else ():
+        if node not in asked:
             continue
         answered_at = snap.unanswered[uuid, node]
         if answered_at is None:
             return Deferred(
                 Reason.AWAITING_OBSERVATION, f"waiting for a list of node {node}", retry_after_s=1.0
             )
-        relayed = node in snap.nodes and is_tunnel(snap.nodes[node].node.spec.uri)
-        wait_s = snap.timing.tunnel_quiet_s if relayed else snap.timing.quiet_s
-        left_s = answered_at + wait_s - snap.now
+        left_s = answered_at + quiet_s(snap, node) - snap.now
         if left_s > 0:
             return Deferred(
                 Reason.QUIET_TIME,
@@ -201,12 +244,12 @@ def absent_everywhere(
     nodes of its driver as far as they answer, or all where hand-made migrations are declared or one of this
     domain was seen."""
     assignment = held.assignment
-    vouched = _vouched(snap, assignment.uuid)
-    concerned = _concerned(snap, held, home)
-    answering = tuple(n for n in concerned if (v := snap.views.get(n)) is not None and v.answers)
-    unread = tuple(n for n in concerned if n not in answering and n not in vouched and not is_dead(snap, n))
-    moves = snap.policy.hand_migrations or assignment.uuid in snap.migrated
-    must = tuple(n for n in unread if moves or n in assignment.candidates or n == home)
+    vouched = frozenset(not_on(snap, assignment.uuid))
+    around, candidates = _concerned(snap, held, home), frozenset(assignment.candidates)
+    answering = around.answering
+    unread = tuple(n for n in around.silent if n not in vouched and not is_dead(snap, n))
+    moves = snap.policy.hand_migrations or is_away(snap, assignment)
+    must = tuple(n for n in unread if moves or n in candidates or n == home)
     if must:
         resolve = f"domctl resolve {assignment.name} -n {assignment.namespace} --not-on {' '.join(must)}"
         silent = [n for n in must if n not in snap.views or snap.views[n].link is not Link.REFUSED]
@@ -215,20 +258,21 @@ def absent_everywhere(
             f"{why} may be on {', '.join(must)}, which could not be read",
             command=f"domctl node confirm-dead {silent[0]}, or {resolve}" if silent else resolve,
         )
-    for node in answering:
+    for node in _with_signs(snap, assignment.uuid, around):
         seen = observe(snap, assignment.uuid, node)
         if isinstance(seen, Unknown):
             return seen.deferred
         if isinstance(seen, Known) and (node != home or seen.sighting.record.active):
             return _elsewhere(assignment, node, seen.sighting)
-    pending = quiet(snap, answering) or _unanswered(snap, assignment.uuid, _but(answering, home))
+    pending = snap.once(("quiet", around.key), lambda: quiet(snap, answering))
+    pending = pending or _unanswered(snap, assignment.uuid, _but(answering, home))
     if pending is not None:
         return pending
-    late = _not_read_twice(snap, assignment.uuid, answering)
+    late = not_read_twice(snap, around, snap.signs.get(assignment.uuid, snap.term.elected_at))
     if late:
         return Deferred(
             Reason.READING_ALL_NODES,
-            f"reading {', '.join(late)} to be sure that the domain is nowhere else",
+            f"reading {named_few(late)} to be sure that the domain is nowhere else",
             relist=late,
             retry_after_s=1.0,
         )
@@ -240,34 +284,46 @@ def _but(nodes: tuple[str, ...], home: str) -> tuple[str, ...]:
     return tuple(node for node in nodes if node != home)
 
 
-def _vouched(snap: Snapshot, uuid: str) -> tuple[str, ...]:
+def _with_signs(snap: Snapshot, uuid: str, around: Circle) -> list[str]:
+    """Of the nodes that answer, those of which anything but absence may be known for this domain."""
+    awaited = snap.once("awaiting", lambda: _by_uuid(snap.awaiting))
+    signs = {*snap.sightings.get(uuid, ()), *awaited.get(uuid, ()), *around.strangers}
+    return sorted(signs & around.members)
+
+
+def _by_uuid(keys: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
+    nodes: dict[str, set[str]] = {}
+    for uuid, node in keys:
+        nodes.setdefault(uuid, set()).add(node)
+    return nodes
+
+
+def not_on(snap: Snapshot, uuid: str) -> tuple[str, ...]:
+    """Nodes of which an operator said that this domain is not there, and that answered no list since: a word
+    counts as a reading of a node that cannot be read."""
     decision = snap.resolutions.get(uuid)
-    return () if decision is None else decision.not_on
+    if decision is None:
+        return ()
+    since = snap.resolved_since
+    return tuple(n for n in decision.not_on if not _listed(snap.views.get(n), since.get((uuid, n), 0.0)))
 
 
-def _concerned(snap: Snapshot, held: Held, home: str) -> tuple[str, ...]:
+def keeps_nothing(snap: Snapshot, uuid: str, node: str) -> bool:
+    """Whether a node whose copy was to be kept answered since, and has none that is active."""
+    seen = snap.sightings.get(uuid, {}).get(node)
+    listed = _listed(snap.views.get(node), snap.resolved_since.get((uuid, node), 0.0))
+    return listed and (seen is None or not seen.record.active)
+
+
+def _listed(view: NodeView | None, since: float) -> bool:
+    return view is not None and any(sent > since for sent, _ in view.reads)
+
+
+def _concerned(snap: Snapshot, held: Held, home: str) -> Circle:
     assignment = held.assignment
     stored = snap.domains.get(assignment.uuid)
     driver = DRIVER_OF_TYPE[effective_type(stored.domain.spec)] if stored is not None else ""
-    same_driver = {
-        name
-        for name in snap.nodes
-        if (v := snap.views.get(name)) is None or v.facts is None or not driver or v.facts.driver == driver
-    }
-    return tuple(sorted(same_driver | set(assignment.candidates) | ({home} if home in snap.nodes else set())))
-
-
-def _not_read_twice(snap: Snapshot, uuid: str, nodes: tuple[str, ...]) -> tuple[str, ...]:
-    """Nodes that lack a listing in one of two rounds, the second begun after the first ended."""
-    sign_at = snap.signs.get(uuid, snap.term.elected_at)
-    first_ends = []
-    for node in nodes:
-        firsts = [ended for sent, ended in snap.views[node].reads if sent > sign_at]
-        if not firsts:
-            return nodes
-        first_ends.append(min(firsts))
-    first_round_ended = max(first_ends, default=sign_at)
-    return tuple(n for n in nodes if not any(sent > first_round_ended for sent, _ in snap.views[n].reads))
+    return circle(snap, driver, {*assignment.candidates, *({home} if home in snap.nodes else ())})
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,8 +341,8 @@ def may_start(snap: Snapshot, held: Held | None, node: str, seen: Known | Absent
     assignment = held.assignment
     if any(c != node for c in assignment.candidates):
         raise AssertionError(f"I2: {assignment.uuid} has other candidates than {node}")
-    if assignment.uuid in snap.migrated:
-        return _after_migration(snap, assignment, node)
+    if is_away(snap, assignment):
+        return after_migration(snap, assignment, node)
     # A node that was left by a proof from a state that proves nothing is governed by the full read, too.
     at_home = None if any(p.vanished for p in assignment.proofs) else _ended_at_home(snap, held, node, seen)
     if at_home is not None:
@@ -295,11 +351,17 @@ def may_start(snap: Snapshot, held: Held | None, node: str, seen: Known | Absent
     if isinstance(absent, Deferred):
         return absent
     unread = f"; not read: {', '.join(absent.unread)}" if absent.unread else ""
-    basis = f"read as absent everywhere, twice: {', '.join(absent.read)}{unread}"
-    return Leave(basis, vouched=bool(_vouched(snap, assignment.uuid)))
+    basis = f"read as absent everywhere, twice: {named_few(absent.read)}{unread}"
+    return Leave(basis, vouched=bool(not_on(snap, assignment.uuid)))
 
 
-def _after_migration(snap: Snapshot, assignment: Assignment, node: str) -> Leave | Deferred:
+def is_away(snap: Snapshot, assignment: Assignment) -> bool:
+    """Somebody moved it, and where to was not seen: it is recorded, too, for a later leader may find its home
+    silent and nothing else that tells."""
+    return assignment.away or assignment.uuid in snap.migrated
+
+
+def after_migration(snap: Snapshot, assignment: Assignment, node: str) -> Leave | Deferred:
     """Somebody moved it: whatever its old home says, it may run where it went."""
     decision = snap.resolutions.get(assignment.uuid)
     if decision is not None and decision.keep == node:
@@ -335,6 +397,7 @@ def _ended_at_home(snap: Snapshot, held: Held, node: str, seen: Known | Absent) 
         intent, mark = assignment.intent, detail.config_mark
         if (
             record.reason == "unknown"  # not MIGRATED: then somebody else has it
+            and not snap.policy.hand_migrations  # it may have begun all the same, and been moved since
             and intent is not None
             and intent.kind is IntentKind.START
             and mark is not None

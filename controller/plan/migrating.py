@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from controller.model import Copy, IntentKind, MoveOutcome, Rule
-from controller.plan import moves
+from controller.plan import actions, moves
 from controller.plan.case import Case
 from controller.plan.ends import End, Ends, ends_of
 from controller.plan.evidence import (
@@ -22,13 +22,21 @@ from controller.plan.evidence import (
     is_dead,
     late_commands,
     quiet,
+    quiet_s,
     unreachable,
     way_out,
 )
-from controller.plan.standing import beside_paused_source, go_on_at_target, let_go, may, old_copy
+from controller.plan.standing import (
+    beside_paused_source,
+    go_on_at_target,
+    let_go,
+    may,
+    old_copy,
+    only_looked_at,
+)
 from controller.plan.types import Action, Deferred, Reason, Verdict
+from drivers.hypervisor import Job
 from specs.domain import effective_on_doubt
-from specs.uri import is_tunnel
 
 Answer = Action | Deferred | Verdict
 
@@ -37,6 +45,7 @@ LOOK_AGAIN_S = 0.5
 FIRST_PAUSE_S = 5.0
 NEVER = float("inf")
 BRIEFLY_S = 1.0  # after its call: nobody needs to be told what is over so soon
+CONVERGES_IN_S, CONVERGES_IN_ROUNDS = 300.0, 10  # whichever comes later: what all of it was sent so often
 SETTLES_S = 5.0  # libvirt itself shows source and target so for 0.2 s at every switch-over
 
 
@@ -114,12 +123,22 @@ def _under_way(ends: Ends) -> Answer:
     still_s = case.snap.now - watch.still_since if watch.job is not None else 0.0
     if ours and still_s > case.snap.timing.stuck_s:
         return _abort(ends, f"nothing was copied for {still_s:.0f} s", is_stuck=True)
+    if ours and does_not_converge(watch.job):
+        return _abort(ends, f"its guest writes faster than {ends.source} copies: it would never arrive")
     done = ""
     if watch.job is not None and watch.job.total_bytes:
         done = f", {watch.job.remaining_bytes >> 20} of {watch.job.total_bytes >> 20} MiB left"
     return Deferred(
         Reason.MIGRATING, f"on its way from {ends.source} to {ends.target}{done}", retry_after_s=1.0
     )
+
+
+def does_not_converge(job: Job | None) -> bool:
+    """What was written meanwhile is copied again, round after round: a link that could ever catch up with
+    the guest has done so long before (fault F24 of a migration without end)."""
+    if job is None or job.elapsed_s < CONVERGES_IN_S:
+        return False
+    return 0 < job.total_bytes * CONVERGES_IN_ROUNDS < job.processed_bytes
 
 
 def _abort_is_wanted(ends: Ends) -> bool:
@@ -148,9 +167,9 @@ def _abort(ends: Ends, why: str, *, is_stuck: bool = False) -> Answer:
     there = ends.sighting(ends.target)
     planted = there is not None and there.in_migration and there.detail.persistent
     clears = ends.target if planted else ""
-    late = quiet(case.snap, (ends.source,))
+    late = only_looked_at(ends, ends.source) or quiet(case.snap, (ends.source,))
     if planted and late is None:
-        late = late_commands(case.snap, case.uuid, (ends.target,))
+        late = only_looked_at(ends, ends.target) or late_commands(case.snap, case.uuid, (ends.target,))
     return late or moves.abort(case, ends.source, why, clears=clears)
 
 
@@ -193,9 +212,7 @@ def _late_until(ends: Ends) -> float:
     snap, answered_at = ends.case.snap, ends.watch.answered_at
     if answered_at is None:
         return NEVER
-    stored = snap.nodes.get(ends.source)
-    relayed = stored is not None and is_tunnel(stored.node.spec.uri)
-    return answered_at + (snap.timing.tunnel_quiet_s if relayed else snap.timing.quiet_s)
+    return answered_at + quiet_s(snap, ends.source)
 
 
 def _reading(ends: Ends, message: str) -> Deferred:
@@ -384,7 +401,10 @@ def gone(ends: Ends) -> Answer:
         return _copied_hold(ends)
     absent = absent_everywhere(case.snap, case.held, ends.source)
     if isinstance(absent, Deferred):
-        return absent
+        seen_to_go = case.uuid in case.snap.migrated and not case.assignment.away
+        return (
+            actions.note_away(case, True, f"{ends.both}: it may have been moved on") if seen_to_go else absent
+        )
     said = f"it is neither on {ends.source} nor on {ends.target}; it is started again"
     node = decision.keep if decision is not None and vouched else ends.source
     other = ends.target if node == ends.source else ends.source
@@ -448,7 +468,7 @@ TABLE_M: tuple[Row, ...] = (
     Row(A, ABSENT, failed),
     Row(A, SHUTOFF, unplant_target),
     Row(A, MIG, destroy_target, "stuck"),
-    Row(A, STANDS, old_copy),
+    Row(A, STANDS, old_copy, "settling"),
     Row(MIG, A, destroy_source, "settling"),
     Row(MIG, STANDS, beside_paused_source, "settling"),
     Row(MIG, ABSENT, paused_source, "settling"),

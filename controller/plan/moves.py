@@ -19,8 +19,10 @@ from controller.model import (
     Proof,
     Rule,
 )
-from controller.plan.actions import LATER, assigned, consuming, intended, made
+from controller.plan import disks
+from controller.plan.actions import LATER, assigned, consuming, intended, is_wiped, made, resting_on
 from controller.plan.case import Case, Desired
+from controller.plan.premises import changes, deaths
 from controller.plan.snapshot import MoveWatch
 from controller.plan.types import Action, ActionKind
 from drivers.hypervisor import Move
@@ -58,11 +60,14 @@ def migrate(case: Case, departure: Departure) -> Action:
         candidates=tuple(sorted({*case.assignment.candidates, target})),
         config=rendered.xml,
         digest=rendered.digest,
+        moved_disks={},
+        older_disks=disks.left_in_use(case, rendered.xml, live_only=True),
     )
     action = made(case, ActionKind.MIGRATE, case.node, why, after)
     return dataclasses.replace(
         action,
         target=target,
+        premises=(*action.premises, *changes(case, target)),
         move=departure.move,
         xml=rendered.xml,
         mark=Mark(case.snap.cluster, case.uuid, epoch, rendered.digest),
@@ -105,7 +110,10 @@ def close_move(
         copied_bytes=result.processed_bytes if moved and result is not None else None,
     )
     left = {node for node, _ in closing.gone}
-    proofs = tuple(Proof(node=n, rule=rule, epoch=was.epoch, at=LATER) for n, rule in closing.gone)
+    proofs = tuple(
+        Proof(node=n, rule=rule, epoch=was.epoch, at=LATER, wiped=is_wiped(case, n, rule))
+        for n, rule in closing.gone
+    )
     after = msgspec.structs.replace(
         was,
         node=closing.node,
@@ -114,10 +122,12 @@ def close_move(
         proofs=(*(p for p in was.proofs if p.node not in left), *proofs),
         last_move=record,
         tombstone=case.deleting,
+        away=was.away and not is_clear,
     )
     action = made(case, ActionKind.RECORD, closing.node, closing.message, after)
     dead = tuple(n for n, rule in closing.gone if rule is Rule.CONFIRMED_DEAD)
     action = dataclasses.replace(action, quarantine=dead, is_clear=is_clear, retry_after_s=pause_s)
+    action = dataclasses.replace(action, premises=(*action.premises, *deaths(case.snap, dead)))
     decision = case.snap.resolutions.get(case.uuid)
     return consuming(action, None) if decision is not None and decision.keep == closing.node else action
 
@@ -160,7 +170,14 @@ def close_request(case: Case, request: str, closing: Closing) -> Action:
 def clear_end(case: Case, node: str, why: str, copy: Copy | None = None) -> Action:
     """Destroy the end of a migration that must not run. The intent stays: table M is asked again. `copy`:
     what this makes of the target's, which whoever leads next must know."""
-    return made(case, ActionKind.DESTROY, node, why, _with_copy(case, copy))
+    return _as_said(case, made(case, ActionKind.DESTROY, node, why, _with_copy(case, copy)))
+
+
+def _as_said(case: Case, action: Action) -> Action:
+    """Where an operator said which end is to be kept, nothing is done to either unless he still says so."""
+    decision, move = case.snap.resolutions.get(case.uuid), case.open_move
+    said = decision is not None and move is not None and decision.keep in (move.node, move.target)
+    return resting_on(case, action, decision) if said and decision is not None else action
 
 
 def _with_copy(case: Case, copy: Copy | None) -> Assignment:
@@ -172,7 +189,7 @@ def _with_copy(case: Case, copy: Copy | None) -> Assignment:
 
 def unplant(case: Case, node: str, why: str) -> Action:
     """Take away a definition that no end of a migration should have; the intent stays."""
-    return made(case, ActionKind.UNPLANT, node, why, case.assignment)
+    return _as_said(case, made(case, ActionKind.UNPLANT, node, why, case.assignment))
 
 
 def abort(case: Case, node: str, why: str, *, clears: str = "") -> Action:
@@ -184,9 +201,9 @@ def abort(case: Case, node: str, why: str, *, clears: str = "") -> Action:
 
 def go_on(case: Case, node: str, why: str) -> Action:
     """Resume the source that a migration left paused."""
-    return made(case, ActionKind.GO_ON, node, why, case.assignment)
+    return _as_said(case, made(case, ActionKind.GO_ON, node, why, case.assignment))
 
 
 def let_go(case: Case, node: str, why: str) -> Action:
     """Resume the copy that stands at the target. From when that is recorded on, it may run there."""
-    return made(case, ActionKind.GO_ON, node, why, _with_copy(case, Copy.LET_GO))
+    return _as_said(case, made(case, ActionKind.GO_ON, node, why, _with_copy(case, Copy.LET_GO)))

@@ -10,8 +10,8 @@ import dataclasses
 
 from msgspec import UnsetType
 
-from controller.model import IntentKind, Rule
-from controller.plan import actions, states
+from controller.model import Rule
+from controller.plan import actions, disks, resting, states
 from controller.plan.case import Case
 from controller.plan.departing import depart, settled_without, target_of
 from controller.plan.evidence import (
@@ -19,6 +19,7 @@ from controller.plan.evidence import (
     Absent,
     Known,
     Unknown,
+    is_away,
     late_commands,
     may_start,
     quiet,
@@ -30,9 +31,7 @@ from controller.plan.types import Action, Deferred, Reason, Situation, Verdict
 from drivers.hypervisor import Capabilities, StopMethod
 from specs.domain import (
     DEFAULT_SHUTDOWN,
-    RestartPolicy,
     ShutdownStep,
-    effective_restart_policy,
     effective_shutdown,
     pinning_directories,
     pinning_disks,
@@ -121,9 +120,6 @@ def _misplaced(case: Case) -> str:
     return allows(case.stored.domain.spec.placement, case.snap.nodes[case.node])
 
 
-MAY_RUN_ELSEWHERE = frozenset({Reason.RUNS_ELSEWHERE, Reason.NODE_NOT_READ})
-
-
 def active(case: Case, seen: Sighting) -> Answer:
     """Wanted or not, it is running, or at least holds its disks."""
     if case.wanted == "shutoff":
@@ -134,10 +130,9 @@ def active(case: Case, seen: Sighting) -> Answer:
     standing = states.bring_about(case, seen)
     if isinstance(standing, Action) and not case.is_asked_cold:
         return standing  # before it leaves: it may be on its way for long (seed 20283)
-    if case.request is not None and seen.detail.persistent:  # what it gives up, and the MACs in it, are known
-        before = _repair_definition(case, seen)
-        if before is not None:
-            return before
+    before = _before_it_leaves(case, seen, standing)
+    if before is not None:
+        return before
     leaving = depart(case, seen)
     if isinstance(leaving, Action):
         return leaving
@@ -165,6 +160,14 @@ def active(case: Case, seen: Sighting) -> Answer:
     note = f"{len(pending)} changes wait for the next start" if pending else ""
     again_after_s = leaving.retry_after_s if leaving is not None else None
     return Verdict(Situation.CONVERGED, note=note, pending=pending, again_after_s=again_after_s)
+
+
+def _before_it_leaves(case: Case, seen: Sighting, standing: Action | Deferred | None) -> Answer | None:
+    """What it gives up, and the MACs in it, are known then; and its disks are where its spec says."""
+    kept = disks.hold(case)
+    if kept is not None:
+        return _autostart(case, seen) or standing or kept
+    return _repair_definition(case, seen) if case.request is not None and seen.detail.persistent else None
 
 
 def _repair_definition(case: Case, seen: Sighting) -> Action | Deferred | None:
@@ -214,6 +217,9 @@ def _definition_lacks(case: Case, seen: Sighting) -> str:
 
 def inactive(case: Case, seen: Sighting) -> Answer:
     """It is defined here and does not run."""
+    ended = _note_end(case, Known(seen), seen)
+    if ended is not None:
+        return ended  # before it may leave: what tells of its end does not go with it
     asked = states.asked(case, seen)
     if asked is not None:
         return asked
@@ -222,6 +228,10 @@ def inactive(case: Case, seen: Sighting) -> Answer:
         settled = settled_without(case, request)
         if settled is not None:
             return settled
+    kept = _held_off(case, seen, disks.hold(case))
+    if kept is not None:
+        return _autostart(case, seen) or kept
+    if request is not None and not is_away(case.snap, case.assignment):  # then an operator says where to
         target = target_of(case, request)
         if isinstance(target, str) and pinned(case, "it is to be moved") is None:
             return _move_away(case, f"to {target}, as Migration {request.migration.metadata.name} asks")
@@ -298,6 +308,8 @@ def _asked_away(case: Case) -> str:
     request = case.request
     if request is None or not case.is_transient or case.wanted not in states.RUNS:
         return ""
+    if resting.rest(case, None) is not None:
+        return ""
     if pinned(case, "it is to be moved") is not None:
         return ""
     target = target_of(case, request)
@@ -307,6 +319,9 @@ def _asked_away(case: Case) -> str:
 
 def missing_at_home(case: Case) -> Answer:
     """Neither active nor defined where it should be."""
+    ended = _note_end(case, Absent(), None)
+    if ended is not None:
+        return ended
     asked = states.asked(case, None)
     if asked is not None:
         return asked
@@ -318,13 +333,38 @@ def missing_at_home(case: Case) -> Answer:
         return late or actions.release(case, case.node, Rule.ABSENT, why, vanished=True)
     if case.is_transient and case.wanted not in states.RUNS:
         return states.nowhere(case)
-    taken = _name_taken(case)
+    rest = resting.rest(case, None)
+    if rest is not None and case.is_transient:
+        return states.nothing_to_move(case) or rest
+    taken = _name_taken(case) or disks.hold(case)
     if taken is not None:
         return taken
     if case.wanted not in states.RUNS:
         why = "its definition vanished"
         return _stalled(case) or actions.define(case, case.node, why)
+    if rest is not None:
+        return _defined_to_rest(case, rest)
     return _start(case, Absent(), None)
+
+
+def _note_end(case: Case, home: Known | Absent, seen: Sighting | None) -> Action | None:
+    """The moment in which its policy first lets it rest. What somebody moved did not end by itself, as far as
+    is known (seed 22114)."""
+    if case.assignment.ended or resting.rest(case, seen) is None:
+        return None
+    leave = may_start(case.snap, case.held, case.node, home)
+    if isinstance(leave, Deferred) and leave.reason is Reason.RUNS_ELSEWHERE:
+        return None
+    return actions.note_ended(case, resting.how_it_ended(case, seen))
+
+
+def _defined_to_rest(case: Case, rest: Deferred) -> Answer:
+    """Its definition vanished, or was not made when it was to move: it is made like that of one that is off,
+    but only where it could be started, too."""
+    leave = may_start(case.snap, case.held, case.node, Absent())
+    if isinstance(leave, Deferred):
+        return leave if leave.reason is Reason.RUNS_ELSEWHERE else rest
+    return _stalled(case) or actions.define(case, case.node, "it rests, and is not defined")
 
 
 def _name_taken(case: Case) -> Deferred | None:
@@ -352,39 +392,14 @@ def _start(case: Case, home: Known | Absent | Unknown, seen: Sighting | None) ->
     if hold is not None:
         return hold
     if isinstance(leave, Deferred) and leave.reason is Reason.RUNS_ELSEWHERE:
-        return leave  # nor did it end by itself, as far as is known (seed 22114)
-    hold = _policy(case, seen) or _crash_loop(case)
+        return leave  # nor did it end by itself, see _note_end
+    hold = resting.rest(case, seen) or _crash_loop(case)
     if hold is not None:
         return hold
     if isinstance(leave, Deferred):
         return leave
     action = actions.start(case, case.node, leave.basis)
     return actions.consuming(action, None) if leave.vouched else action
-
-
-def _policy(case: Case, seen: Sighting | None) -> Deferred | None:
-    """restartPolicy speaks only when the domain ended by itself: it was started, and nobody stopped it. One
-    that was saved did not end."""
-    assert case.stored is not None
-    policy = effective_restart_policy(case.stored.domain.spec)
-    was = case.assignment
-    asked = was.intent is not None and was.intent.kind not in states.CALLS - {IntentKind.SAVE}
-    ended_by_itself = was.started and not was.stopped and not asked
-    if policy is RestartPolicy.ALWAYS or not ended_by_itself or case.is_saved:
-        return None
-    how = seen.record.reason if seen is not None else _witnessed(case)
-    if policy is RestartPolicy.ON_FAILURE and how not in ("shutdown",):
-        return None
-    return Deferred(
-        Reason.COMPLETED,
-        f"it ended ({how or 'unknown'}) and restartPolicy is {policy}",
-        command=f"domctl shutdown {case.command_target}, then domctl start, to run it again",
-    )
-
-
-def _witnessed(case: Case) -> str:
-    end = case.snap.ends.get((case.uuid, case.node))
-    return end.detail if end is not None else ""
 
 
 def _crash_loop(case: Case) -> Deferred | None:

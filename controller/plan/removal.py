@@ -11,21 +11,23 @@ from controller.model import Rule
 from controller.plan import actions, states
 from controller.plan.case import Case
 from controller.plan.evidence import (
+    PROVING_REASONS,
     Known,
     Unknown,
     absent_everywhere,
     forgotten_nowhere,
+    is_away,
     is_dead,
     late_commands,
+    may_return,
+    not_on,
     observe,
     observe_only_hold,
     quiet,
 )
 from controller.plan.present import take_down
-from controller.plan.types import Action, Deferred, Reason, Situation, Verdict
+from controller.plan.types import Answer, Deferred, Reason, Situation, Verdict
 from specs.domain import effective_deletion_policy
-
-Answer = Action | Deferred | Verdict | None
 
 
 def unexpected_copy(case: Case) -> Answer:
@@ -116,9 +118,8 @@ def _remove_unseen(case: Case) -> Answer:
         return late_commands(case.snap, case.uuid, (node,)) or actions.release(
             case, node, Rule.ABSENT, "deleted, and read as absent", vanished=False
         )
-    if case.stored is None and any(p.rule is Rule.CONFIRMED_DEAD for p in assignment.proofs):
-        names = ", ".join(p.node for p in assignment.proofs if p.rule is Rule.CONFIRMED_DEAD)
-        return Verdict(Situation.CONVERGED, note=f"tombstone kept until {names} answers")
+    if case.stored is None and (nodes := may_return(case.snap, case.held)):
+        return Verdict(Situation.CONVERGED, note=f"tombstone kept until {', '.join(nodes)} answers")
     return actions.finish(case, "deleted, and proved absent")
 
 
@@ -128,19 +129,24 @@ def dead_or(case: Case, node: str, deferred: Deferred) -> Answer:
         return deferred  # nobody has tried it yet
     if is_dead(case.snap, node):
         last = case.snap.sightings.get(case.uuid, {}).get(node)
-        promised = node == case.node and case.held is not None and case.assignment.autostart
-        if promised or (last is not None and last.detail.autostart):
+        # What was promised may have been at a home that it had before, unless that was read since.
+        promised = case.held is not None and case.assignment.autostart and (node == case.node or last is None)
+        armed = promised or (last is not None and last.detail.autostart)
+        if armed and not case.snap.dead[node].wiped:
             return Deferred(
                 Reason.AUTOSTART_ON_DEAD_NODE,
                 f"its definition on {node} had autostart set: it would start by itself if the host came back",
-                command=f"make sure that {node} never boots again, or clear its autostart links",
+                command=f"domctl node replace {node}, if its disks are wiped or it never boots again",
             )
-        # A dead host says nothing of a domain that had left it before: it was there if it was read there.
-        vanished = case.assignment.started and (case.snap.policy.hand_migrations or last is None)
+        # A dead host says nothing of a domain that had left it before: it was there if it was read there,
+        # active, or inactive in a way that tells of its end.
+        left = last is None or not (last.record.active or last.record.reason in PROVING_REASONS)
+        may_have_left = case.snap.policy.hand_migrations or is_away(case.snap, case.assignment) or left
+        vanished = case.assignment.started and may_have_left
         return quiet(case.snap, ()) or actions.release(
             case, node, Rule.CONFIRMED_DEAD, f"node {node} was confirmed dead", vanished=vanished
         )
-    decision = case.snap.resolutions.get(case.uuid)
-    if decision is not None and node in decision.not_on and node != case.node:
-        return actions.release(case, node, Rule.RESOLVED, f"{decision.by}: not on {node}", vanished=True)
+    if node in not_on(case.snap, case.uuid) and node != case.node:
+        by = case.snap.resolutions[case.uuid].by
+        return actions.release(case, node, Rule.RESOLVED, f"{by}: not on {node}", vanished=True)
     return deferred

@@ -9,34 +9,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
-from controller.model import IntentKind, Rule
-from controller.plan import actions, moves, states
+from controller.model import BY_WORD, Intent, IntentKind, Proof, Rule
+from controller.plan import actions, disks, states
 from controller.plan.case import Case
-from controller.plan.departing import target_of
 from controller.plan.evidence import (
     Absent,
     Known,
     Unknown,
-    absent_everywhere,
-    forgotten_nowhere,
+    keeps_nothing,
     late_commands,
     observe,
     observe_only_hold,
+    proof_holds,
     quiet,
     undefine_proves,
 )
 from controller.plan.migrating import own_migration
-from controller.plan.place import Demand, place
 from controller.plan.present import active, inactive, missing_at_home
 from controller.plan.removal import dead_or, deleting, unexpected_copy
 from controller.plan.snapshot import Backoff
-from controller.plan.types import Action, Deferred, Reason, Situation, Verdict
-from specs.domain import pinning_directories, pinning_disks
+from controller.plan.twice import armed, duplicate, keep_one, moved_away, word_over
+from controller.plan.types import Action, ActionKind, Answer, Deferred, Reason, Situation, Verdict
+from controller.plan.unplaced import unplaced
+from specs.requests import instant_of
 
-Answer = Action | Deferred | Verdict | None
+HEEDED_WITHIN_S: Final = 600.0  # of a guest that was asked to shut down, and then not to
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,70 +103,6 @@ def postcopy(case: Case) -> Answer:
                 retry_after_s=10.0,
             )
     return None
-
-
-def keep_one(case: Case) -> Answer:
-    """`domctl resolve --keep NODE`: the operator names the copy that stays. Acted on only while both sides
-    are read, the kept one later than the other was seen; used up once no other copy is active."""
-    decision = case.snap.resolutions.get(case.uuid)
-    if decision is None or not decision.keep or case.held is None:
-        return None
-    kept = observe(case.snap, case.uuid, decision.keep)
-    if not isinstance(kept, Known) or not kept.sighting.active:
-        return None
-    move = case.open_move
-    ends = () if move is None else (move.node, move.target)
-    if case.node != decision.keep:
-        why = f"{decision.by} resolved: keep it on {decision.keep}"
-        if decision.keep in ends:  # table M has the end of its migration to judge
-            return moves.note_home(case, decision.keep, why)
-        return actions.reassign(case, decision.keep, why)
-    others = [n for n in case.active_on if n != decision.keep]
-    for node in others:
-        seen = observe(case.snap, case.uuid, node)
-        if isinstance(seen, Unknown):
-            return seen.deferred
-        if case.snap.nodes[node].node.spec.observe_only is True:
-            return observe_only_hold(node)
-        if kept.sighting.seen_at <= case.all_sightings[node].since:
-            return Deferred(
-                Reason.READING_ALL_NODES,
-                f"reading {decision.keep} once more before {node} is cleared",
-                relist=(decision.keep, node),
-                retry_after_s=1.0,
-            )
-        why = f"{decision.by} resolved: keep the one on {case.node}"
-        clear = moves.clear_end(case, node, why) if ends else actions.destroy(case, node, 0, why)
-        return quiet(case.snap, (node,)) or clear
-    if ends:
-        return None  # the word is used up by the transaction that closes the migration
-    return actions.used_up(case, f"only the copy on {decision.keep} is active")
-
-
-def armed(case: Case) -> Answer:
-    """Somebody moved it by hand, and its old home kept a definition that starts by itself: the next boot of
-    that host would run it twice (seed 105953). Nothing else is concluded from that."""
-    moved = case.uuid in case.snap.migrated
-    for node, last in sorted(case.all_sightings.items()) if case.held is not None else ():
-        seen = observe(case.snap, case.uuid, node)
-        if not isinstance(seen, Known) or last.record.active or not last.detail.autostart:
-            continue
-        runs_elsewhere = any(other != node for other in case.active_on)
-        if (moved or runs_elsewhere) and case.snap.nodes[node].node.spec.observe_only is not True:
-            return actions.disarm(case, node, "it may run elsewhere, and would start here at a boot")
-    return None
-
-
-def duplicate(case: Case) -> Answer:
-    if len(case.active_on) < 2:
-        return None
-    return Deferred(
-        Reason.DUPLICATE,
-        f"active on {' and '.join(case.active_on)} at once; nothing is destroyed automatically",
-        command=f"domctl resolve {case.command_target} --keep NODE",
-        relist=case.active_on,
-        retry_after_s=5.0,
-    )
 
 
 def interrupted_start(case: Case) -> Answer:
@@ -258,100 +195,39 @@ def returned(case: Case) -> Answer:
     if case.held is None:
         return None
     for proof in case.assignment.proofs:
-        if proof.rule not in (Rule.CONFIRMED_DEAD, Rule.RESOLVED) or proof.node in case.assignment.candidates:
+        if proof.rule not in BY_WORD or proof.node in case.assignment.candidates:
             continue
         seen = observe(case.snap, case.uuid, proof.node)
         used = bool(case.assignment.candidates)
-        view = case.snap.views.get(proof.node)
-        if proof.rule is Rule.CONFIRMED_DEAD and not used and view is not None and view.denies:
-            return actions.reclaim(case, proof.node, f"something answers in the place of {proof.node}")
         if isinstance(seen, Known) or (not used and isinstance(seen, Absent)):
             return actions.reclaim(case, proof.node, f"node {proof.node} answers again")
         if isinstance(seen, Absent):
             return actions.drop_proof(case, proof.node, f"node {proof.node} answers, and does not have it")
+        if _spoke(case, proof):
+            return actions.reclaim(
+                case, proof.node, f"no word that it is not on {proof.node} stands any more"
+            )
     return None
 
 
-def unplaced(case: Case) -> Answer:
-    """No assignment, or one that has been proved to be nowhere: choose a node."""
-    if case.held is not None and case.assignment.candidates:
-        return None
-    assert case.stored is not None
-    if case.held is not None and case.node in case.all_sightings:
-        return actions.reclaim(case, case.node, f"it is on {case.node} again")
-    if case.others:
-        return None
-    anywhere = _may_be_anywhere(case)
-    if anywhere is not None:
-        return anywhere
-    pinned = _storage_pin(case)
-    if pinned is not None:
-        return pinned
-    if case.is_transient and case.wanted not in states.RUNS:
-        return states.nowhere(case)
-    chosen = _chosen(case)
-    if isinstance(chosen, Deferred):
-        return chosen
-    seen = observe(case.snap, case.uuid, chosen)
-    if isinstance(seen, Unknown):
-        return seen.deferred
-    wanted = case.desired(chosen, 1)
-    if wanted.rendered is None:
-        return Deferred(Reason.SPEC_REFUSED, f"on {chosen}: {wanted.problem}")
-    stall = case.snap.stalls.get(case.uuid)
-    if stall is not None and stall.digest == wanted.rendered.digest and stall.node == chosen:
-        return Deferred(Reason.REJECTED, stall.message)
-    if case.wanted in states.RUNS:
-        return actions.start(case, chosen, f"placed on {chosen}")
-    return actions.define(case, chosen, f"placed on {chosen}")
+def _spoke(case: Case, proof: Proof) -> bool:
+    """Whether a node that does not answer spoke since it was taken for dead, or nobody says so any more, and
+    that matters: nothing was begun on the strength of that word, or it has still to be started, or it was
+    seen there. A Node that is not registered any more took the word with it."""
+    snap, intent = case.snap, case.assignment.intent
+    withdrawn = proof.rule is Rule.CONFIRMED_DEAD and proof.node in snap.nodes and proof.node not in snap.dead
+    spoke = not proof_holds(snap, case.uuid, proof)
+    if not case.assignment.candidates:
+        return withdrawn or spoke
+    runs = case.own_sighting is not None and case.own_sighting.active
+    begins = intent is not None and intent.kind is IntentKind.START and not runs
+    return (withdrawn and begins) or (spoke and (not runs or proof.node in case.all_sightings))
 
 
-def _may_be_anywhere(case: Case) -> Deferred | None:
-    """Nothing holds it, by a promise that was never made or by proofs: None if that is enough."""
-    assert case.stored is not None
-    if case.held is None:
-        return forgotten_nowhere(case.snap, case.stored)
-    if case.assignment.started and any(p.vanished for p in case.assignment.proofs):
-        absent = absent_everywhere(case.snap, case.held, case.node)
-        return absent if isinstance(absent, Deferred) else None
-    return None
-
-
-def _chosen(case: Case) -> str | Deferred:
-    """A node that was asked for by a Migration of a domain that does not run, else the best."""
-    assert case.stored is not None
-    request = case.request if case.held is not None else None
-    if request is not None:
-        target = target_of(case, request)
-        if isinstance(target, str):
-            return target
-    demand = Demand.of(case.uuid, case.stored.domain.metadata, case.stored.domain.spec)
-    return place(case.snap, demand, only=_disks_at(case))
-
-
-def _storage_pin(case: Case) -> Deferred | None:
-    """After a dead node: a domain with a disk of that host's own cannot run elsewhere."""
-    if case.held is None or case.stored is None:
-        return None
-    spec = case.stored.domain.spec
-    disks = (*pinning_disks(spec), *pinning_directories(spec))
-    dead = [p.node for p in case.assignment.proofs if p.rule is not Rule.REVOKED]
-    if not disks or not dead:
-        return None
-    return Deferred(
-        Reason.PINNED_BY_STORAGE,
-        f"disks {', '.join(disks)} are on {case.node}'s own storage, so it cannot run elsewhere",
-        command="set source.shared of these to true if every node reaches them",
-    )
-
-
-def _disks_at(case: Case) -> str:
-    """A transient domain leaves its node whenever it is off, and its disks stay there: "" if it has none."""
-    if case.held is None or not case.assignment.started or not case.is_transient:
-        return ""
-    assert case.stored is not None
-    spec = case.stored.domain.spec
-    return case.node if pinning_disks(spec) or pinning_directories(spec) else ""
+def disks_moved(case: Case) -> Answer:
+    """Written down before anything else is done about it."""
+    found = disks.moved(case)
+    return actions.note_disks(case, found) if found != case.assignment.moved_disks else None
 
 
 def elsewhere(case: Case) -> Answer:
@@ -363,6 +239,9 @@ def elsewhere(case: Case) -> Answer:
     node = strangers[0]
     if node not in case.assignment.candidates:
         return actions.reclaim(case, node, f"it runs on {node}")
+    seen = observe(case.snap, case.uuid, node)
+    if isinstance(seen, Unknown):
+        return dead_or(case, node, seen.deferred)
     return Deferred(
         Reason.RUNS_ELSEWHERE,
         f"it runs on {node}, not on {case.node} where domctl put it; it is left alone",
@@ -425,8 +304,19 @@ def finish_intent(case: Case) -> Answer:
     if intent.kind is IntentKind.DEFINE and defined:
         return actions.close_intent(case, "it is defined")
     if intent.kind is IntentKind.STOP and not seen.record.active:
-        return actions.close_intent(case, "it stopped", stopped=case.wanted == "shutoff")
+        # Asked for here, if perhaps no longer wanted, or to be moved: it did not end by itself.
+        asked = case.wanted == "shutoff" or intent.node == case.node
+        return actions.close_intent(case, "it stopped", stopped=asked)
+    if intent.kind is IntentKind.STOP and _not_heeded(case, intent):
+        return actions.close_intent(case, "it was not heeded, and is wanted no more")
     return states.finish(case, seen)
+
+
+def _not_heeded(case: Case, intent: Intent) -> bool:
+    """A stop that was taken back long ago: an end that comes now is the guest's own."""
+    since = instant_of(intent.at)
+    late = since is not None and case.snap.wall_s - since > HEEDED_WITHIN_S
+    return late and case.wanted in states.RUNS and case.uuid not in case.snap.ladders
 
 
 def gone_from_home(case: Case) -> Answer:
@@ -436,6 +326,15 @@ def gone_from_home(case: Case) -> Answer:
 def inactive_at_home(case: Case) -> Answer:
     seen = case.own_sighting
     return inactive(case, seen) if seen is not None and not seen.record.active else None
+
+
+def runs_again(case: Case) -> Answer:
+    """Somebody else started it: the next end is not to be taken for the one before."""
+    was, seen = case.assignment, case.own_sighting
+    noted = was.ended or was.stopped
+    if seen is None or not seen.active or not noted or was.intent is not None or case.wanted == "shutoff":
+        return None
+    return actions.note_running(case)
 
 
 def active_at_home(case: Case) -> Answer:
@@ -449,11 +348,13 @@ RULES: tuple[PlanRule, ...] = (
     PlanRule(Situation.HELD, "a corrupt promise is not the lack of one (I11)", unreadable),
     PlanRule(Situation.FOREIGN, "two clusters managing one host must not fight over a domain", foreign_mark),
     PlanRule(Situation.HELD, "a mark from the future says that etcd was restored", epoch_ahead),
+    PlanRule(Situation.HELD, "a word for a node that could not be read ends when it is", word_over),
     PlanRule(Situation.UNKNOWN, "acting twice on one observation repeats the action", own_change_pending),
     PlanRule(Situation.MIGRATING, "after post-copy no side is whole", postcopy),
     PlanRule(Situation.DUPLICATE, "an operator said which copy stays", keep_one),
     PlanRule(Situation.MIGRATING, "what a migration came to is read, never guessed (I8)", own_migration),
     PlanRule(Situation.ELSEWHERE, "a host that boots starts what autostart is set for", armed),
+    PlanRule(Situation.ELSEWHERE, "a dead home tells nothing of where its guest went", moved_away),
     PlanRule(Situation.DUPLICATE, "two guests on one disk: destroying the wrong one loses data", duplicate),
     PlanRule(Situation.STOPPED, "a daemon that dies within create() leaves it paused", interrupted_start),
     PlanRule(Situation.MIGRATING, "cleaning up a copy during a migration kills the migration", migrating),
@@ -461,6 +362,7 @@ RULES: tuple[PlanRule, ...] = (
     PlanRule(Situation.UNKNOWN, "a node taken for dead came back with its domains", returned),
     PlanRule(Situation.DELETING, "a deletion ends only with proof of absence", deleting),
     PlanRule(Situation.FOREIGN, "a UUID that is in use was not put there by us", unexpected_copy),
+    PlanRule(Situation.DRIFTED, "a guest's writes are where its disk is, not where its spec is", disks_moved),
     PlanRule(Situation.NEW, "nothing holds it: choose a node", unplaced),
     PlanRule(Situation.ELSEWHERE, "an admin's migration is not a missing domain", elsewhere),
     PlanRule(Situation.UNKNOWN, "unreachable is not absent (I3)", home_unknown),
@@ -469,12 +371,14 @@ RULES: tuple[PlanRule, ...] = (
     PlanRule(Situation.DRIFTED, "an intent left open would count as evidence later (I22b)", finish_intent),
     PlanRule(Situation.MISSING, "what vanished may run elsewhere: evidence before a start", gone_from_home),
     PlanRule(Situation.STOPPED, "it stands at home and does not run", inactive_at_home),
+    PlanRule(Situation.DRIFTED, "what was noted of one end would be taken for the next", runs_again),
     PlanRule(Situation.DRIFTED, "it runs at home: compare only what the spec says", active_at_home),
 )
 
 
 NEED_ASSIGNMENT = frozenset(
     {
+        disks_moved,
         elsewhere,
         home_unknown,
         home_observe_only,
@@ -482,30 +386,37 @@ NEED_ASSIGNMENT = frozenset(
         finish_intent,
         gone_from_home,
         inactive_at_home,
+        runs_again,
         active_at_home,
     }
 )
 
 
-def _paused(case: Case) -> Deferred | None:
-    """After a failure nothing is tried for this domain, whatever it is, before its pause is over."""
-    failed = case.snap.backoffs.get(case.uuid)
+def _paused(case: Case, kind: ActionKind) -> Deferred | None:
+    """After a failure nothing is tried for this domain, whatever it is, before its pause is over. What was
+    seen is written down all the same: an image lock that held (F33) is just when somebody has it elsewhere,
+    and the next leader may see nothing of that."""
+    pauses = case.snap.unwritten if kind is ActionKind.RECORD else case.snap.backoffs
+    failed = pauses.get(case.uuid)
     if failed is None or failed.until <= case.snap.now:
         return None
-    return Deferred(
-        Reason.BACKING_OFF,
-        f"{failed.message}; tried {failed.count} times",
-        retry_after_s=failed.until - case.snap.now,
-    )
+    left_s = failed.until - case.snap.now
+    said = f"{failed.message}; tried {failed.count} times"
+    if failed.disk_locked:  # the last line of defence held: something else runs with its disk
+        way = "find what else has its disk open, on any host that reaches it (lslocks), and end that"
+        return Deferred(Reason.DISK_LOCKED, said, command=way, retry_after_s=left_s)
+    return Deferred(Reason.BACKING_OFF, said, retry_after_s=left_s)
 
 
 def _word_used_up(case: Case, answer: Verdict) -> Verdict | None:
     """`--not-on` counts as a read of nodes that did not answer, in one incident. Where that ended otherwise,
     the word must not count in the next, of which nobody has said anything (seed of moved_behind_a_cut)."""
     decision = case.snap.resolutions.get(case.uuid)
-    if answer.situation is not Situation.CONVERGED or case.held is None or decision is None or decision.keep:
+    if answer.situation is not Situation.CONVERGED or case.held is None or decision is None:
         return None
-    paused = _paused(case)
+    if decision.keep and not keeps_nothing(case.snap, case.uuid, decision.keep):
+        return None
+    paused = _paused(case, ActionKind.RECORD)
     if paused is not None:
         return msgspec.structs.replace(answer, again_after_s=paused.retry_after_s)
     action = actions.used_up(case, "it is as wanted: nobody need say any more where it is not")
@@ -525,7 +436,7 @@ def judge(case: Case) -> Verdict:
         if isinstance(answer, Verdict):
             return _word_used_up(case, answer) or answer
         if isinstance(answer, Action):
-            answer = _paused(case) or answer
+            answer = _paused(case, answer.kind) or answer
         if isinstance(answer, Action):
             return Verdict(rule.situation, action=answer)
         return Verdict(rule.situation, deferred=answer)

@@ -7,9 +7,9 @@ The same types can be filled from a dump or an invented cluster. Times are monot
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import Struct, UnsetType, field
 
@@ -21,6 +21,8 @@ from specs.domain import Domain
 from specs.graphics import SecretFacts
 from specs.migration import Migration
 from specs.node import Node
+
+T = TypeVar("T")
 
 
 class Link(enum.StrEnum):
@@ -125,8 +127,11 @@ def namespace_of(stored: StoredDomain) -> str:
 
 @dataclass(frozen=True, slots=True)
 class StoredMigration:
+    """`created`: the store's revision when it was created, which orders requests whatever clocks say."""
+
     migration: Migration
     revision: int
+    created: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +186,7 @@ class Backoff:
     count: int
     until: float
     message: str
+    disk_locked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,17 +225,23 @@ class Term:
 
 class Snapshot(Struct, frozen=True):
     """Maps are by node name or by domain UUID. `hold`: why nothing at all may be changed now ("" if it
-    may). `unreadable`: UUIDs whose assignment in etcd cannot be read. `signs`: last event, or sighting where
-    it was not expected, of a UUID; `heard`: the last event alone. `migrated`: UUIDs for which a migration was
-    seen since they were last active at home. `names`: libvirt names on each node. `requests`: by
+    may). `wall_s`: seconds since 1970 by this controller's clock, for times that people wrote; nothing else
+    is measured by it. `unreadable`: UUIDs whose assignment in etcd cannot be read. `signs`: last event, or
+    sighting where it was not expected, of a UUID; `heard`: the last event alone. `migrated`: UUIDs for which
+    a migration was seen since they were last active at home. `vanished`: when what was seen on a node was
+    first read as not there any more. `names`: libvirt names on each node. `requests`: by
     namespace/name of the domain, those that have not ended, oldest first. `moving`: open intents to migrate.
     `unanswered`: where a definition or start of ours was not answered, and when that node was listed first
     since (None: not yet). `resumes`: when a domain was last heard to resume on a node, or seen to run where
     it is not at home; `suspends`: when it was last heard to stand still there for a migration.
     `secrets`: by namespace and name, what may be known of Secrets.
+    `dead_since`, `resolved_since`, `proved_since`: from when on the word of a node, the word that a domain is
+    not on a node, and a proof by either counts: what answered there since speaks for itself.
+    `revisions`: of keys of the store, as last seen.
     `acknowledged_at`: the store's revision when an operator last acknowledged that it had lost its past, 0 if
     nobody ever did. `memo`: by UUID and question, what rendering and comparing definitions came to, with what
-    it was asked of; plans ask the same again and again."""
+    it was asked of; plans ask the same again and again. `shared`: what was found out of this snapshot that no
+    single domain's case depends on (`once`)."""
 
     now: float
     cluster: str
@@ -237,6 +249,7 @@ class Snapshot(Struct, frozen=True):
     timing: Timing
     policy: Policy
     hold: str = ""
+    wall_s: float = 0.0
     unreadable: frozenset[str] = frozenset()
     nodes: Mapping[str, StoredNode] = field(default_factory=dict)
     views: Mapping[str, NodeView] = field(default_factory=dict)
@@ -248,16 +261,21 @@ class Snapshot(Struct, frozen=True):
     macs: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, Mapping[str, SecretFacts]] = field(default_factory=dict)
     dead: Mapping[str, Decision] = field(default_factory=dict)
+    dead_since: Mapping[str, float] = field(default_factory=dict)
     quarantine: Mapping[str, Quarantine] = field(default_factory=dict)
     resolutions: Mapping[str, Decision] = field(default_factory=dict)
+    resolved_since: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    proved_since: Mapping[tuple[str, str], float] = field(default_factory=dict)
     awaiting: Mapping[tuple[str, str], float] = field(default_factory=dict)
     unanswered: Mapping[tuple[str, str], float | None] = field(default_factory=dict)
     ends: Mapping[tuple[str, str], WitnessedEnd] = field(default_factory=dict)
     signs: Mapping[str, float] = field(default_factory=dict)
     heard: Mapping[str, float] = field(default_factory=dict)
-    migrated: frozenset[str] | set[str] = frozenset()
+    migrated: Collection[str] = frozenset()
+    vanished: Mapping[tuple[str, str], float] = field(default_factory=dict)
     ladders: Mapping[str, Ladder] = field(default_factory=dict)
     backoffs: Mapping[str, Backoff] = field(default_factory=dict)
+    unwritten: Mapping[str, Backoff] = field(default_factory=dict)
     stalls: Mapping[str, Stall] = field(default_factory=dict)
     unreadable_saves: Mapping[str, str] = field(default_factory=dict)
     unsupported: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
@@ -268,5 +286,14 @@ class Snapshot(Struct, frozen=True):
     resumes: Mapping[tuple[str, str], float] = field(default_factory=dict)
     suspends: Mapping[tuple[str, str], float] = field(default_factory=dict)
     move_backoffs: Mapping[str, Backoff] = field(default_factory=dict)
+    revisions: Mapping[str, int] = field(default_factory=dict)
     acknowledged_at: int = 0
     memo: dict[str, dict[str, tuple[Any, Any]]] = field(default_factory=dict)
+    shared: dict[Hashable, Any] = field(default_factory=dict)
+
+    def once(self, question: Hashable, answer: Callable[[], T]) -> T:
+        """What `answer` says, asked once of this snapshot. Only what stays as it is while a plan is made."""
+        if question not in self.shared:
+            self.shared[question] = answer()
+        found: T = self.shared[question]
+        return found

@@ -277,13 +277,19 @@ def nowhere(case: Case) -> Action | Verdict:
     was = case.held.assignment if case.held is not None else None
     if was is not None and (was.intent is not None or not was.stopped):
         return actions.close_intent(case, "it is off, as wanted, and defined nowhere", stopped=True)
-    request = case.request
-    if request is not None and case.held is not None:
-        uid = request.migration.metadata.uid
-        said = "it is transient and off: it is defined nowhere, so there is nothing to move"
-        closing = moves.Closing(case.node, MoveOutcome.FAILED, NOWHERE, said, 0, gone=())
-        return moves.close_request(case, str(uid), closing)
-    return Verdict(Situation.CONVERGED, note="transient: it is defined nowhere while it is off")
+    note = "transient: it is defined nowhere while it is off"
+    return nothing_to_move(case) or Verdict(Situation.CONVERGED, note=note)
+
+
+def nothing_to_move(case: Case) -> Action | None:
+    """The end of what asks to move a domain that is defined nowhere."""
+    request = case.request if case.held is not None else None
+    if request is None:
+        return None
+    uid = request.migration.metadata.uid
+    said = "it is transient and off: it is defined nowhere, so there is nothing to move"
+    closing = moves.Closing(case.node, MoveOutcome.FAILED, NOWHERE, said, 0, gone=())
+    return moves.close_request(case, str(uid), closing)
 
 
 # --- what is asked for once
@@ -291,8 +297,10 @@ def nowhere(case: Case) -> Action | Verdict:
 
 def asked(case: Case, seen: Sighting | None) -> Answer:
     """The first request that was not answered. Where it cannot be carried out now, that is its answer: nobody
-    wants a guest reset hours after he asked."""
+    wants a guest reset hours after he asked; nor where that could not be told for so long."""
     for name in _ASKED:
+        if name in case.unanswered and name not in case.requests:
+            return actions.answer_void(case, name)
         if name in case.requests:
             found = _ASKED[name](case, name, seen)
             if found is not None:

@@ -67,6 +67,8 @@ class Reason(enum.StrEnum):
     SPEC_REFUSED = "SpecRefused"
     REJECTED = "Rejected"
     BACKING_OFF = "BackingOff"
+    DISK_LOCKED = "DiskLocked"
+    DISK_MOVED_BY_HAND = "DiskMovedByHand"
     CRASH_LOOP = "CrashLoop"
     COMPLETED = "Completed"
     PAUSED_BY_HAND = "PausedByHand"
@@ -88,6 +90,7 @@ class Reason(enum.StrEnum):
     SHUTDOWN_IGNORED = "ShutdownIgnored"
     MUST_STOP_TO_MOVE = "MustStopToMove"
     PINNED_BY_STORAGE = "PinnedByStorage"
+    PATH_IN_USE = "PathInUse"
     DRIVER_UNPROVED = "DriverUnproved"
     UNSUPPORTED = "Unsupported"
 
@@ -110,6 +113,8 @@ STALLING = frozenset(
         Reason.NAME_TAKEN,
         Reason.SPEC_REFUSED,
         Reason.REJECTED,
+        Reason.DISK_LOCKED,
+        Reason.DISK_MOVED_BY_HAND,
         Reason.PAUSED_BY_HAND,
         Reason.PAUSED_ON_ERROR,
         Reason.NOTHING_TO_SAVE,
@@ -125,6 +130,7 @@ STALLING = frozenset(
         Reason.INTERNAL,
         Reason.MUST_STOP_TO_MOVE,
         Reason.PINNED_BY_STORAGE,
+        Reason.PATH_IN_USE,
         Reason.DRIVER_UNPROVED,
         Reason.UNSUPPORTED,
     }
@@ -170,10 +176,20 @@ class ActionKind(enum.StrEnum):
     UNPLANT = "unplant"  # a definition that no end of a migration should have is taken away
 
 
+class Premise(Struct, frozen=True):
+    """What stood at `key` when an action was decided on: its revision (0: nothing stood there; None: not
+    known, so that it is read before anything is written) and what it means (`controller.plan.premises`)."""
+
+    key: str
+    revision: int | None
+    meaning: object
+
+
 @dataclass(frozen=True, slots=True)
 class Action:
     """One mutation, fully determined. `before_revision` is the assignment's (0: there is none), and
-    `object_revision` the object's (0: none): the first transaction holds only if both still stand.
+    `object_revision` the object's (0: none). The transaction that records it holds only if the assignment
+    still stands, and if its `premises` mean what they meant.
     `after`: the assignment as it is recorded before anything is sent (None: it is removed). `proved`: the
     assignment once the last step has proved what it should (revoke). `reserve`: MACs to be taken.
     `room_bytes`: what a save may need on the host's disk.
@@ -204,7 +220,6 @@ class Action:
     reserve: tuple[str, ...] = ()
     release_macs: tuple[str, ...] = ()
     quarantine: tuple[str, ...] = ()
-    dead_proofs: tuple[str, ...] = ()
     consumes: bool = False
     left: Decision | None = None
     target: str = ""
@@ -214,6 +229,7 @@ class Action:
     persists: Deferred | None = None
     limit_s: float | None = None
     secrets: tuple[SecretUse, ...] = ()
+    premises: tuple[Premise, ...] = ()
 
 
 class Verdict(Struct, frozen=True):
@@ -227,3 +243,7 @@ class Verdict(Struct, frozen=True):
     note: str = ""
     pending: tuple[tuple[str, str, str], ...] = ()
     again_after_s: float | None = None
+
+
+Answer = Action | Deferred | Verdict | None
+"""What a rule says of a case. None: it does not apply."""

@@ -16,7 +16,7 @@ from controller.plan.snapshot import Sighting, Snapshot
 from controller.plan.types import Action, ActionKind, Reason, Verdict
 from specs.domain import ACTIVE_STATES
 from specs.requests import ANNOTATIONS
-from tests.unit.plancase import NOW, Cluster
+from tests.unit.plancase import NOW, WALL, Cluster
 
 UUIDS = tuple(f"d0d0d0d0-0000-4000-8000-00000000000{i}" for i in range(1, 3))
 NODES = ("a", "b", "c")
@@ -89,7 +89,7 @@ def _domain(draw: st.DrawFn, cluster: Cluster, uuid: str) -> None:
     wanted = draw(st.sampled_from(("running", "paused", "saved", "shutoff")))
     persistence = "persistent" if wanted == "saved" else draw(st.sampled_from(("persistent", "transient")))
     asked = draw(st.sampled_from(("", "", *ANNOTATIONS.values())))
-    meta |= {"annotations": {asked: "2026-01-01T00:00:00Z"}} if asked else {}
+    meta |= {"annotations": {asked: WALL}} if asked else {}
     cluster.domain(uuid, f"n{uuid[-1]}", meta, state=wanted, restartPolicy=policy, persistence=persistence)
     has_assignment = draw(st.booleans())
     if has_assignment:

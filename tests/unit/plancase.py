@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from controller.limits import Timing
-from controller.model import Assignment, Decision, Intent, IntentKind
+from controller.model import BY_WORD, Assignment, Decision, Intent, IntentKind
 from controller.plan import plan
 from controller.plan.case import Case
 from controller.plan.snapshot import (
@@ -38,6 +39,8 @@ from specs.node import Node
 CLUSTER = "c1c1c1c1-0000-4000-8000-000000000001"
 UUID = "d0d0d0d0-0000-4000-8000-000000000001"
 NOW = 1000.0
+WALL = "2026-01-31T12:00:05Z"
+WALL_S = datetime.datetime.fromisoformat(WALL).timestamp()
 TWO_READS = ((990.0, 991.0), (995.0, 996.0))
 OTHER = "d0d0d0d0-0000-4000-8000-000000000002"
 DELETED = {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["domctl.io/undefine"]}
@@ -150,6 +153,8 @@ class Cluster:
             started=True,
         )
         self.assignments[uuid] = Held(msgspec.structs.replace(base, **changes), 5)
+        said = {(uuid, p.node): NOW for p in changes.get("proofs", ()) if p.rule in BY_WORD}
+        self.more.setdefault("proved_since", {}).update(said)
         return self
 
     def intends(self, kind: IntentKind, node: str, epoch: int = 3, uuid: str = UUID) -> Cluster:
@@ -207,12 +212,15 @@ class Cluster:
         self.more.setdefault("ends", {})[uuid, node] = WitnessedEnd(session, detail, 994.0)
         return self
 
-    def dead(self, node: str) -> Cluster:
-        self.more.setdefault("dead", {})[node] = Decision(by="alice", at="now", node=node)
+    def dead(self, node: str, *, wiped: bool = False) -> Cluster:
+        self.more.setdefault("dead", {})[node] = Decision(by="alice", at="now", node=node, wiped=wiped)
+        self.more.setdefault("dead_since", {})[node] = NOW
         return self
 
     def resolved(self, uuid: str = UUID, **decision: Any) -> Cluster:
         self.more.setdefault("resolutions", {})[uuid] = Decision(by="alice", at="now", **decision)
+        named = (*decision.get("not_on", ()), decision.get("keep", ""))
+        self.more.setdefault("resolved_since", {}).update({(uuid, n): NOW for n in named})
         return self
 
     def given(self, **more: Any) -> Cluster:
@@ -226,6 +234,7 @@ class Cluster:
                 names.setdefault(node, {})[sighting.record.name] = uuid
         base = Snapshot(
             now=NOW,
+            wall_s=WALL_S,
             cluster=CLUSTER,
             term=Term(elected_at=900.0 if self.resigned else 980.0, predecessor_resigned=self.resigned),
             timing=Timing(),

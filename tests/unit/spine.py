@@ -210,7 +210,7 @@ class HostSession:
         domains = tuple(DomainFigures(uuid, now() / 2, 32 << 20, 40 << 20) for uuid in found)
         return Figures(sent_at, now(), domains, HostFigures(now() * 2, 1 << 30, 8 << 30))
 
-    async def detail(self, uuid: str) -> Detail:
+    async def detail(self, uuid: str, known: Detail | None = None) -> Detail:
         sent_at = now()
         await self._answer()
         if uuid in self._host.illegible:
@@ -432,10 +432,18 @@ class Spine:
         self.store = MemoryStore(self.world.now)
         self.hosts = {name: Host(name) for name in hosts}
         self.leaders: list[Leader] = []
+        self.tasks: list[asyncio.Task[None]] = []
 
     def leader(self, name: str = "me") -> Leader:
         self.leaders.append(Leader(self, name, FaultyStore(self.store)))
         return self.leaders[-1]
+
+    async def successor(self, name: str) -> Leader:
+        """A replica that stands by, and follows the store as it does."""
+        leader = self.leader(name)
+        await leader.start()
+        self.tasks.append(asyncio.create_task(leader.storewatch.run(leader.store)))
+        return leader
 
     async def lead(self, name: str = "me") -> Leader:
         """A leader whose term has begun."""
@@ -510,6 +518,9 @@ async def spine(*hosts: str) -> AsyncIterator[Spine]:
     yield made
     for leader in made.leaders:
         await leader.stop()
+    for task in made.tasks:
+        task.cancel()
+    await asyncio.gather(*made.tasks, return_exceptions=True)
     await made.store.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from controller import keys
 from controller.cache import Cache, Setting
@@ -107,8 +108,44 @@ def test_a_mark_is_ahead_until_its_promise_has_caught_up_or_it_is_gone() -> None
         assert cache.ahead == {}
 
 
+def promise(cache: Cache, revision: int, *, stopped: bool = False) -> None:
+    """It belongs on node a."""
+    held = Assignment(
+        cluster="c", uuid="x", namespace="default", name="web", libvirt_name="web", node="a", epoch=1,
+        candidates=("a",), stopped=stopped,
+    )  # fmt: skip
+    cache.wrote({keys.assignment("x"): msgspec.json.encode(held)}, revision)
+
+
+def test_starts_after_a_stop_that_was_wanted_are_no_crash_loop() -> None:
+    cache = empty_cache()
+    for revision in range(1, 7, 2):
+        promise(cache, revision)
+        cache.attempts.started("x", now=float(revision))
+        promise(cache, revision + 1, stopped=True)
+    assert "x" not in cache.attempts.restarts
+    promise(cache, 8)
+    for at in (8.0, 9.0):
+        cache.attempts.started("x", now=at)
+        promise(cache, int(at) + 1)
+    assert cache.attempts.restarts["x"].count == 2, "those that nobody stopped between are counted"
+
+
+@pytest.mark.parametrize("locked", [True, False])
+def test_a_node_that_returns_ends_back_offs_but_not_those_over_a_disk_that_is_locked(locked: bool) -> None:
+    cache = empty_cache()
+    promise(cache, 1)
+    see(cache, 1.0)
+    silent = cache.view("a")
+    cache.attempts.failed("x", "in vain", 2.0, disk_locked=locked)
+    returned = replace(silent, link=Link.READY, identity_pinned=True)
+    assert returned.answers and not silent.answers
+    cache.set_view("a", returned)
+    assert ("x" in cache.attempts.backoffs) == locked
+
+
 def empty_cache() -> Cache:
-    setting = Setting("c", Term(0.0, True), Timing(), Policy(), lambda: 0.0)
+    setting = Setting("c", Term(0.0, True), Timing(), Policy(), lambda: 0.0, lambda: "then")
     return Cache(setting, lambda _key: None)
 
 
@@ -134,7 +171,7 @@ def test_foreign_domains_of_a_node_that_was_forgotten_are_counted_once() -> None
 
 def test_nodes_of_one_host_are_looked_at_together_when_either_is_used() -> None:
     dirty: set[str] = set()
-    cache = Cache(Setting("c", Term(0.0, True), Timing(), Policy(), lambda: 0.0), dirty.add)
+    cache = Cache(Setting("c", Term(0.0, True), Timing(), Policy(), lambda: 0.0, lambda: "then"), dirty.add)
     for name, host in (("a", "one"), ("a-lxc", "one"), ("b", "two")):
         view = NodeView(link=Link.READY, facts=facts(name, host_uuid=host), identity_pinned=True, session=1)
         cache.set_view(name, view)

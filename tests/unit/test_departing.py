@@ -54,6 +54,8 @@ def test_what_is_in_nobodys_way_begins_with_the_intent_and_the_definition_for_th
     action = asked(request(node="b")).verdict().action
     assert action is not None and action.after is not None and action.after.intent is not None
     assert (action.kind, action.node, action.target) == (ActionKind.MIGRATE, "a", "b")
+    nodes = {p.key.rpartition("/")[2] for p in action.premises if "/nodes/" in p.key}
+    assert nodes == {"a", "b"}, "both must allow it when it begins"
     intent = action.after.intent
     assert (intent.kind, intent.node, intent.target) == (IntentKind.MIGRATE, "a", "b")
     assert intent.request == request().migration.metadata.uid
@@ -398,3 +400,12 @@ def test_a_domain_that_does_not_exist_is_waited_for() -> None:
 def test_reasons_are_words_of_the_table() -> None:
     known = {reason.value for reason in Reason}
     assert {"NoNodeFits", "HasSnapshots", "NoPeerPath", "MigrationQueued", "Unsupported"} <= known
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_what_somebody_moved_away_and_an_operator_kept_stays_there_until_it_ran(away: bool) -> None:
+    """Else it is defined where it was kept, and undefined to be moved, again and again (seed 700378)."""
+    cluster = asked(request(node="b"), restartPolicy="Never").resolved(keep="a")
+    cluster.assigned("a", ended="unknown", away=away).sightings.clear()
+    action = cluster.seen("a", "shutoff", "unknown").verdict().action
+    assert (action is not None and action.kind is ActionKind.REVOKE) == (not away)

@@ -254,11 +254,40 @@ def test_a_leader_with_an_outstanding_or_unknown_mutation_does_not_resign(known:
             await asyncio.sleep(20)
             a.terms[0].begin_mutation()
             if known is not None:
-                a.terms[0].end_mutation(known)
+                a.terms[0].end_mutation(known, "n")
             await a.stop()
             waited = await until(lambda: b.may_act)
             assert TIMING.lease_ttl_s - TIMING.renew_every_s <= waited <= TIMING.lease_ttl_s + 1
             assert not b.terms[0].predecessor_resigned
+
+    virtualtime.run(main())
+
+
+def test_what_a_node_did_not_answer_to_is_known_to_be_over_once_it_answers_and_is_quiet() -> None:
+    async def main() -> None:
+        async with cluster() as c:
+            a = c.replica("a")
+            a.start()
+            await until(lambda: a.may_act)
+            term, reads = a.terms[0], [(0.0, 0.1)]
+            term.begin_mutation()
+            term.end_mutation(False, "n")
+
+            def note() -> bool:
+                term.note_answers(lambda node: reads, lambda node: 35.0)
+                return bool(term.unknown)
+
+            await asyncio.sleep(60)
+            assert note(), "it never answered since"
+            now = term.world.now()
+            reads.append((now - 1, now))
+            assert note()
+            await asyncio.sleep(34)
+            assert note()
+            await asyncio.sleep(2)
+            assert not note()
+            await a.stop()
+            assert await c.store.get(keys.LEADER) is None, "it resigned"
 
     virtualtime.run(main())
 
@@ -270,7 +299,7 @@ def test_a_leader_whose_mutations_all_came_back_resigns() -> None:
             a.start()
             await until(lambda: a.may_act)
             a.terms[0].begin_mutation()
-            a.terms[0].end_mutation(known=True)
+            a.terms[0].end_mutation(True, "n")
             await a.stop()
             b.start()
             assert await until(lambda: b.may_act) <= 0.2

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from controller import scrape as scraping
 from controller.meteredstore import MeteredStore
 from controller.metrics import Metrics
 from controller.plan.types import Action, ActionKind, Deferred, Reason, Situation, Verdict
@@ -60,7 +61,7 @@ def test_a_work_queue_shows_under_the_names_that_dashboards_know() -> None:
         assert value(metrics, "workqueue_depth", name="domain") == 2
         assert value(metrics, "workqueue_adds_total", name="domain") == 2
         await asyncio.sleep(2)
-        queue.get_all_ready()
+        queue.take()
         await asyncio.sleep(3)
         assert value(metrics, "workqueue_unfinished_work_seconds", name="domain") == 6
         assert value(metrics, "workqueue_longest_running_processor_seconds", name="domain") == 3
@@ -110,22 +111,71 @@ def test_whoever_reads_the_registry_gets_the_same_series_as_a_rendered_page() ->
     metrics.domain("default", "a", "running", ready=True)
     metrics.domain("team", "b", "shutoff", ready=False)
     metrics.figures.put("n", FIGURES, {"u": ("default", "a"), "v": ("team", "b")})
+    for seconds in (0.0005, 0.001, 7.5, 1000):
+        metrics.libvirt_call('n"', "list", seconds, None)
+    metrics.libvirt_call("o", "define", 0.1, None)
     rendered, read = metrics.render().decode(), generate_latest(metrics.registry).decode()
+    kept = ("domctl_domain_", "domctl_libvirt_rpc_duration_")
 
     def heads(text: str) -> list[str]:
         return sorted(
-            line for line in text.splitlines() if line.startswith("# ") and "domctl_domain_" in line
+            line for line in text.splitlines() if line.startswith("# ") and any(k in line for k in kept)
         )
 
-    def domains(text: str) -> list[tuple[str, str, float]]:
+    def samples(text: str) -> list[tuple[str, str, float]]:
         families = text_string_to_metric_families(text)
         found = [(s.name, str(s.labels), s.value) for family in families for s in family.samples]
-        return sorted(one for one in found if one[0].startswith("domctl_domain_"))
+        return sorted(one for one in found if one[0].startswith(kept))
 
-    assert len(domains(rendered)) == 4 + 2 + 1 + 2
-    assert domains(rendered) == domains(read)
-    assert len(heads(rendered)) == 10
+    assert len(samples(rendered)) == 4 + 2 + 1 + 2 + 2 * (9 + 2)
+    assert samples(rendered) == samples(read)
+    assert len(heads(rendered)) == 12
     assert heads(rendered) == heads(read)
+
+
+def test_calls_of_a_node_are_counted_in_the_buckets_that_they_took() -> None:
+    metrics = make()
+    for seconds in (0.001, 0.02, 1000):
+        metrics.libvirt_call("n", "list", seconds, None)
+    name = "domctl_libvirt_rpc_duration_seconds"
+    found = {
+        le: value(metrics, f"{name}_bucket", node="n", call="list", le=le)
+        for le in ("0.001", "0.005", "0.025", "60.0", "+Inf")
+    }
+    assert found == {"0.001": 1, "0.005": 1, "0.025": 2, "60.0": 2, "+Inf": 3}
+    assert value(metrics, f"{name}_count", node="n", call="list") == 3
+    assert value(metrics, f"{name}_sum", node="n", call="list") == 1000.021
+
+
+def test_a_page_comes_in_parts_and_no_family_mixes_two_moments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scraping, "LINES", 50)
+    metrics = make()
+    everything = {f"d{n:04}" for n in range(3 * scraping.LINES)}
+    for name in sorted(everything):
+        metrics.domain("default", name, "running", ready=True)
+        metrics.libvirt_call(name, "list", 0.01, None)
+    text, changed = "", False
+    for part in metrics.parts():
+        assert len(part) < scraping.PART_BYTES * 3
+        text += part.decode()
+        assert len(generate_latest(metrics.registry)) > len(everything), "whoever else collects gets all"
+        if not changed and 'domctl_domain_state{domain="d0000"' in text:
+            changed = True
+            for name in sorted(everything)[: scraping.LINES * 2]:
+                metrics.forget_domain("u", "default", name)
+                metrics.domain("default", f"new-{name}", "paused", ready=False)
+    assert changed
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    for family in ("domctl_domain_state", "domctl_domain_ready"):
+        found = families[family].samples
+        assert {sample.labels["domain"] for sample in found} in (everything, after(everything)), family
+        assert len(found) == len(everything)
+
+
+def after(everything: set[str]) -> set[str]:
+    """What the domains are once some of them have made way for others."""
+    gone = set(sorted(everything)[: scraping.LINES * 2])
+    return everything - gone | {f"new-{name}" for name in gone}
 
 
 def test_what_is_used_is_shown_as_far_as_it_is_known_and_goes_with_whom_it_is_of() -> None:

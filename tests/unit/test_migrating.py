@@ -14,6 +14,7 @@ from controller.model import MoveOutcome, Rule
 from controller.movers import Movers
 from controller.plan.snapshot import Held, Link, MoveWatch, NodeView
 from controller.plan.types import ActionKind, Reason
+from drivers.hypervisor import Job
 from tests.unit.movecase import (
     COMING,
     ENDED,
@@ -147,6 +148,22 @@ def test_a_job_that_stands_still_is_ended_at_the_source() -> None:
     assert acted(with_ends(moving(watch), RUNNING, MIG).verdict()) == (ActionKind.ABORT, "a")
 
 
+@pytest.mark.parametrize(
+    ("elapsed_s", "rounds", "ends"), [(301, 11, True), (299, 11, False), (9999, 9, False)]
+)
+def test_a_job_that_copies_the_whole_again_and_again_is_ended_at_the_source(
+    elapsed_s: float, rounds: int, ends: bool
+) -> None:
+    job = Job("migration-out", elapsed_s, rounds * (32 << 20), 22 << 20, 32 << 20)
+    cluster = with_ends(moving(dataclasses.replace(READ, job=job, still_since=NOW)), RUNNING, MIG)
+    verdict = cluster.verdict()
+    if not ends:
+        assert verdict.deferred is not None and verdict.deferred.reason is Reason.MIGRATING
+        return
+    assert acted(verdict) == (ActionKind.ABORT, "a")
+    assert verdict.action is not None and "faster" in verdict.action.why
+
+
 def test_a_definition_that_somebody_put_on_the_target_goes_with_the_job() -> None:
     watch = dataclasses.replace(READ, job=JOB, still_since=NOW - 41)
     cluster = with_ends(moving(watch), RUNNING, None).seen("b", *MIG, since=940.0, persistent=True)
@@ -266,6 +283,9 @@ def test_gone_from_both_ends_it_is_started_only_once_it_is_nowhere() -> None:
     after = closed(moving())
     assert (after.node, after.candidates, after.last_move.outcome) == ("a", ("a",), MoveOutcome.FAILED)
     seen_moving = moving().silent("c").given(migrated={UUID})
+    action = seen_moving.verdict().action
+    assert action is not None and action.after is not None and action.after.away, "a later leader is to know"
+    seen_moving.assignments[UUID] = Held(action.after, 6)
     assert held_for(seen_moving) is Reason.NODE_NOT_READ
 
 
@@ -311,6 +331,18 @@ def test_a_request_that_is_to_be_ended_ends_the_job_and_is_not_tried_again() -> 
     )
     over = closed(with_ends(moving(), RUNNING, None).given(requests=ending))
     assert over.last_move.outcome is MoveOutcome.ABORTED
+
+
+@pytest.mark.parametrize(("looked_at", "planted"), [("a", False), ("b", True)])
+def test_nothing_is_ended_on_a_node_that_is_only_looked_at_by_now(looked_at: str, planted: bool) -> None:
+    """Neither the job on the source, nor a definition that somebody put on the target."""
+    watch = dataclasses.replace(READ, job=JOB, still_since=NOW)
+    ending = {"default/web": (migration(abort=True),)}
+    cluster = with_ends(moving(watch), RUNNING, None).given(requests=ending)
+    cluster.seen("b", *MIG, since=940.0, persistent=planted)
+    assert acted(cluster.verdict()) == (ActionKind.ABORT, "a")
+    cluster.node(looked_at, observeOnly=True)
+    assert held_for(cluster) is Reason.NODE_OBSERVE_ONLY
 
 
 def test_what_has_arrived_is_not_to_be_ended_any_more() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from controller import keys
 from controller import movers as module
 from controller.cache import Cache, Setting
 from controller.limits import Timing
@@ -18,7 +20,7 @@ from controller.model import Assignment, Intent, IntentKind
 from controller.movers import Movers
 from controller.plan.snapshot import Held, Link, MoveWatch, NodeView, Policy, StoredMigration, Term
 from controller.plan.types import Action, ActionKind
-from drivers.errors import NoDomain
+from drivers.errors import HostFailed, HypervisorError, NoDomain, PeerUnreachable
 from drivers.hypervisor import Detail, EventKind, HostEvent, Job, Move, Outcome, Permit, Record, Result
 from specs.migration import Migration
 from tests.unit.plancase import UUID
@@ -59,7 +61,7 @@ class Host:
     def target(self) -> Any:
         return SimpleNamespace(node=self.name)
 
-    async def detail(self, _uuid: str) -> Detail:
+    async def detail(self, _uuid: str, _known: Detail | None = None) -> Detail:
         self.asked.append(f"read {self.name}")
         if not self.there:
             raise NoDomain("it is not there")
@@ -79,7 +81,7 @@ class World:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.clock = 100.0
-        setting = Setting("c", Term(0.0, True), Timing(), Policy(), self.now)
+        setting = Setting("c", Term(0.0, True), Timing(), Policy(), self.now, lambda: "then")
         self.cache = Cache(setting, lambda _key: None)
         self.a, self.b = Host("a", True, self.asked), Host("b", False, self.asked)
         for name in ("a", "b"):
@@ -125,7 +127,7 @@ class World:
         )
         hosts = {"a": self.a, "b": self.b}
         observer = SimpleNamespace(session=hosts.get)
-        self.movers = Movers(self.cache, observer, self.now, lambda: None, lambda _known: None)  # type: ignore[arg-type]
+        self.movers = Movers(self.cache, observer, self.now, lambda: None, lambda _known, _node: None)  # type: ignore[arg-type]
 
     def now(self) -> float:
         self.clock += 0.001
@@ -214,6 +216,26 @@ async def test_both_ends_are_read_once_when_the_call_is_over_and_the_source_firs
     assert world.watch.read is not None and world.watch.read[0] > world.watch.over_at
 
 
+@pytest.mark.parametrize(
+    ("error", "copied", "no_path"),
+    [
+        (PeerUnreachable("authentication failed"), 0, True),
+        (PeerUnreachable("client socket is closed"), 1, False),
+        (HostFailed("internal error: qemu"), 0, False),
+    ],
+)
+async def test_what_libvirt_says_of_the_other_host_tells_that_there_is_no_path(
+    world: World, error: HypervisorError, copied: int, no_path: bool
+) -> None:
+    world.send()
+    await asyncio.sleep(0.01)
+    job = Job("migration-out", 1.0, copied, 1, 2)
+    world.cache.watched(UUID, dataclasses.replace(world.watch, job=job))
+    world.a.call.set_result(Result(Outcome.AMBIGUOUS, error))
+    await until(lambda: not world.watch.in_flight)
+    assert world.watch.no_path is no_path
+
+
 async def test_both_ends_are_read_again_as_soon_as_something_is_heard(world: World) -> None:
     world.send()
     await asyncio.sleep(0.01)
@@ -222,6 +244,26 @@ async def test_both_ends_are_read_again_as_soon_as_something_is_heard(world: Wor
     world.hear(EventKind.RESUMED)
     heard_at = world.clock
     await until(lambda: world.watch.read is not None and world.watch.read[0] > heard_at)
+
+
+async def test_what_is_found_out_of_a_migration_that_was_closed_is_nobodys(world: World) -> None:
+    """Else the next one of this domain would begin with it, and count for no budget (all_to_one)."""
+    slow = asyncio.get_running_loop().create_future()
+
+    async def detail(_uuid: str, _known: Detail | None = None) -> Detail:
+        world.asked.append("read b")
+        await slow
+        raise NoDomain("it is not there")
+
+    world.b.detail = detail  # type: ignore[method-assign]
+    world.recorded()
+    await until(lambda: "read b" in world.asked)
+    closed = msgspec.structs.replace(world.action.after, intent=None)
+    world.cache.wrote({keys.assignment(UUID): msgspec.json.encode(closed)}, 9)
+    assert UUID not in world.cache.watches
+    slow.set_result(None)
+    await asyncio.sleep(0.02)
+    assert UUID not in world.cache.watches
 
 
 async def test_a_change_of_ours_at_one_end_is_read_at_once(world: World) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from controller.attempts import Attempts
+from controller.attempts import LOCKED_PAUSE_S, Attempts
 from controller.limits import Timing
 from controller.model import IntentKind, Proof, Rule
 from controller.plan import plan
-from controller.plan.snapshot import Backoff, NodeView, Stall, StoredNode, Term
-from controller.plan.types import ActionKind, Reason, Situation
+from controller.plan.snapshot import Backoff, Link, NodeView, Stall, StoredNode, Term
+from controller.plan.types import STALLING, ActionKind, Reason, Situation
 from specs.mark import Mark
 from tests.unit.plancase import (
     CLUSTER,
@@ -69,6 +69,15 @@ def test_a_tombstone_outlives_its_object_until_a_dead_node_answers() -> None:
     assert action is not None and action.kind is ActionKind.FINISH and action.after is not None
     cluster.domains = {}
     assert cluster.verdict().action is None
+    cluster.dead("a", wiped=True)
+    silent = cluster.views["a"]
+    cluster.views["a"] = msgspec.structs.replace(silent, link=Link.REFUSED, cause="ClientRefused")
+    action = cluster.verdict().action
+    assert action is not None and action.after is not None, "something answers there: the word is void"
+    assert action.kind is ActionKind.RECORD and action.after.candidates == ("a",)
+    cluster.views["a"] = silent
+    action = cluster.verdict().action
+    assert action is not None and action.kind is ActionKind.FINISH and action.after is None
     cluster.more.pop("dead")
     cluster.answering("a")
     action = cluster.verdict().action
@@ -135,6 +144,16 @@ def test_what_libvirt_refused_is_not_sent_again_until_the_spec_changes() -> None
 def test_a_failed_attempt_pauses() -> None:
     cluster = two_nodes().domain().assigned("a").seen("a", "shutoff", "failed")
     expect_hold(cluster.given(backoffs={UUID: Backoff(3, NOW + 4, "no memory")}), Reason.BACKING_OFF)
+
+
+def test_a_disk_that_something_else_has_open_is_told_and_not_tried_in_a_storm() -> None:
+    """Fault F33: the second line held, so something else runs with its disk."""
+    attempts = Attempts(Timing())
+    attempts.failed(UUID, 'create on a: Failed to get "write" lock', NOW, disk_locked=True)
+    assert attempts.backoffs[UUID].until == NOW + LOCKED_PAUSE_S
+    cluster = two_nodes().domain().assigned("a").seen("a", "shutoff", "failed")
+    expect_hold(cluster.given(backoffs=attempts.backoffs), Reason.DISK_LOCKED)
+    assert Reason.DISK_LOCKED in STALLING, "somebody has to look"
 
 
 @pytest.mark.parametrize(
@@ -223,7 +242,7 @@ def test_a_word_that_a_domain_is_not_on_a_node_is_used_once() -> None:
 def test_a_word_is_not_used_up_again_at_once_after_that_failed() -> None:
     """Seed 104910: a leader that woke without its lease wrote nothing, and tried again without a pause."""
     cluster = (
-        running_on_a().resolved(not_on=("b",)).given(backoffs={UUID: Backoff(1, NOW + 2.0, "no answer")})
+        running_on_a().resolved(not_on=("b",)).given(unwritten={UUID: Backoff(1, NOW + 2.0, "no answer")})
     )
     verdict = cluster.verdict()
     assert (verdict.action, verdict.situation) == (None, Situation.CONVERGED)
@@ -248,6 +267,61 @@ def test_after_a_failure_nothing_at_all_is_tried_before_its_pause_is_over() -> N
     expect_hold(cluster.given(backoffs={UUID: Backoff(2, NOW + 2, "managed save")}), Reason.BACKING_OFF)
 
 
+LOCKED = {UUID: Backoff(3, NOW + 240, 'create on a: Failed to get "write" lock', disk_locked=True)}
+PAUSED = {
+    "it was moved away by hand, and nobody saw where to": (
+        two_nodes().node("c").silent("c").domain().assigned("a").seen("a", "shutoff", "migrated"),
+        {"migrated": {UUID}},
+    ),
+    "a node of which an operator spoke answered since": (
+        two_nodes().domain().assigned("a").seen("a", "shutoff", "shutdown").resolved(not_on=("b",)),
+        {"resolved_since": {}},
+    ),
+    "it completed": (
+        two_nodes().domain(restartPolicy="Never").assigned("a").seen("a", "shutoff", "shutdown"),
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("seen", PAUSED)
+def test_what_is_seen_is_written_down_though_a_command_failed_just_now(seen: str) -> None:
+    """An image lock holds just when somebody else has the domain; the next leader may see nothing of it."""
+    cluster, more = PAUSED[seen]
+    told = cluster.given(**more).verdict().action
+    assert told is not None and told.kind is ActionKind.RECORD
+    assert cluster.given(backoffs=LOCKED).verdict().action == told
+    held = cluster.given(unwritten={UUID: Backoff(1, NOW + 2, "no answer")})
+    expect_hold(held, Reason.BACKING_OFF)
+
+
+def test_what_was_written_down_ends_no_pause_and_does_not_outlive_its_own() -> None:
+    attempts = Attempts(Timing())
+    attempts.failed(UUID, "create on a: locked", NOW, disk_locked=True)
+    attempts.failed(UUID, "no answer", NOW, is_record=True)
+    attempts.written(UUID, NOW + 1)
+    assert UUID in attempts.backoffs and UUID not in attempts.unwritten
+    attempts.written(UUID, NOW + LOCKED_PAUSE_S)
+    assert UUID not in attempts.backoffs
+
+
+def test_autostart_that_was_set_at_a_home_of_before_holds_its_death_too() -> None:
+    """Moved by hand and kept where it went; no leader of now saw its first home, which boots some day."""
+    meta = {"placement": {"node": "a"}, "recovery": {"autostart": True}}
+    cluster = two_nodes().domain(**meta).assigned("b", candidates=("a", "b"), autostart=True)
+    expect_hold(cluster.seen("b").silent("a").dead("a"), Reason.AUTOSTART_ON_DEAD_NODE)
+
+
+def test_only_a_node_that_lacks_a_listing_is_listed_again() -> None:
+    cluster = Cluster()
+    for name in "abcd":
+        cluster.node(name)
+    cluster.domain().assigned("a").given(signs={UUID: 992.0})
+    cluster.answering("d", ((980.0, 981.0), (991.0, 991.5)))
+    deferred = cluster.verdict().deferred
+    assert deferred is not None and deferred.relist == ("d",)
+
+
 def test_a_proof_of_death_ends_when_the_node_answers_without_the_domain() -> None:
     proof = Proof(node="a", rule=Rule.CONFIRMED_DEAD, epoch=3, at="now")
     action = two_nodes().domain().assigned("b", proofs=(proof,)).seen("b").verdict().action
@@ -261,6 +335,8 @@ def test_orphaning_never_stops_a_domain_that_has_copies() -> None:
 
 def test_a_migration_that_was_seen_outranks_how_the_domain_ended_at_home() -> None:
     cluster = two_nodes().domain().assigned("a").seen("a", "shutoff", "failed").given(migrated={UUID})
+    expect_action(cluster, ActionKind.RECORD)
+    cluster.assigned("a", away=True)
     expect_hold(cluster, Reason.RUNS_ELSEWHERE)
     expect_action(cluster.resolved(keep="a"), ActionKind.START)
 
@@ -323,7 +399,7 @@ def test_a_deleted_domain_that_was_seen_to_migrate_is_looked_for_on_every_node()
     meta = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
     cluster = two_nodes().domain(meta=meta).assigned("a").silent("b")
     expect_action(cluster, ActionKind.RELEASE)
-    expect_hold(cluster.given(migrated={UUID}), Reason.NODE_NOT_READ)
+    expect_hold(cluster.assigned("a", away=True), Reason.NODE_NOT_READ)
     expect_action(cluster.resolved(not_on=("b",)), ActionKind.RELEASE)
 
 

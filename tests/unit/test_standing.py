@@ -144,6 +144,31 @@ def test_a_source_whose_target_stood_and_is_gone_goes_on_without_a_doubt() -> No
     assert acted(never.verdict()) == (ActionKind.GO_ON, "a")
 
 
+def test_a_copy_whose_guest_shut_itself_down_was_let_go_by_somebody_and_has_arrived() -> None:
+    ran = with_ends(moving(READ, goes_on=True), MIG, ("shutoff", "shutdown"))
+    assert acted(ran.verdict()) == (ActionKind.DESTROY, "a"), "the paused source has old memory (I9)"
+
+
+@pytest.mark.parametrize("target", [ENDED, UNKNOWN])
+@pytest.mark.parametrize("source", [None, LEFT, UNKNOWN, MIG])
+def test_a_definition_of_a_copy_that_was_not_let_go_is_no_arrival(
+    source: tuple[str, str] | None, target: tuple[str, str]
+) -> None:
+    cluster = with_ends(moving(goes_on=True), source, target)
+    assert acted(cluster.verdict()) == (ActionKind.UNPLANT, "b")
+    assert copy_after(cluster) is Copy.STANDING
+
+
+@pytest.mark.parametrize("target", [ENDED, UNKNOWN])
+def test_a_definition_of_a_copy_that_was_let_go_is_where_the_domain_belongs(target: tuple[str, str]) -> None:
+    def ended(source: tuple[str, str] | None) -> Cluster:
+        return with_ends(moving(goes_on=True, copy=Copy.LET_GO), source, target)
+
+    assert closed(ended(None)).node == "b"
+    assert acted(ended(LEFT).verdict()) == (ActionKind.UNPLANT, "a")
+    assert acted(ended(MIG).verdict()) == (ActionKind.DESTROY, "a"), "its memory is old (I9)"
+
+
 def test_its_downtime_lasts_until_it_went_on_as_far_as_that_was_heard() -> None:
     watch = dataclasses.replace(DONE, result=IN_TIME)
     cluster = with_ends(moving(watch, goes_on=True, copy=Copy.LET_GO), None, RUNNING)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from controller.model import IntentKind, Proof, Rule
+from controller.model import Answered, IntentKind, Proof, Rule
 from controller.plan.aspects import aspects
 from controller.plan.case import Case
-from controller.plan.snapshot import Ladder
+from controller.plan.snapshot import Held, Ladder
 from controller.plan.types import Action, ActionKind, Reason, Situation
 from tests.unit.plancase import NOW, UUID, Cluster
 
@@ -167,7 +167,7 @@ def test_a_domain_that_ends_while_it_is_being_paused_ended_by_itself() -> None:
     verdict = made.verdict()
     while verdict.action is not None and verdict.action.kind is ActionKind.RECORD:
         assert verdict.action.after is not None
-        made.assigned("a", paused=True)
+        made.assignments[UUID] = Held(verdict.action.after, 6)
         verdict = made.verdict()
     assert verdict.deferred is not None and verdict.deferred.reason is Reason.COMPLETED
 
@@ -334,10 +334,92 @@ def test_what_cannot_be_done_now_is_answered_and_not_kept_for_later(
     assert due.after.requests[name].outcome == outcome
 
 
-def test_a_request_in_the_manifest_of_a_new_domain_is_no_request() -> None:
-    due = action(asked(Cluster().node("a").domain(), "reboot"))
+@pytest.mark.parametrize("at", [AT, "2020-01-01T00:00:00Z", "2099-01-01T00:00:00Z"])
+def test_a_request_in_the_manifest_of_a_new_domain_is_no_request(at: str) -> None:
+    due = action(asked(Cluster().node("a").domain(), "reboot", at))
     assert due.kind is ActionKind.START and due.after is not None
     assert due.after.requests["reboot"].outcome == "asked for before it was first started"
+    made = asked(cluster("running", "running"), "reboot").assigned("a", requests=due.after.requests)
+    assert (made.verdict().action is not None) == (at != AT), "what is later is asked for"
+
+
+def answered(made: Cluster) -> dict[str, Answered]:
+    """What is due is a request, and this is what is then known of all."""
+    due = action(made)
+    assert due.after is not None
+    made.assigned("a", requests=due.after.requests)
+    return due.after.requests
+
+
+EARLIER, LATER = "2026-01-31T11:59:00Z", "2026-01-31T12:00:02Z"
+
+
+@pytest.mark.parametrize("name", ["reboot", "reset"])
+def test_a_value_of_before_that_comes_back_asks_for_nothing(name: str) -> None:
+    """A commit that is taken back, or an old manifest that is applied again."""
+    made = asked(cluster("running", "running"), name, EARLIER)
+    assert answered(made)[name].outcome == "begun"
+    assert answered(asked(made, name, LATER))[name].outcome == "begun"
+    for again in (EARLIER, LATER, AT):
+        told = answered(asked(made, name, again))[name]
+        assert (told.value, told.outcome) == (again, f"not done, the one of {LATER} was answered before")
+        assert made.verdict().situation is Situation.CONVERGED, "and is told once"
+    assert answered(asked(made, name, "2026-01-31T12:00:03Z"))[name].outcome == "begun"
+
+
+def test_saved_memory_is_not_thrown_away_by_a_request_of_before() -> None:
+    made = asked(saved(), "drop-saved")
+    made.assigned("a", requests={"drop-saved": Answered(value=LATER, outcome="done", at=LATER)})
+    assert action(made).kind is ActionKind.RECORD
+    assert answered(made)["drop-saved"].outcome.startswith("not done, ")
+
+
+@pytest.mark.parametrize("same", ["2026-01-31T13:00:00+01:00", "2026-01-31T12:00:00.000000Z"])
+def test_values_are_compared_as_times(same: str) -> None:
+    made = asked(cluster("running", "running"), "reset")
+    assert answered(made)["reset"].outcome == "begun"
+    assert answered(asked(made, "reset", same))["reset"].outcome.startswith("not done, ")
+    assert answered(asked(made, "reset", "2026-01-31T13:00:01+01:00"))["reset"].outcome == "begun"
+
+
+@pytest.mark.parametrize(
+    ("at", "outcome"),
+    [
+        ("2026-01-31T11:50:06Z", "begun"),
+        ("2026-01-31T11:50:04Z", "not done, asked for 10m ago"),
+        ("2026-01-29T10:00:00Z", "not done, asked for 2d2h ago"),
+        ("2026-01-31T12:01:05Z", "begun"),
+        ("2026-01-31T12:01:06Z", "not done, its time is 61s ahead of the controller's clock"),
+    ],
+)
+@pytest.mark.parametrize("name", ["reset", "reboot"])
+def test_a_request_that_had_to_wait_for_long_or_is_of_a_wrong_clock_is_not_carried_out(
+    name: str, at: str, outcome: str
+) -> None:
+    made = asked(cluster("running", "running"), name, at).silent("a")
+    assert made.verdict().action is None
+    assert answered(made.answering("a"))[name].outcome == outcome
+
+
+def test_a_request_of_a_time_to_come_keeps_no_other_from_being_later() -> None:
+    made = asked(cluster("running", "running"), "reset", EARLIER)
+    assert answered(made)["reset"].outcome == "begun"
+    ahead = "2027-01-01T00:00:00Z"
+    assert "ahead of" in answered(asked(made, "reset", ahead))["reset"].outcome
+    assert answered(asked(made, "reset", EARLIER))["reset"].outcome.startswith("not done, the one of")
+    assert answered(asked(made, "reset", LATER))["reset"].outcome == "begun"
+
+
+def test_a_start_that_was_held_for_long_goes_on_from_older_memory_only_if_that_is_asked_for_anew() -> None:
+    made = asked(saved(changed=True), "restore", "2026-01-31T11:00:00Z")
+    assert answered(made)["restore"].outcome == "not done, asked for 60m ago"
+
+
+def test_an_answer_of_before_is_read_as_the_latest() -> None:
+    old = msgspec.json.decode(b'{"value": "2026-01-31T12:00:00Z", "outcome": "done"}', type=Answered)
+    made = cluster("running", "running").assigned("a", requests={"reset": old})
+    assert answered(asked(made, "reset", EARLIER))["reset"].outcome.startswith("not done, ")
+    assert answered(asked(made, "reset", LATER))["reset"].outcome == "begun"
 
 
 def test_a_domain_that_was_paused_by_hand_is_resumed_by_request() -> None:
@@ -434,9 +516,8 @@ def test_a_pinned_domain_may_start_at_boot_and_that_is_recorded_before_it_is_set
 @pytest.mark.parametrize("state", ["paused", "shutoff"])
 def test_what_is_not_to_run_does_not_start_at_boot(state: str) -> None:
     how = ("shutoff", "shutdown") if state == "shutoff" else ("paused", "user")
-    made = (
-        pinned(state).assigned("a", autostart=True, paused=True, stopped=True).seen("a", *how, autostart=True)
-    )
+    made = pinned(state).assigned("a", autostart=True, paused=True, stopped=state == "shutoff")
+    made.seen("a", *how, autostart=True)
     due = action(made)
     assert due.kind is ActionKind.AUTOSTART and not due.autostart
     assert due.after is not None and due.after.autostart, "until it is known to be cleared"
@@ -448,3 +529,10 @@ def test_a_dead_node_whose_definition_may_start_at_boot_is_not_given_up() -> Non
     made = pinned().assigned("a", autostart=True).silent("a").dead("a")
     verdict = made.verdict()
     assert verdict.deferred is not None and verdict.deferred.reason is Reason.AUTOSTART_ON_DEAD_NODE
+    assert verdict.deferred.command.startswith("domctl node replace a")
+
+
+def test_a_dead_node_whose_disks_are_wiped_starts_nothing_by_itself() -> None:
+    due = action(pinned().assigned("a", autostart=True).silent("a").dead("a", wiped=True))
+    assert due.after is not None and "a" not in due.after.candidates
+    assert [(p.node, p.rule) for p in due.after.proofs] == [("a", Rule.CONFIRMED_DEAD)]

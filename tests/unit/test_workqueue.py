@@ -44,8 +44,8 @@ def test_a_key_added_many_times_is_taken_once_in_order_of_arrival() -> None:
         queue = make()
         for key in ("b", "a", "b", "c", "a"):
             queue.add(key)
-        assert queue.get_all_ready() == ("b", "a", "c")
-        assert queue.get_all_ready() == ()
+        assert queue.take() == ("b", "a", "c")
+        assert queue.take() == ()
 
     virtualtime.run(main())
 
@@ -54,14 +54,14 @@ def test_a_key_being_processed_is_not_taken_twice_but_comes_back_when_done() -> 
     async def main() -> None:
         queue = make()
         queue.add("a")
-        assert queue.get_all_ready() == ("a",)
+        assert queue.take() == ("a",)
         queue.add("a")
         queue.add("a")
-        assert queue.get_all_ready() == ()
+        assert queue.take() == ()
         queue.done("a")
-        assert queue.get_all_ready() == ("a",)
+        assert queue.take() == ("a",)
         queue.done("a")
-        assert queue.get_all_ready() == ()
+        assert queue.take() == ()
 
     virtualtime.run(main())
 
@@ -71,12 +71,12 @@ def test_wait_returns_at_once_when_ready_and_wakes_on_an_add() -> None:
         queue = make()
         queue.add("a")
         assert await queue.wait()
-        queue.done(*queue.get_all_ready())
+        queue.done(*queue.take())
         asyncio.get_running_loop().call_later(7, queue.add, "b")
         began = now()
         assert await queue.wait()
         assert now() - began == 7
-        assert queue.get_all_ready() == ("b",)
+        assert queue.take() == ("b",)
 
     virtualtime.run(main())
 
@@ -90,10 +90,10 @@ def test_a_delayed_key_is_ready_when_its_earliest_delay_has_passed() -> None:
         queue.add_after("a", 20)
         queue.add_after("b", 15)
         assert await queue.wait()
-        assert (now() - began, queue.get_all_ready()) == (10, ("a",))
+        assert (now() - began, queue.take()) == (10, ("a",))
         queue.done("a")
         assert await queue.wait()
-        assert (now() - began, queue.get_all_ready()) == (15, ("b",))
+        assert (now() - began, queue.take()) == (15, ("b",))
         queue.done("b")
         asyncio.get_running_loop().call_later(100, queue.shut_down)
         assert not await queue.wait()
@@ -109,7 +109,7 @@ def test_an_earlier_delay_wakes_a_waiter_that_waits_for_a_later_one() -> None:
         queue.add_after("late", 100)
         asyncio.get_running_loop().call_later(1, queue.add_after, "soon", 2)
         assert await queue.wait()
-        assert (now() - began, queue.get_all_ready()) == (3, ("soon",))
+        assert (now() - began, queue.take()) == (3, ("soon",))
 
     virtualtime.run(main())
 
@@ -120,13 +120,13 @@ def test_failures_come_back_later_and_later_until_they_are_forgotten() -> None:
         delays = []
         for _ in range(10):
             queue.add("a")
-            queue.get_all_ready()
+            queue.take()
             delays.append(queue.retry("a"))
             queue.done("a")
             began = now()
             assert await queue.wait()
             assert now() - began == delays[-1]
-            queue.done(*queue.get_all_ready())
+            queue.done(*queue.take())
         for attempt, delay in enumerate(delays, 1):
             full = min(60, 2 ** (attempt - 1))
             assert full * (1 - JITTER) <= delay <= full
@@ -142,12 +142,12 @@ def test_an_event_during_a_back_off_is_looked_at_at_once_and_the_back_off_can_st
     async def main() -> None:
         queue = make()
         queue.add("a")
-        queue.get_all_ready()
+        queue.take()
         delay = queue.retry("a")
         due = now() + delay
         queue.done("a")
         queue.add("a")
-        assert queue.get_all_ready() == ("a",)
+        assert queue.take() == ("a",)
         assert queue.retry_at("a") == due
         await asyncio.sleep(delay)
         assert queue.retry_at("a") is None
@@ -160,16 +160,16 @@ def test_clearing_the_back_off_makes_waiting_keys_ready_and_leaves_others_alone(
         queue = make()
         for key in ("a", "b"):
             queue.add(key)
-        queue.get_all_ready()
+        queue.take()
         for key in ("a", "b"):
             queue.retry(key)
             queue.done(key)
         queue.clear_backoff(["a", "c"])
-        assert queue.get_all_ready() == ("a",)
+        assert queue.take() == ("a",)
         assert (queue.attempts("a"), queue.attempts("b")) == (0, 1)
         queue.done("a")
         assert await queue.wait()
-        assert queue.get_all_ready() == ("b",)  # and "a" does not come back a second time
+        assert queue.take() == ("b",)  # and "a" does not come back a second time
 
     virtualtime.run(main())
 
@@ -178,7 +178,7 @@ def test_a_shut_down_queue_takes_and_gives_nothing_more() -> None:
     async def main() -> None:
         queue = make()
         queue.add("a")
-        queue.get_all_ready()
+        queue.take()
         queue.add("a")
         queue.add_after("b", 1)
         queue.shut_down()
@@ -186,7 +186,7 @@ def test_a_shut_down_queue_takes_and_gives_nothing_more() -> None:
         queue.done("a")
         await asyncio.sleep(5)
         assert not await queue.wait()
-        assert queue.get_all_ready() == ()
+        assert queue.take() == ()
 
     virtualtime.run(main())
 
@@ -198,7 +198,7 @@ def test_the_meter_hears_how_long_keys_waited_and_were_worked_on() -> None:
         queue.add("a")
         queue.add("a")
         await asyncio.sleep(2)
-        queue.get_all_ready()
+        queue.take()
         await asyncio.sleep(3)
         assert (queue.unfinished_s(), queue.longest_running_s()) == (3, 3)
         queue.retry("a")
@@ -219,7 +219,7 @@ def test_no_key_is_ever_lost_or_processed_twice_at_a_time(steps: list[tuple[str,
         wanted: set[str] = set()  # added since it was last taken
         for step, key in steps:
             if step == "take":
-                taken = queue.get_all_ready()
+                taken = queue.take()
                 assert not processing & set(taken)
                 assert len(set(taken)) == len(taken)
                 processing |= set(taken)
@@ -239,7 +239,7 @@ def test_no_key_is_ever_lost_or_processed_twice_at_a_time(steps: list[tuple[str,
         for key in sorted(processing):
             queue.done(key)
         await asyncio.sleep(400)
-        assert wanted <= set(queue.get_all_ready())
+        assert wanted <= set(queue.take())
 
     virtualtime.run(main())
 

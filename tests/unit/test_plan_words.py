@@ -1,0 +1,197 @@
+"""What a word, or a sign, outlives: that a node is dead, that its disks are wiped, that somebody moved it."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from controller.model import Proof, Rule
+from controller.plan.snapshot import Held, Policy
+from controller.plan.types import ActionKind, Reason, Situation
+from tests.unit.plancase import (
+    DELETED,
+    NOW,
+    UUID,
+    Cluster,
+    expect_action,
+    expect_hold,
+    running_on_a,
+    two_nodes,
+)
+
+
+def three() -> Cluster:
+    return Cluster().node("a").node("b").node("c").domain()
+
+
+def carried_out(cluster: Cluster) -> None:
+    """What is due is done: only the record changes."""
+    action = cluster.verdict().action
+    assert action is not None and action.after is not None
+    cluster.assignments[UUID] = Held(action.after, 6)
+
+
+# --- confirm-dead
+
+
+def test_who_answered_after_the_word_was_given_is_not_dead_though_it_is_silent_again() -> None:
+    cluster = running_on_a().dead("a")
+    cluster.answering("a", reads=((990.0, 991.0), (NOW + 1, NOW + 2))).silent("a")
+    expect_hold(cluster, Reason.NODE_UNREACHABLE)
+
+
+def test_who_refused_after_the_word_was_given_is_not_dead_either() -> None:
+    cluster = running_on_a().dead("a").silent("a")
+    cluster.views["a"] = msgspec.structs.replace(cluster.views["a"], denied_at=NOW + 1)
+    expect_hold(cluster, Reason.NODE_UNREACHABLE)
+
+
+def test_an_answer_from_before_the_word_says_nothing_against_it() -> None:
+    expect_action(running_on_a().silent("a").dead("a"), ActionKind.RELEASE)
+
+
+# --- replaced
+
+
+def deleted_after(proof: Proof) -> Cluster:
+    cluster = two_nodes().domain(meta=DELETED)
+    return cluster.assigned(
+        "b", proofs=(proof,), candidates=(), tombstone=True, macs={"eth0": "52:54:00:00:00:01"}
+    )
+
+
+@pytest.mark.parametrize("wiped", [True, False])
+def test_the_word_that_a_node_is_wiped_outlives_its_node(wiped: bool) -> None:
+    cluster = deleted_after(Proof(node="gone", rule=Rule.CONFIRMED_DEAD, epoch=2, at="then", wiped=wiped))
+    action = cluster.verdict().action
+    assert action is not None and action.kind is ActionKind.FINISH
+    assert (action.after is None) == wiped, "a tombstone waits for who may come back"
+    assert bool(action.release_macs) == wiped
+
+
+def made_anew(*, wiped: bool) -> Cluster:
+    """The UUID of a domain that was deleted after the node that it was last seen on was replaced."""
+    cluster = two_nodes().domain().assigned("a").seen("a").silent("a").dead("a", wiped=wiped)
+    del cluster.assignments[UUID]
+    return cluster
+
+
+def test_what_was_last_seen_on_a_wiped_node_is_in_the_way_of_nothing() -> None:
+    cluster = made_anew(wiped=True)
+    expect_action(cluster, ActionKind.START, "b")
+    carried_out(cluster)
+    started = cluster.assignments[UUID].assignment
+    assert started.epoch > 3, "an epoch below one that was seen means that the store was set back"
+    cluster.seen("b")
+    assert cluster.verdict().situation is not Situation.DUPLICATE
+
+
+def test_what_was_last_seen_on_a_dead_node_that_was_not_wiped_may_come_back_with_it() -> None:
+    expect_hold(made_anew(wiped=False), Reason.UUID_IN_USE)
+
+
+def test_a_copy_on_a_wiped_node_that_answers_after_all_is_in_the_way() -> None:
+    cluster = made_anew(wiped=True)
+    cluster.answering("a", reads=((990.0, 991.0), (NOW + 1, NOW + 2)))
+    expect_hold(cluster, Reason.UUID_IN_USE)
+    expect_hold(cluster.silent("a"), Reason.UUID_IN_USE)
+
+
+def test_a_wiped_node_that_is_registered_again_and_answers_is_looked_at_first() -> None:
+    cluster = deleted_after(Proof(node="a", rule=Rule.CONFIRMED_DEAD, epoch=2, at="then", wiped=True))
+    carried_out(cluster)
+    assert (
+        cluster.assignments[UUID].assignment.proofs == () or cluster.verdict().situation is Situation.UNKNOWN
+    )
+
+
+@pytest.mark.parametrize("wiped", [True, False])
+def test_a_proof_says_whether_it_rests_on_the_word_that_the_node_is_wiped(wiped: bool) -> None:
+    action = running_on_a().silent("a").dead("a", wiped=wiped).verdict().action
+    assert action is not None and action.after is not None
+    assert [proof.wiped for proof in action.after.proofs] == [wiped]
+
+
+# --- moved away by hand
+
+
+@pytest.mark.parametrize("signs", [{}, {"migrated": {UUID}}])
+def test_that_it_was_moved_away_is_recorded_before_anything_else(signs: dict[str, set[str]]) -> None:
+    cluster = three().assigned("a").seen("a", "shutoff", "migrated").silent("c").given(**signs)
+    expect_action(cluster, ActionKind.RECORD)
+    carried_out(cluster)
+    assert cluster.assignments[UUID].assignment.away
+    expect_hold(cluster, Reason.RUNS_ELSEWHERE)
+
+
+def test_a_domain_that_was_moved_away_is_not_started_when_its_old_home_dies() -> None:
+    """Another leader finds its home silent, and knows by the record alone."""
+    cluster = three().assigned("a", away=True).silent("a").silent("c").dead("a")
+    expect_action(cluster, ActionKind.RELEASE)
+    carried_out(cluster)
+    expect_hold(cluster, Reason.NODE_NOT_READ)
+    cluster.answering("c")
+    expect_hold(cluster, Reason.RUNS_ELSEWHERE)  # no node that is registered has it: it may be on another
+    cluster.resolved(keep="c")
+    expect_action(cluster, ActionKind.START, "c")
+    action = cluster.verdict().action
+    assert action is not None and action.settled is not None and not action.settled.away
+
+
+@pytest.mark.parametrize("reason", ["unknown", "migrated", "from-snapshot"])
+def test_a_state_that_proves_nothing_calls_for_the_full_read_once_its_node_is_dead(reason: str) -> None:
+    cluster = (
+        three().assigned("a", away=reason == "migrated").seen("a", "shutoff", reason).silent("a").dead("a")
+    )
+    action = cluster.verdict().action
+    assert action is not None and action.after is not None
+    assert [proof.vanished for proof in action.after.proofs] == [True]
+
+
+def test_a_state_that_proves_its_end_does_not() -> None:
+    action = three().assigned("a").seen("a", "shutoff", "shutdown").silent("a").dead("a").verdict().action
+    assert action is not None and action.after is not None
+    assert [proof.vanished for proof in action.after.proofs] == [False]
+
+
+def test_where_it_runs_at_home_again_it_is_away_no_more() -> None:
+    cluster = three().assigned("a", away=True).seen("a")
+    expect_action(cluster, ActionKind.RECORD)
+    carried_out(cluster)
+    assert not cluster.assignments[UUID].assignment.away
+    assert cluster.verdict().situation is Situation.CONVERGED
+
+
+def test_where_it_was_moved_to_is_written_down_and_it_stays_there() -> None:
+    cluster = three().assigned("a", away=True).seen("c")
+    expect_action(cluster, ActionKind.RECORD, "c")
+
+
+# --- not on a node
+
+
+def moved_while_nobody_led() -> Cluster:
+    return two_nodes().domain().assigned("a").silent("b").given(policy=Policy(hand_migrations=True))
+
+
+def test_a_word_counts_as_a_reading_of_a_node_that_is_silent() -> None:
+    cluster = moved_while_nobody_led()
+    expect_hold(cluster, Reason.NODE_NOT_READ)
+    expect_action(cluster.resolved(not_on=("b",)), ActionKind.START)
+
+
+def test_a_word_is_struck_out_when_its_node_answers() -> None:
+    cluster = moved_while_nobody_led().resolved(not_on=("b", "c"))
+    cluster.answering("b", reads=((NOW + 1, NOW + 2),)).seen("b")
+    action = cluster.verdict().action
+    assert action is not None and (action.kind, action.consumes) == (ActionKind.RECORD, True)
+    assert action.left is not None and action.left.not_on == ("c",)
+
+
+def test_a_word_does_not_count_any_more_once_its_node_was_heard_though_it_is_silent_again() -> None:
+    cluster = moved_while_nobody_led().resolved(not_on=("b",))
+    cluster.answering("b", reads=((NOW + 1, NOW + 2),)).silent("b")
+    action = cluster.verdict().action
+    assert action is not None and (action.kind, action.left) == (ActionKind.RECORD, None)
+    cluster.more["resolutions"].clear()
+    expect_hold(cluster, Reason.NODE_NOT_READ)
