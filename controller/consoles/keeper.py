@@ -101,13 +101,23 @@ class Keeper:
             served.wake.set()
             return
         wake = asyncio.Event()
-        task = asyncio.create_task(self._keep_open(tape, wake), name=f"console {tape.key[0]}")
+        task = asyncio.create_task(self._keep(tape, wake), name=f"console {tape.key[0]}")
         self._served[tape.key] = _Served(task, wake)
 
     def _stop(self, key: Key) -> None:
         served = self._served.pop(key, None)
         if served is not None:
             served.task.cancel()
+
+    async def _keep(self, tape: Tape, wake: asyncio.Event) -> None:
+        """Until cancelled. A bug costs a pause: a task that is over would never be looked at again."""
+        while True:
+            try:
+                await self._keep_open(tape, wake)
+            except Exception:
+                log.exception("console failed", extra={"uuid": tape.key[0], "console": tape.key[1]})
+                tape.closed("reading it failed; domctl's log says how")
+            await asyncio.sleep(MAX_PAUSE_S)
 
     async def _keep_open(self, tape: Tape, wake: asyncio.Event) -> None:
         pause_s = FIRST_PAUSE_S

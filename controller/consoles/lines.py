@@ -6,31 +6,37 @@ first line feed may be the rest of a line whose beginning is gone: it counts as 
 
 from __future__ import annotations
 
+import math
+
 from controller.consoles.ring import Ring
-
-
-def starts(ring: Ring) -> list[tuple[int, str]]:
-    """Where each line that is kept begins, and when that came."""
-    found: list[tuple[int, str]] = []
-    fresh = True  # the next byte begins a line
-    for offset, at, data in ring.pieces():
-        position = 0
-        while position < len(data):
-            if fresh:
-                found.append((offset + position, at))
-            feed = data.find(b"\n", position)
-            fresh = feed >= 0
-            position = feed + 1 if fresh else len(data)
-    return found
 
 
 def beginning(ring: Ring, *, tail: int | None, since: str) -> int:
     """The offset at which to begin: the last `tail` lines (None: all), none that began before `since` (wall
-    time, "" for no such bound)."""
-    lines = [offset for offset, at in starts(ring) if at >= since]
-    if tail is not None:
-        lines = lines[len(lines) - tail :] if 0 < tail < len(lines) else (lines if tail else [])
-    return lines[0] if lines else ring.ends
+    time, "" for no such bound). From the end backwards, and lines are counted, not listed: a ring that is
+    full of line feeds costs no more than another."""
+    pieces = list(ring.pieces())
+    first = next((number for number, (_, at, _) in enumerate(pieces) if at >= since), len(pieces))
+    left: float = math.inf if tail is None else tail
+    found = ring.ends
+    for number in range(len(pieces) - 1, first - 1, -1):
+        if left <= 0:
+            break
+        begins, _, data = pieces[number]
+        fresh = number == 0 or pieces[number - 1][2].endswith(b"\n")  # its first byte begins a line
+        count = data.count(b"\n", 0, len(data) - 1) + fresh  # of lines that begin here
+        if count:
+            found = begins + _nth(data, max(0, count - left), fresh=fresh)
+            left -= count
+    return found
+
+
+def _nth(data: bytes, number: float, *, fresh: bool) -> int:
+    """Where the line begins before which so many others do."""
+    position = 0
+    for _ in range(int(number) + (not fresh)):
+        position = data.index(b"\n", position) + 1
+    return position
 
 
 class Stamper:

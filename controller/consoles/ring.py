@@ -14,6 +14,8 @@ from typing import Final
 
 PIECE_BYTES: Final = 4096  # the oldest are dropped by pieces
 MAX_PIECES: Final = 4096  # a guest that writes a little every second has one for each
+PIECE_COST: Final = 64  # bytes of the limit for one piece at least; by itself it takes some 190 of memory
+FEW_PIECES: Final = 16  # however small the limit
 
 
 class Ring:
@@ -31,7 +33,10 @@ class Ring:
 
     def append(self, data: bytes, at: str) -> None:
         """`at`: when it came, wall time as 2026-11-23T01:02:03Z."""
-        data = data[max(0, len(data) - self._limit) :] if len(data) > self._limit else data
+        if (skipped := len(data) - self._limit) > 0:  # they count, so that readers find out
+            self._pieces.clear()
+            self.begins = self.ends = self.ends + skipped
+            data = data[skipped:]
         for start in range(0, len(data), PIECE_BYTES):
             part = data[start : start + PIECE_BYTES]
             last = self._pieces[-1] if self._pieces else None
@@ -43,7 +48,8 @@ class Ring:
         self._trim()
 
     def _trim(self) -> None:
-        while self.ends - self.begins > self._limit or len(self._pieces) > MAX_PIECES:
+        most = max(FEW_PIECES, min(MAX_PIECES, self._limit // PIECE_COST))
+        while self.ends - self.begins > self._limit or len(self._pieces) > most:
             self.begins += len(self._pieces.popleft()[1])
 
     def pieces(self, offset: int = 0) -> Iterator[tuple[int, str, bytes]]:

@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 
 from controller.cache import Cache
+from controller.consoles import keeper
 from controller.consoles.desk import Desk
 from controller.consoles.keeper import BUSY, Keeper
 from controller.observer import Observer
@@ -196,6 +197,22 @@ async def test_what_is_not_to_be_recorded_any_more_is_forgotten_and_free(scene: 
     assert scene.desk.find(UUID, "main") is None
     await asyncio.sleep(0.05)
     await scene.sessions["h1"].console(UUID, "ua-main", lambda _event: None)
+
+
+async def test_a_console_whose_reading_failed_of_a_bug_is_read_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(keeper, "MAX_PAUSE_S", 0.05)
+    session = scene.sessions["h1"]
+    scene.sessions["h1"] = cast(Session, SimpleNamespace(is_open=True))  # it has no consoles
+    scene.look()
+    await session.define(domain_xml(SimWorld(), more=SERIAL), Permit(time.monotonic() + 60))
+    await session.create(UUID, Permit(time.monotonic() + 60))
+    scene.look()
+    await scene.until_why("reading it failed")
+    assert [record.message for record in caplog.records if record.exc_info] != []
+    scene.sessions["h1"] = session
+    await scene.hears("h1", "nothing happened")
 
 
 async def test_when_its_term_is_over_it_lets_go_of_all_consoles_and_the_next_leader_has_them(

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
+import tracemalloc
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +18,7 @@ from controller.consoles.ring import MAX_PIECES, PIECE_BYTES, Ring
 from controller.consoles.tape import Tape
 from drivers.errors import WrongState
 from drivers.hypervisor import ConsoleOutput
-from specs.consoles import recorded, terminals
+from specs.consoles import recorded, recorded_in, terminals
 from specs.domain import CharacterDevice, DomainSpec
 
 AT = "2026-11-28T11:00:0{}Z"
@@ -39,6 +43,7 @@ def test_a_ring_keeps_the_newest_and_never_more_than_its_limit(
     for data, second in parts:
         ring.append(data, AT.format(second))
         everything += data
+        assert ring.ends == len(everything)
         assert ring.ends - ring.begins == len(content(ring)) <= limit
         assert content(ring) == (everything[-len(content(ring)) :] if content(ring) else b"")
     if everything:
@@ -59,6 +64,20 @@ def test_a_guest_that_writes_a_byte_a_second_is_bounded_too() -> None:
     for number in range(MAX_PIECES + 10):
         ring.append(b"x", f"{number:05}")
     assert ring.ends - ring.begins == MAX_PIECES
+
+
+def test_the_memory_of_small_rings_is_bounded_by_their_size_too() -> None:
+    tracemalloc.start()
+    try:
+        rings = [Ring(PIECE_BYTES) for _ in range(4)]
+        for second in range(1000):
+            at = f"2026-11-28T{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}Z"
+            for ring in rings:
+                ring.append(b"x", at)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 5 * PIECE_BYTES * len(rings)
 
 
 # --- lines
@@ -92,6 +111,37 @@ def shown(ring: Ring, *, tail: int | None = None, since: str = "") -> bytes:
 def test_a_log_can_be_asked_for_from_a_line_or_a_time_on(tail: int | None, since: str, wanted: bytes) -> None:
     ring = log_of((b"one\ntw", 0), (b"o\n", 1), (b"three\n", 2), (b"fo", 3))
     assert shown(ring, tail=tail, since=since) == wanted
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([b"a", b"\n", b"bc\n", b"\n\n", b"d\ne"]), st.integers(0, 1))),
+    st.none() | st.integers(0, 9),
+    st.integers(0, 9),
+)
+def test_of_any_ring_the_last_lines_that_began_in_time_are_found(
+    parts: list[tuple[bytes, int]], tail: int | None, since: int
+) -> None:
+    ring, second, began = Ring(1 << 16), 0, []
+    for data, later in parts:
+        second = min(9, second + later)
+        for byte in data:
+            if not content(ring) or content(ring).endswith(b"\n"):
+                began.append((ring.ends, second))
+            ring.append(bytes([byte]), AT.format(second))
+    wanted = [offset for offset, at in began if at >= since]
+    wanted = wanted[-tail:] if tail else [] if tail == 0 else wanted
+    found = lines.beginning(ring, tail=tail, since=AT.format(since))
+    assert found == (wanted[0] if wanted else ring.ends)
+
+
+@pytest.mark.parametrize("tail", [None, 1, 100_000, 1 << 40])
+def test_to_find_a_line_in_a_ring_that_is_full_of_line_feeds_costs_little(tail: int | None) -> None:
+    ring = Ring(1 << 20)
+    ring.append(b"\n" * (1 << 20), clock())
+    began_s = time.process_time()
+    offset = lines.beginning(ring, tail=tail, since="")
+    assert time.process_time() - began_s < 0.05, "it is a millisecond or two"
+    assert offset == ring.ends - min(1 << 20, (1 << 20) if tail is None else tail)
 
 
 @given(st.lists(st.sampled_from([b"a", b"\n", b"bc\n", b"\n\n", b"d\ne"]), max_size=20))
@@ -219,9 +269,14 @@ def test_only_terminals_can_be_read_and_only_what_is_asked_for_is_recorded() -> 
         consoles=[device("kept", record=True), device("not", record=False)],
     )
     assert terminals(spec) == {"plain": False, "kept": True, "not": False}
-    assert recorded(spec) == ("kept",)
+    assert recorded(spec) == recorded_in(msgspec.to_builtins(spec)) == ("kept",)
 
 
 def test_a_container_has_a_console_even_if_none_is_named() -> None:
     assert terminals(DomainSpec(memory="32Mi", type="lxc")) == {"": False}
     assert terminals(DomainSpec(memory="32Mi")) == {}
+
+
+@pytest.mark.parametrize("spec", [{"serials": 7}, {"serials": [7, {"record": True}]}, {"consoles": {"a": 1}}])
+def test_what_is_no_console_in_the_store_names_none(spec: dict[str, Any]) -> None:
+    assert recorded_in(spec) == ()
