@@ -11,6 +11,7 @@ import datetime
 import io
 import json
 import ssl
+import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -30,6 +31,7 @@ from controller.api.server import ApiConfig, ApiServer
 from controller.consoles.desk import Desk
 from controller.figures import Board
 from controller.limits import Bounds
+from controller.metrics import Metrics
 from controller.model import Assignment
 from controller.objects import Objects
 from controller.oidc import OidcConfig
@@ -58,7 +60,7 @@ def real_world() -> World:
     def wall() -> str:
         return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
-    return World(asyncio.get_running_loop().time, wall, lambda: str(uuid.uuid4()))
+    return World(asyncio.get_running_loop().time, wall, lambda: str(uuid.uuid4()), time.thread_time)
 
 
 def domain(name: str = "web-1", **spec: Any) -> dict[str, Any]:
@@ -156,6 +158,7 @@ class Options:
     leads: bool = True  # it has figures, as the replica that leads
     checks: Mapping[str, Any] = field(default_factory=dict)
     desk: Desk | None = None
+    metrics: Metrics | None = None  # else the registry is shown
 
 
 @asynccontextmanager
@@ -163,7 +166,8 @@ async def serving(store: Store, directory: Path, options: Options | None = None)
     options = options or Options()
     now = datetime.datetime.now(datetime.UTC)
     files = pki.ensure(directory, "127.0.0.1", 0, now)
-    objects, registry = Objects(store, real_world()), CollectorRegistry()
+    objects, metrics = Objects(store, real_world()), options.metrics
+    registry = CollectorRegistry() if metrics is None else metrics.registry
     figures = Board(objects.world.now, is_kept=options.leads)
     config = ApiConfig(
         "127.0.0.1",
@@ -174,6 +178,7 @@ async def serving(store: Store, directory: Path, options: Options | None = None)
         allow_xml=options.allow_xml,
         sealed=options.sealed,
         metrics_listen=options.metrics_listen,
+        render_metrics=None if metrics is None else metrics.parts,
         bounds=options.bounds,
         oidc=options.oidc,
         figures=figures,

@@ -222,6 +222,13 @@ class EtcdServer:
         body = {"key": _b64(key.encode()), "value": _b64(value)}
         return int(self.api("kv/put", body, token=token)["header"]["revision"])
 
+    def get(self, key: str) -> bytes:
+        """The value of a key; KeyError if there is none."""
+        found = self.api("kv/range", {"key": _b64(key.encode())}).get("kvs", [])
+        if not found:
+            raise KeyError(key)
+        return base64.b64decode(found[0].get("value", ""))
+
     def add_user(self, name: str, password: str, *, prefix: str = "", token: str = "") -> None:
         """Make a user who may read and write under `prefix` (and nothing else)."""
         self.api("auth/user/add", {"name": name, "password": password}, token=token)

@@ -2,7 +2,8 @@
 
 It wraps any Store and changes nothing else. `silent` makes every call fail before it was sent; `lose_replies`
 lets the next transactions happen and loses their answers; `hold` delays the next ones until `release`,
-while their callers are told that the answer was lost; `before_page` happens in the middle of a page's way.
+while their callers are told that the answer was lost; `before_page` happens in the middle of a page's way;
+while `in_time` is cleared, changes are on their way to those who watch.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ class FaultyStore:
         self.inner = inner
         self.silent = False
         self.deaf_watches = False
+        self.in_time = asyncio.Event()
+        self.in_time.set()
         self.lose_replies = 0
         self.hold = 0
         self.on_hold: Callable[[], Awaitable[None]] = _nothing
@@ -74,6 +77,7 @@ class FaultyStore:
             await asyncio.Event().wait()
         stream = self.inner.watch(prefix, after_revision)
         async for change_set in stream:
+            await self.in_time.wait()
             self._reach()
             yield change_set
 

@@ -120,7 +120,7 @@ async def tokens(client: Client, told: Told, until: float) -> None:
 
 async def watches(client: Client, told: Told, until: float) -> None:
     paths = (
-        f"{DOMAINS}?watch=true&sendInitialEvents=true",
+        f"{DOMAINS}?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan",
         DOMAINS,
         f"{DOMAINS}?limit=50",
         f"{DOMAINS}?watch=1",
@@ -136,7 +136,7 @@ async def deaf(client: Client) -> None:
     for _ in range(20):
         _, writer = await client.open(client.admin)
         writer.transport.pause_reading()  # type: ignore[attr-defined]
-        writer.write(f"GET {DOMAINS}/web-0?watch=true HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        writer.write(f"GET {DOMAINS}?watch=true HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         KEPT.append(writer)
     await asyncio.sleep(1)
 

@@ -8,16 +8,16 @@ less the fields that no kind has. `generation` moves with `spec` alone, a Secret
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
 
 from controller.api import errors
 from controller.api.errors import Cause, Subject
-from controller.api.requests import MAX_FIELDS, fields_of
-from controller.api.resources import NODES, Resource
+from controller.api.resources import Resource
+from controller.api.sizes import MAX_FIELDS, fields_of
 from controller.birth import FINALIZERS
 from controller.objects import Body, Claimed, Objects, StoredObject
 from specs.problems import Problem
@@ -36,6 +36,10 @@ _SERVERS: Final = (
 _GENERATED: Final = {"Secret": ("data",)}
 _NOT_ASKED: Final = (*_SERVERS, "managedFields")  # whose fields they are is `controller.api.managed`'s to say
 
+NOT_COLLECTED: Final = (
+    "metadata.ownerReferences: kept for those who read them, and without effect: "
+    "domctl deletes nothing because its owner is gone"
+)
 NOT_SEALED: Final = (
     "is refused: the store of this server is not encrypted, so it would stand in clear in etcd and in every "
     "backup of it; name a key file in the configuration of 'domctl serve' (encryption.keyFile) first"
@@ -53,12 +57,14 @@ class Checked:
 @dataclass(frozen=True, slots=True)
 class Update:
     """A change to `current`. `patched`: `body` was computed from the whole object, so what it lacks was
-    taken away; otherwise what a client did not send in metadata.finalizers stays."""
+    taken away; otherwise what a client did not send in metadata.finalizers stays. `doubled`: what it says
+    twice, if that is to be refused."""
 
     current: StoredObject
     body: Body
     unknown: Unknown
     patched: bool = False
+    doubled: Sequence[str] = ()
 
 
 class Admission:
@@ -70,17 +76,19 @@ class Admission:
         self._allow_xml = allow_xml
         self._sealed = sealed
 
-    async def new(self, resource: Resource, body: Body, unknown: Unknown) -> Checked:
-        """Raises ApiError."""
+    async def new(
+        self, resource: Resource, body: Body, unknown: Unknown, doubled: Sequence[str] | None = None
+    ) -> Checked:
+        """`doubled`: what it says twice, if that is to be refused; None: it was not sent as a whole. Raises
+        ApiError."""
         subject = subject_of(resource, body)
         body = resource.completed(body)
         given = {k: v for k, v in body.items() if k != "status"}
         given["metadata"] = {k: v for k, v in body["metadata"].items() if k != "managedFields"}
         checked, causes = self._check(given, unknown)
-        causes += await self._cluster_causes(resource, body, "")
-        if causes:
-            raise errors.invalid(subject, causes)
-        return checked
+        causes += await self._cluster_causes(resource, body, {})
+        _refuse(subject, causes, doubled)
+        return replace(checked, warnings=(*checked.warnings, *_owner_warnings({}, checked.body)))
 
     async def update(self, resource: Resource, update: Update) -> Checked:
         """The whole object with a new spec, labels and so on; its status stays. Raises ApiError."""
@@ -90,9 +98,8 @@ class Admission:
         checked, causes = self._check(given, update.unknown)
         causes += _immutable_causes(current.body, given)
         causes += _finalizer_causes(resource, current, merged)
-        causes += await self._cluster_causes(resource, merged, current.name)
-        if causes:
-            raise errors.invalid(subject, causes)
+        causes += await self._cluster_causes(resource, merged, current.body)
+        _refuse(subject, causes, None if update.patched else update.doubled)
         result = {**checked.body, "metadata": {**checked.body["metadata"], **_servers(current.body)}}
         if "status" in current.body:
             result["status"] = current.body["status"]
@@ -101,7 +108,7 @@ class Admission:
         ):
             generation = current.body["metadata"].get("generation")
             result["metadata"]["generation"] = (generation if isinstance(generation, int) else 0) + 1
-        return Checked(result, checked.warnings)
+        return Checked(result, (*checked.warnings, *_owner_warnings(current.body, result)))
 
     def update_status(self, resource: Resource, update: Update) -> Checked:
         """The whole object with a new status; all else stays. Raises ApiError."""
@@ -110,11 +117,10 @@ class Admission:
         typed, problems = decode(candidate, update.unknown)
         ours = [p for p in problems if p.keys[:1] == ("status",)]
         causes = [_cause(p) for p in ours if not p.warning]
-        if causes:
-            raise errors.invalid(subject_of(resource, update.current.body), causes)
+        _refuse(subject_of(resource, update.current.body), causes, None if update.patched else update.doubled)
         if typed is not None:
             candidate["status"] = msgspec.to_builtins(typed)["status"]
-        return Checked(candidate, tuple(str(p) for p in ours if p.warning))
+        return Checked(candidate, _warnings(ours))
 
     def claimed(self, resource: Resource, body: Body, error: Claimed) -> errors.ApiError:
         """A refusal that names the other owner."""
@@ -138,9 +144,8 @@ class Admission:
             causes.append(Cause("spec.xml", message, "FieldValueForbidden"))
         if not self._sealed and body.get("kind") == "Secret" and body.get("data"):
             causes.append(Cause("data", NOT_SEALED, "FieldValueForbidden"))
-        warnings = tuple(str(p) for p in problems if p.warning)
         clean = body if typed is None else msgspec.to_builtins(typed)
-        return Checked(clean, warnings), causes
+        return Checked(clean, _warnings(problems)), causes
 
     def _merged(self, resource: Resource, update: Update) -> Body:
         """What the client sent, with what it may not say taken from the store."""
@@ -150,19 +155,26 @@ class Admission:
             metadata["finalizers"] = old["finalizers"]
         return {**update.body, "metadata": {**metadata, **_servers(update.current.body)}}
 
-    async def _cluster_causes(self, resource: Resource, body: Body, own_name: str) -> list[Cause]:
-        """What depends on other objects: one host, one Node. Two that are created at the same instant pass
-        here and are told apart by their identity at first contact."""
-        if resource is not NODES:
+    async def _cluster_causes(self, resource: Resource, body: Body, before: Body) -> list[Cause]:
+        """What depends on other objects: one host, one Node; one secret, one Token. Two that are created at
+        the same instant pass here: Nodes are told apart by their identity at first contact, and a secret of
+        two Tokens is nobody's. Others are only read where that changes."""
+        found = _ALONE.get(resource.kind) if resource.stored is resource else None
+        wanted = None if found is None else found.value(body)
+        if found is None or wanted is None or wanted == found.value(before):
             return []
-        wanted = _normal_uri(body)
-        if wanted is None:
-            return []
-        for other in (await self._objects.list(NODES)).items:
-            if other.name != own_name and _normal_uri(other.body) == wanted:
-                message = f"is the URI of Node {other.name} already; a host is registered once"
-                return [Cause("spec.uri", message, "FieldValueDuplicate")]
+        for other in (await self._objects.list(resource)).items:
+            if other.uid != body["metadata"].get("uid") and found.value(other.body) == wanted:
+                return [Cause(found.field, found.message.format(other.name), "FieldValueDuplicate")]
         return []
+
+
+def _owner_warnings(before: Body, after: Body) -> tuple[str, ...]:
+    """Whoever names owners believes that the object goes with them; here it does not."""
+    owners = after["metadata"].get("ownerReferences")
+    if not owners or owners == before.get("metadata", {}).get("ownerReferences"):
+        return ()
+    return (NOT_COLLECTED,)
 
 
 def _servers(body: Body) -> Body:
@@ -177,7 +189,21 @@ def subject_of(resource: Resource, body: Body) -> Subject:
 
 
 def _cause(problem: Problem) -> Cause:
-    return Cause(problem.path, problem.message, problem.reason)
+    return Cause(problem.path, problem.message, problem.reason, problem.strict if problem.unknown else "")
+
+
+def _warnings(problems: Iterable[Problem]) -> tuple[str, ...]:
+    return tuple(p.strict if p.unknown else str(p) for p in problems if p.warning)
+
+
+def _refuse(subject: Subject, causes: Sequence[Cause], doubled: Sequence[str] | None) -> None:
+    """Of a whole object that is wrong to strict decoding alone, in that one's words, as Kubernetes; of what
+    is also wrong otherwise, all of it. Raises ApiError (400, 422)."""
+    if doubled is not None and all(cause.strict for cause in causes) and (causes or doubled):
+        raise errors.not_decoded(subject.kind, [*doubled, *(cause.strict for cause in causes)])
+    twice = [Cause("", text, "FieldValueDuplicate") for text in doubled or ()]
+    if causes or twice:
+        raise errors.invalid(subject, [*twice, *causes])
 
 
 def _normal_uri(body: Body) -> str | None:
@@ -187,6 +213,27 @@ def _normal_uri(body: Body) -> str | None:
         return parse_uri(text).text if isinstance(text, str) else None
     except ValueError:
         return None  # the kind's own rules say what is wrong with it
+
+
+def _digest(body: Body) -> str | None:
+    spec = body.get("spec")
+    text = spec.get("sha256") if isinstance(spec, dict) else None
+    return text if isinstance(text, str) else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Alone:
+    """A field that two objects of a kind cannot have the same in."""
+
+    field: str
+    value: Callable[[Body], str | None]
+    message: str
+
+
+_ALONE: Final = {
+    "Node": _Alone("spec.uri", _normal_uri, "is the URI of Node {} already; a host is registered once"),
+    "Token": _Alone("spec.sha256", _digest, "is another Token's: a secret has one bearer"),
+}
 
 
 def _immutable_causes(old: Body, new: Body) -> list[Cause]:

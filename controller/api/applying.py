@@ -7,27 +7,33 @@ apply that changes nothing writes nothing. What is owned is `controller.api.mana
 
 from __future__ import annotations
 
-import asyncio
+import copy
 from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
 from aiohttp import web
 
-from controller.api import errors, managed, owners
+from controller.api import errors, managed, owners, patch
 from controller.api.admission import Admission, Update, subject_of
 from controller.api.errors import ApiError, Cause
 from controller.api.fieldsets import ambiguous
 from controller.api.managed import Application, Conflicts, Manager, shape_for, with_managers
-from controller.api.reading import answered
-from controller.api.requests import Call, as_object, decode_json, json_response, read_body, sized
+from controller.api.requests import (
+    Call,
+    as_object,
+    decode_json,
+    decode_yaml,
+    look_for_doubles,
+    read_body,
+)
 from controller.api.writing import PATCH_ATTEMPTS, Writer, check_preconditions, enveloped, unknown_fields
 from controller.limits import Bounds
 from controller.objects import AlreadyExists, Body, Objects, StoredObject
-from specs import yamldoc
 from specs.metarules import MAX_ANNOTATION_BYTES
 
 _KUBECTL: Final = "kubectl"
+_THROUGH: Final = ("name", "labels", "annotations")  # of metadata, to the object behind a picture
 
 
 class Applier:
@@ -55,8 +61,8 @@ class Applier:
                 current = None
             try:
                 if current is None:
-                    return json_response(answered(call.resource, await self._create(call, asked)), status=201)
-                return json_response(answered(call.resource, await self._change(call, asked, current)))
+                    return self._writer.answer(call, await self._create(call, asked), status=201)
+                return self._writer.answer(call, await self._change(call, asked, current))
             except AlreadyExists:
                 if last:
                     raise errors.already_exists(call.subject) from None
@@ -67,6 +73,8 @@ class Applier:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def _create(self, call: Call, asked: Application) -> StoredObject:
+        if call.resource.source is not None:
+            raise errors.method_not_allowed(call.resource.refusals.get("create", ""))
         metadata = asked.config["metadata"]
         if metadata.get("uid"):
             uid = str(metadata["uid"])[:80]
@@ -84,11 +92,12 @@ class Applier:
 
     async def _change(self, call: Call, asked: Application, current: StoredObject) -> StoredObject:
         check_preconditions(call, current, asked.config["metadata"])
+        if call.resource.source is not None:
+            asked = _through(call, asked, current)
         try:
             body, owned = managed.applied(current.body, asked, managed.stored(current.body))
         except Conflicts as conflicts:
-            listed = [(str(who), path) for who, path in conflicts.listed()]
-            raise errors.apply_conflict(conflicts.message(), listed) from None
+            raise errors.apply_conflict(conflicts.message(), conflicts.listed()) from None
         body = _with_last_applied(body, asked)
         checked = await self._writer.admit(call, Update(current, body, unknown_fields(call), patched=True))
         return await self._writer.put(
@@ -123,16 +132,27 @@ class Applier:
         data = await read_body(call.request, self._bounds.document_bytes)
         if data.lstrip()[:1] == b"{":
             try:
-                return as_object(decode_json(data))
+                value = as_object(decode_json(data))
+                look_for_doubles(call, data)
+                if doubled := call.refused_doubles:
+                    raise errors.bad_request(f"error strict decoding YAML: {', '.join(doubled)}")
+                return value
             except ApiError as error:
                 if error.code == 413 or data.lstrip()[1:2] == b'"':  # JSON, and not YAML's flow style
                     raise
-        loaded = await asyncio.to_thread(yamldoc.load, data)
-        if loaded.problems:
-            raise errors.bad_request(f"the body is not YAML: {loaded.problems[0]}")
-        if len(loaded.documents) != 1:
-            raise errors.bad_request(f"the body has {len(loaded.documents)} documents, it must have one")
-        return as_object(sized(loaded.documents[0].value))
+        return as_object(await decode_yaml(data))
+
+
+def _through(call: Call, asked: Application, current: StoredObject) -> Application:
+    """What is applied to a picture, as it is applied to the object behind it, whose fields have the same
+    names as far as they can be written through it. Raises ApiError (422) for those that cannot."""
+    seen = call.resource.pictured(current).body
+    config = {k: v for k, v in asked.config.items() if k != "status"}
+    _, causes = call.resource.taken(current.body, seen, patch.merge(copy.deepcopy(seen), config))
+    if causes:
+        raise errors.invalid(subject_of(call.resource, asked.config), causes)
+    metadata = {k: v for k, v in config["metadata"].items() if k in _THROUGH}
+    return replace(asked, config={**config, "metadata": metadata})
 
 
 def _with_last_applied(body: Body, asked: Application) -> Body:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,7 +45,7 @@ class AuditLog:
         return io.FileIO(str(self._path), "a", opener=private)
 
     def write(self, event: Mapping[str, Any]) -> None:
-        line = msgspec.json.encode(event) + b"\n"
+        line = _encoded(event) + b"\n"
         if self._file.tell() + len(line) > self._max_bytes and self._file.tell() > 0:
             self._rotate()
         written = self._file.write(line)
@@ -66,6 +67,15 @@ class AuditLog:
                 older.replace(self._path.with_name(f"{self._path.name}.{number + 1}"))
         self._path.replace(self._path.with_name(f"{self._path.name}.1"))
         self._file = self._open()
+
+
+def _encoded(event: Mapping[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(event)
+    except (
+        UnicodeEncodeError
+    ):  # of a header that was no UTF-8: whoever sends one must leave a line all the same
+        return json.dumps(event, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def event(

@@ -9,6 +9,7 @@ rights and no longer with his own, and the audit log names both.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final, Protocol
 
 from aiohttp import web
@@ -30,9 +31,12 @@ __all__ = [
 
 OPEN_PATHS: Final = frozenset({"/livez", "/readyz", "/healthz", "/version", "/livez/ping"})
 AUTHENTICATED: Final = "system:authenticated"
-ANONYMOUS: Final = User("system:anonymous", ("system:unauthenticated",))
+UNAUTHENTICATED: Final = "system:unauthenticated"
+ANONYMOUS: Final = User("system:anonymous", (UNAUTHENTICATED,))
+_EVERYBODY: Final = frozenset({AUTHENTICATED, UNAUTHENTICATED})
 _IMPERSONATE: Final = "impersonate-"
 _MAX_GROUPS: Final = 100
+_SURROGATES: Final = re.compile("[\ud800-\udfff]")  # what a header is read as that is no text
 
 
 class Judge(Protocol):
@@ -107,14 +111,17 @@ def wanted_user(request: web.Request) -> User | None:
         raise errors.bad_request(f"{', '.join(sorted(unknown))}: only a user and groups can be impersonated")
     if not name or len(groups) > _MAX_GROUPS:
         raise errors.bad_request("Impersonate-Group is of use with an Impersonate-User only")
-    return User(name, tuple(dict.fromkeys((*groups, AUTHENTICATED))))
+    if any(_SURROGATES.search(one) for one in (name, *groups)):
+        raise errors.bad_request("the names that are to be impersonated must be UTF-8")
+    everybody = AUTHENTICATED if name != ANONYMOUS.name else UNAUTHENTICATED
+    return User(name, tuple(dict.fromkeys((*groups, everybody))))
 
 
 def may_impersonate(user: User, wanted: User, judge: Judge) -> None:
     """Raises ApiError (403). What everybody is who is somebody needs no right."""
     authorize(judge, user, impersonation("users", wanted.name))
     for group in wanted.groups:
-        if group != AUTHENTICATED:
+        if group not in _EVERYBODY:
             authorize(judge, user, impersonation("groups", group))
 
 

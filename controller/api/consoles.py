@@ -46,6 +46,8 @@ _HEARTBEAT_S: Final = 20.0
 _INPUT_BYTES: Final = 64 << 10  # of one message of a client
 _STDIN, _STDOUT, _STATUS, _CLOSE = 0, 1, 3, 255  # channels
 _MOST: Final = 1 << 60
+_FIRST: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_LAST: Final = datetime.datetime(9000, 1, 1, tzinfo=datetime.UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +87,13 @@ class Consoles:
 
     async def attach(self, call: Call) -> web.StreamResponse:
         """Raises ApiError."""
+        if call.request.method not in {"GET", "POST"}:  # their verbs are others, which give no right to type
+            raise errors.method_not_allowed()
+        _refuse_strangers(call.request)
         domain = await self._domain(call)
         name = _named(domain, call.query.get("container", ""), recorded=False)
         await self._must_serve()
+        call.stand()  # to wait for a host is no work of ours, and keeps nobody from it
         with self._desk.attaching(domain.uid, name, call.user.name) as tape:
             await self._opened(domain, tape)
             offered = call.request.headers.get("Sec-WebSocket-Protocol", "").replace(" ", "").split(",")
@@ -294,10 +300,18 @@ async def _either(news: asyncio.Event) -> None:
             await news.wait()
 
 
+def _refuse_strangers(request: web.Request) -> None:
+    """Browsers open WebSockets for any page, with the client certificate of whoever looks at it, and tell
+    only of which page that is. Raises ApiError (403)."""
+    origin = request.headers.get("Origin", "")
+    if origin and origin.partition("://")[2] != request.host:
+        raise ApiError(403, "Forbidden", f"a terminal cannot be opened from {origin[:200]}")
+
+
 def _named(domain: StoredObject, container: str, *, recorded: bool) -> str:
     """The console that is meant. Raises ApiError, which says what to do."""
     found = terminals(msgspec.convert(domain.body["spec"], DomainSpec))
-    name = container if container != CONTAINER else ""
+    name = "" if container == CONTAINER and CONTAINER not in found else container
     about = f'domain "{domain.name}"'
     if not found:
         raise errors.bad_request(
@@ -326,7 +340,8 @@ def _utc(text: str) -> str:
         ) from None
     if found.tzinfo is None:
         raise errors.bad_request("sinceTime must name a time zone, as the Z of 2026-01-31T00:00:00Z does")
-    return found.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # Of years beyond, the text in UTC is not comparable, or cannot be had; nothing was written then.
+    return min(max(found, _FIRST), _LAST).astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _end(why: str) -> dict[str, object]:

@@ -3,9 +3,11 @@
 The controller ends what was marked; nothing here removes a Domain or a Node from the store. What may not go
 at all yet is in `controller.api.deletable`. Preconditions (uid, resourceVersion) are those of the request,
 compared again with what the store holds when it commits. All propagation policies are taken and end alike:
-nothing that is stored here is owned by another object, so there is nobody to delete, or to leave, with it. A
-collection is what matched at one revision; what somebody else deleted since is passed over, and the first
-that may not go ends it (what went before it has gone).
+what names the object in its ownerReferences stays, for a Domain must never end because something else is not
+there; who asks for Foreground, which waits for dependents to be deleted, is warned. A collection is what
+a list with the same options shows, a page of it where there is a limit, and goes on where that goes on; what
+somebody else deleted since is passed over, and the first that may not go ends it (what went before it has
+gone).
 """
 
 from __future__ import annotations
@@ -16,18 +18,24 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
-from controller.api import errors, selectors
+from controller.api import errors
 from controller.api.deletable import Deletable
 from controller.api.errors import ApiError, Cause, Subject
+from controller.api.guard import Guard
 from controller.api.lists import ListAnswer
-from controller.api.reading import Reader, Scan, answered, shown
-from controller.api.requests import Call, as_object, dry_run, json_response, positive, read_json
+from controller.api.reading import Reader, answered, scan_of, shown
+from controller.api.requests import Call, as_object, dry_run, json_response, read_json
 from controller.api.writing import PATCH_ATTEMPTS, check_preconditions, current_of
 from controller.birth import FINALIZERS
 from controller.limits import Bounds
 from controller.objects import Body, Conflict, Objects, StoredObject
+from drivers.errors import Compacted
 
 POLICIES: Final = ("Orphan", "Background", "Foreground")
+NO_DEPENDENTS: Final = (
+    "propagationPolicy: dependents are not deleted: domctl heeds no metadata.ownerReferences, "
+    "so what names this object there stays"
+)
 _SUBJECT: Final = Subject("DeleteOptions", "", "meta.k8s.io")
 _PART: Final = 100  # of a collection's answer, put together at once
 
@@ -48,10 +56,13 @@ class _Chosen(msgspec.Struct, frozen=True, gc=False):
 
 
 class Deleter:
-    def __init__(self, objects: Objects, reader: Reader, deletable: Deletable, bounds: Bounds) -> None:
+    def __init__(
+        self, objects: Objects, reader: Reader, deletable: Deletable, guard: Guard, bounds: Bounds
+    ) -> None:
         self._objects = objects
         self._reader = reader
         self._deletable = deletable
+        self._guard = guard
         self._bounds = bounds
 
     async def delete(self, call: Call) -> web.Response:
@@ -63,15 +74,20 @@ class Deleter:
         options = await self._options(call)
         if options.preconditions.get("uid"):
             raise errors.bad_request("a collection has no uid that could be a precondition")
-        selector = selectors.parse(
-            call.query.get("labelSelector", ""), call.query.get("fieldSelector", ""), resource.fields
-        )
-        scan = Scan(resource, target.namespace, selector, positive(call.query, "limit", 0))
-        chosen = [
-            _Chosen(stored.namespace, stored.name, stored.uid, msgspec.json.encode(shown(resource, stored)))
-            async for part in self._reader.slices(scan)
-            for stored in part
-        ]
+        scan = scan_of(call)
+        try:
+            chosen = [
+                _Chosen(
+                    stored.namespace,
+                    stored.name,
+                    stored.uid,
+                    msgspec.json.encode(self._guard.shown(call, shown(resource, stored))),
+                )
+                async for part in self._reader.slices(scan)
+                for stored in part
+            ]
+        except Compacted:
+            raise await self._reader.gone(scan) from None
         if not options.dry_run:
             await call.record({"deletecollection": [f"{one.namespace}/{one.name}" for one in chosen]})
         items, kind = [], f"{resource.kind}List"
@@ -90,7 +106,7 @@ class Deleter:
         )
         for start in range(0, len(items), _PART):
             await answer.add(items[start : start + _PART])
-        return await answer.end({"resourceVersion": str(scan.revision)})
+        return await answer.end(scan.metadata)
 
     async def _is_another(self, call: Call, uid: str) -> bool:
         """Whether the name is another object's by now, which nobody has asked to delete."""
@@ -113,7 +129,7 @@ class Deleter:
 
     async def _end(self, call: Call, current: StoredObject, *, dry: bool) -> Body:
         if current.terminating:
-            return answered(call.resource, current)
+            return self._guard.shown(call, answered(call.resource, current))
         ours = FINALIZERS.get(call.stored.kind)
         finalizers = current.body["metadata"].get("finalizers") or ([ours] if ours else [])
         if not finalizers:
@@ -127,7 +143,7 @@ class Deleter:
         }
         marked = {**current.body, "metadata": metadata}
         stored = await self._objects.replace(call.stored, current, marked, dry_run=dry)
-        return answered(call.resource, stored)
+        return self._guard.shown(call, answered(call.resource, stored))
 
     async def _options(self, call: Call) -> _Options:
         """From the body, or without one from the query, as on Kubernetes. Raises ApiError."""
@@ -143,6 +159,8 @@ class Deleter:
         if policy is not None and policy not in POLICIES:
             message = f"must be one of {', '.join(POLICIES)}, is {str(policy)[:80]!r}"
             raise errors.invalid(_SUBJECT, [Cause("propagationPolicy", message, "FieldValueNotSupported")])
+        if policy == "Foreground" or orphan is False:
+            call.warnings[:] = [NO_DEPENDENTS]
         dry = call.dry_run or (value is not None and dry_run(options.get("dryRun") or []))
         return _Options(preconditions, dry)
 

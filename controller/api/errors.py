@@ -11,16 +11,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from specs.meta import VERSION
 from specs.redaction import redacted, redacted_value
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """One thing that is wrong. `reason` is one of Kubernetes' CauseTypes."""
+    """One thing that is wrong. `reason` is one of Kubernetes' CauseTypes. `strict`: what strict decoding says
+    of it, if it is wrong to that alone."""
 
     field: str
     message: str
     reason: str = "FieldValueInvalid"
+    strict: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +126,22 @@ def bad_request(message: str) -> ApiError:
     return ApiError(400, "BadRequest", message)
 
 
+def not_decoded(kind: str, strict: Sequence[str]) -> ApiError:
+    """A whole object in which strict decoding found what says nothing, or says it twice."""
+    problems = ", ".join(strict)
+    return bad_request(
+        f'{kind} in version "{VERSION}" cannot be handled as a {kind}: strict decoding error: {problems}'
+    )
+
+
 def unsupported_media_type(message: str) -> ApiError:
     return ApiError(415, "UnsupportedMediaType", message)
+
+
+def not_acceptable(types: Sequence[str]) -> ApiError:
+    """`types`: in which the answer could be had."""
+    message = f"only the following media types are accepted: {', '.join(types)}"
+    return ApiError(406, "NotAcceptable", message)
 
 
 def too_large(message: str) -> ApiError:
@@ -148,6 +165,16 @@ def forbidden(subject: Subject, why: str) -> ApiError:
 
 def expired(message: str) -> ApiError:
     return ApiError(410, "Expired", message)
+
+
+def not_reached(revision: int, current: int) -> ApiError:
+    """A revision was asked for that the store has not come to. Every read here is of the newest that there
+    is, so who names it has seen another life of the store: waiting for it, or asking once more (Retry-After),
+    could only end in taking another history for that one. Kubernetes, where it reads without its cache,
+    answers so."""
+    cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
+    message = f"Too large resource version: {revision}, current: {current}"
+    return ApiError(504, "Timeout", message, details={"causes": [cause]})
 
 
 def too_many(message: str, retry_after_s: int = 1) -> ApiError:

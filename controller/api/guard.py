@@ -4,6 +4,7 @@ Some fields make root on a host of whoever sets them, and some objects make more
 he is. The right to write the object is not enough for those:
 
     use domains/xml            to set or change spec.xml of a Domain
+    use domains/container      to make a container, or to change what one runs or sees of its host
     use nodes/uri              to set or change spec.uri, connection, migrationURI or insecure of a Node
     use nodes/allowedpaths     to let domains name more of a Node's directories
     impersonate users, groups  to create a Token for them
@@ -18,19 +19,22 @@ object would do (dryRun=All), and do nothing. So a pipeline can compare what nob
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from controller.api import errors
+from controller.api.aggregation import AGGREGATION
 from controller.api.auth import authorize, impersonation
 from controller.api.errors import ApiError, Subject
-from controller.api.rbac import Ask, Rules, User, rule_text, uncovered
+from controller.api.managed import LAST_APPLIED
+from controller.api.rbac import EVERYTHING, Ask, Piece, Rules, TooWide, User, rule_of, rule_text, uncovered
 from controller.api.requests import Call
 from controller.api.resources import Resource
 from controller.api.rights import Rights
 from controller.api.roles import rules_in
 from controller.objects import Body
+from specs.hypervisors import HYPERVISORS
 from specs.meta import GROUP
 from specs.rights import RBAC_GROUP
 
@@ -38,6 +42,7 @@ DRY_RUN: Final = "dryrun"
 _TRIED: Final = frozenset({"create", "update", "patch"})  # whose objects are computed before they are stored
 _NOTHING: Final[Body] = {}
 _SHOWN: Final = 20
+_HELD: Final = frozenset({"data", "stringData"})
 
 
 def authorize_call(rights: Rights, call: Call, verb: str = "") -> str:
@@ -92,10 +97,26 @@ class Guard:
         if call.stored.kind in {"RoleBinding", "ClusterRoleBinding"}:
             self._check_binding(call.user, change)
 
+    def shown(self, call: Call, body: Body) -> Body:
+        """What somebody may see of an object that he has written or deleted: of a Secret that he may not
+        read, not what it holds. Dry runs of nothing would show it else."""
+        if call.stored.kind != "Secret":
+            return body
+        metadata = body["metadata"]
+        ask = Ask("get", "", "secrets", "", metadata["namespace"], metadata["name"])
+        if self._rights.decide(call.user, ask).allowed:
+            return body
+        annotations = metadata.get("annotations") or {}
+        kept = {name: value for name, value in annotations.items() if name != LAST_APPLIED}
+        hidden = {**metadata, "annotations": kept} if annotations else metadata
+        return {k: v for k, v in {**body, "metadata": hidden}.items() if k not in _HELD}
+
     def _check_role(self, user: User, change: Change) -> None:
+        """Into a role that is made of others anything may come, whoever wrote that: it takes every right."""
         ask = Ask("escalate", RBAC_GROUP, change.resource.plural, "", change.namespace, change.name)
         if not self._rights.decide(user, ask).allowed:
-            self._confirm(user, change, rules_in(change.after))
+            made = AGGREGATION in change.before or AGGREGATION in change.after
+            self._confirm(user, change, (*rules_in(change.after), *(EVERYTHING if made else ())))
 
     def _check_binding(self, user: User, change: Change) -> None:
         role = change.after["roleRef"]
@@ -110,14 +131,22 @@ class Guard:
         self._confirm(user, change, rules)
 
     def _confirm(self, user: User, change: Change, rules: Rules) -> None:
-        lacking = uncovered(rules, self._rights.rules_of(user, change.namespace))
+        try:
+            lacking = uncovered(rules, self._rights.rules_of(user, change.namespace))
+        except TooWide:
+            raise errors.forbidden(
+                Subject(change.resource.plural, change.name, change.resource.group),
+                f'user "{user.name}" is attempting to grant rules that name too many combinations to be '
+                "compared with what is held: write less of them into one rule, or ask somebody who may "
+                '"escalate" or "bind" roles',
+            ) from None
         if lacking:
             raise _escalation(user, change, lacking)
 
 
-def _escalation(user: User, change: Change, lacking: Rules) -> ApiError:
+def _escalation(user: User, change: Change, lacking: Sequence[Piece]) -> ApiError:
     groups = " ".join(f'"{group}"' for group in user.groups)
-    listed = "\n".join(rule_text(rule) for rule in lacking[:_SHOWN])
+    listed = "\n".join(rule_text(rule_of(piece)) for piece in lacking[:_SHOWN])
     more = f"\nand {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else ""
     return errors.forbidden(
         Subject(change.resource.plural, change.name, change.resource.group),
@@ -137,6 +166,11 @@ def _of_domain(change: Change) -> Needed:
     before, after = change.spec("xml")
     if after is not None and after != before:
         yield change.use("xml"), "spec.xml is as good as root on the host"
+    hypervisor = HYPERVISORS.get(change.spec("type")[1])
+    fields = [f for f in ("type", "filesystems", "os") if _differs(*change.spec(f))]
+    if fields and hypervisor is not None and hypervisor.container:
+        listed = " and ".join(f"spec.{field}" for field in fields)
+        yield change.use("container"), f"{listed} of a container: its root is root of the host"
 
 
 def _of_node(change: Change) -> Needed:

@@ -7,14 +7,20 @@ time of its own, so that a hanging one is an answer too. `/livez` asks nothing: 
 from __future__ import annotations
 
 import asyncio
+import logging
 import platform
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
 
 from aiohttp import web
 
+from controller.api.parts import Parts
+
+log = logging.getLogger(__name__)
+
 Check = Callable[[], Awaitable[str | None]]
 CHECK_TIMEOUT_S: Final = 2.0
+_TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 async def run_checks(checks: Mapping[str, Check]) -> dict[str, str | None]:
@@ -61,8 +67,23 @@ def version(own: str) -> dict[str, Any]:
     }
 
 
-def metrics(render: Callable[[], bytes]) -> web.Response:
-    return web.Response(
-        body=render(),
-        headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
-    )
+async def metrics(
+    request: web.Request, render: Callable[[], Iterable[bytes]], turn: Callable[[], Awaitable[None]]
+) -> web.StreamResponse:
+    """A page of metrics, part by part; `turn`: what is waited for in between, so that others get on."""
+    parts = iter(render())
+    part: bytes | None = next(parts, b"")  # what fails here is told as any other failure
+    answer = Parts(request, _TEXT)
+    await answer.begin()
+    try:
+        while part is not None:
+            await answer.add(part)
+            await turn()
+            part = next(parts, None)
+        return await answer.end()
+    except (ConnectionError, TimeoutError) as error:
+        log.warning("a page of metrics was cut off", extra={"error": str(error)})
+        return answer.cut()
+    except Exception:  # a second answer cannot be given
+        log.exception("a page of metrics was cut off")
+        return answer.cut()

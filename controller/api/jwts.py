@@ -23,6 +23,7 @@ import jwt
 import msgspec
 
 from controller.api.auth import AUTHENTICATED
+from controller.api.rates import Buckets
 from controller.api.rbac import User
 from controller.oidc import OidcConfig
 
@@ -36,6 +37,8 @@ _MAX_TOKEN: Final = 16 << 10
 _MAX_GROUPS: Final = 1000
 _KEPT: Final = 1024  # tokens whose signature need not be checked again
 _LEEWAY_S: Final = 10.0  # between the issuer's clock and ours
+_TOLD_BURST: Final = 20  # refusals that are logged at once
+_TOLD_EACH_S: Final = 5.0  # and one in so many seconds after these
 _OURS: Final = ("system:", "domctl:")
 
 
@@ -45,6 +48,7 @@ class Jwts:
     def __init__(self, config: OidcConfig, now: Callable[[], float]) -> None:
         self._config = config
         self._now = now
+        self._told = Buckets(now, 1 / _TOLD_EACH_S, _TOLD_BURST)
         self._keys: tuple[jwt.PyJWK, ...] = ()
         self._tried_at = -_FRESH_S
         self._fetching = asyncio.Lock()
@@ -81,7 +85,9 @@ class Jwts:
             claims = await self._verified(token, head)
             user = self._user(claims)
         except (jwt.PyJWTError, _Unfit) as error:
-            log.info("a JWT was refused", extra={"why": str(error)[:200]})
+            # Whoever reaches the server makes such lines.
+            level = logging.INFO if self._told.wait_s("") == 0 else logging.DEBUG
+            log.log(level, "a JWT was refused", extra={"why": str(error)[:200]})
             return None
         self._remember(digest, user, float(claims["exp"]))
         return user

@@ -17,17 +17,28 @@ from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from controller.api.turnstile import Turnstile
 from controller.pki import Pki
 
 log = logging.getLogger(__name__)
+HTTP_LOG: Final = logging.getLogger(f"{__name__}.http")  # of the aiohttp server: its faults, not its clients'
 
 _HANDSHAKES: Final = 32  # of which each takes about a millisecond of the loop
 _GRACE_S: Final = 1.0  # what a handshake has at least, when others wait
 _HANDSHAKE_S: Final = 10.0
 _BACKLOG: Final = 1024
+_THEIRS: Final = (HttpProcessingError, web.RequestPayloadError)
 _PAUSE_S: Final = 0.1  # after an accept that failed, as it does when file descriptors are used up
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Anybody may send what is not HTTP, which is answered and is no news."""
+    return not (record.exc_info and isinstance(record.exc_info[1], _THEIRS))
+
+
+HTTP_LOG.addFilter(_is_ours)
 
 
 class Listener:

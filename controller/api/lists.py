@@ -9,23 +9,21 @@ it for whole.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 from aiohttp import web
-from aiohttp.http import HttpVersion11
 
-from controller.api import compression
-from controller.api.requests import Call, json_response
+from controller.api.accepting import flow, wants_yaml
+from controller.api.parts import Parts
+from controller.api.requests import JSON, YAML, Call, json_response
 
 log = logging.getLogger(__name__)
 
 WHOLE_BYTES: Final = 2 << 20
 _PART_BYTES: Final = 128 << 10  # at least so much is written at once
-WRITE_S: Final = 30.0  # for an answer, or a part, to be taken; a client that does not read is cut off
 
 
 class ListAnswer:
@@ -39,52 +37,41 @@ class ListAnswer:
         self._items: list[bytes] = []
         self._size = 0
         self._listed = 0
-        self._packer = compression.Packer() if compression.accepts(call.request) else None
-        self._response: web.StreamResponse | None = None
+        self._parts: Parts | None = None
+        self._yaml = wants_yaml(call.request)
 
     @property
     def in_parts(self) -> bool:
-        return self._response is not None
+        return self._parts is not None
 
     async def add(self, items: Sequence[bytes]) -> None:
         """Raises ConnectionError, TimeoutError when the client does not take what it asked for."""
         self._items += items
         self._size += sum(map(len, items))
-        if self._response is None and self._size > WHOLE_BYTES:
+        if self._parts is None and self._size > WHOLE_BYTES:
             await self._begin()
-        elif self._response is not None and self._size >= _PART_BYTES:
+        elif self._parts is not None and self._size >= _PART_BYTES:
             await self._flush()
 
     async def end(self, metadata: Mapping[str, Any]) -> web.StreamResponse:
-        if self._response is None:
+        if self._parts is None:
             listed = [msgspec.Raw(item) for item in self._items]
             return json_response({**self._frame, "metadata": metadata, self._field: listed})
         await self._flush(b'],"metadata":' + msgspec.json.encode(metadata) + b"}")
-        if self._packer is not None:
-            await self._write(await self._packer.end())
-        async with asyncio.timeout(WRITE_S):
-            await self._response.write_eof()
-        return self._response
+        return await self._parts.end()
 
     def cut(self, error: Exception) -> web.StreamResponse:
         """The end of an answer that was sent in parts and cannot be ended well."""
-        assert self._response is not None
+        assert self._parts is not None
         log.warning("a list was cut off", extra={"error": str(error), "audit_id": self._call.audit_id})
-        if self._call.request.transport is not None:
-            self._call.request.transport.abort()
-        return self._response
+        return self._parts.cut()
 
     async def _begin(self) -> None:
         self._call.stand()  # what follows waits for its client, and works in turns
-        request = self._call.request
-        self._response = response = web.StreamResponse(headers={"Content-Type": "application/json"})
-        if request.version >= HttpVersion11:
-            response.enable_chunked_encoding()
-        if self._packer is not None:
-            response.headers.update(compression.HEADERS)
-        await response.prepare(request)
+        self._parts = Parts(self._call.request, YAML if self._yaml else JSON)
+        await self._parts.begin()
         head = {k: v for k, v in self._frame.items() if k not in {"metadata", self._field}}
-        await self._write_packed(msgspec.json.encode(head)[:-1] + f',"{self._field}":['.encode())
+        await self._write(msgspec.json.encode(head)[:-1] + f',"{self._field}":['.encode())
         items, self._items = self._items, []
         size, step = len(items), max(1, len(items) * _PART_BYTES // self._size)
         for start in range(0, size, step):
@@ -96,15 +83,8 @@ class ListAnswer:
         part = comma + b",".join(self._items) + end
         self._listed += len(self._items)
         self._items, self._size = [], 0
-        await self._write_packed(part)
-
-    async def _write_packed(self, part: bytes) -> None:
-        await self._write(part if self._packer is None else await self._packer.add(part))
+        await self._write(part)
 
     async def _write(self, part: bytes) -> None:
-        assert self._response is not None
-        if not part or self._call.request.method == "HEAD":
-            return
-        async with asyncio.timeout(WRITE_S):
-            await self._response.write(part)
-        await asyncio.sleep(0)  # what a quick client takes at once would never wait
+        assert self._parts is not None
+        await self._parts.add(flow(part) if self._yaml else part)

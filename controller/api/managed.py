@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import groupby, islice
 from typing import Any, Final
 
 import msgspec
@@ -21,6 +22,7 @@ from controller.api.fieldsets import (
     NOTHING,
     FieldSet,
     Malformed,
+    Path,
     Shape,
     flatten,
     from_v1,
@@ -41,6 +43,7 @@ BEFORE_FIRST_APPLY: Final = "before-first-apply"
 ANCIENT: Final = "ancient-changes"
 MAX_UPDATERS: Final = 10  # more are summed up as ANCIENT, as Kubernetes does
 MAX_ENTRIES: Final = 100
+SHOWN: Final = 500  # conflicts that are told one by one
 LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 _KUBECTL: Final = "kubectl"
 # Nobody's fields: what names the object and what the server keeps.
@@ -71,10 +74,7 @@ class Manager:
     subresource: str = ""
 
     def __str__(self) -> str:
-        words = f'"{self.name}"'
-        if self.subresource:
-            words += f' with subresource "{self.subresource}"'
-        return words if self.operation == APPLY else f"{words} using {API_VERSION}"
+        return f'"{self.name}"' + (f' with subresource "{self.subresource}"' if self.subresource else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Owned:
 
     fields: FieldSet
     time: str = ""
-    api_version: str = API_VERSION
+    api_version: str = API_VERSION  # as which the manager saw the object
 
 
 Managers = Mapping[Manager, Owned]
@@ -92,23 +92,37 @@ Managers = Mapping[Manager, Owned]
 class Conflicts(Exception):
     """What an apply would change and another owns."""
 
-    def __init__(self, fields: Mapping[Manager, FieldSet]) -> None:
+    def __init__(self, clashes: Managers) -> None:
         super().__init__("apply conflicts")
-        self.fields = fields
+        self._clashes = clashes
 
-    def listed(self) -> list[tuple[Manager, str]]:
-        return [(who, shown(path)) for who in sorted(self.fields) for path in sorted(self.fields[who])]
+    def listed(self) -> list[tuple[str, str]]:
+        """With whom, in Kubernetes' words, and about which field: as many as can be read."""
+        every = ((who, path) for who, fields in self._by_manager() for path in fields)
+        return [(who, shown(path)) for who, path in islice(every, SHOWN)]
 
     def message(self) -> str:
         listed = self.listed()
-        if len(listed) == 1:
+        count = sum(len(owned.fields) for owned in self._clashes.values())
+        if count == 1:
             who, path = listed[0]
             return f"Apply failed with 1 conflict: conflict with {who}: {path}"
         lines: list[str] = []
-        for who in sorted(self.fields):
+        for who, fields in groupby(listed, lambda one: one[0]):
             lines.append(f"conflicts with {who}:")
-            lines += [f"- {shown(path)}" for path in sorted(self.fields[who])]
-        return f"Apply failed with {len(listed)} conflicts: " + "\n".join(lines)
+            lines += [f"- {path}" for _, path in fields]
+        if count > len(listed):
+            lines.append(f"and {count - len(listed)} more")
+        return f"Apply failed with {count} conflicts: " + "\n".join(lines)
+
+    def _by_manager(self) -> list[tuple[str, list[Path]]]:
+        return [
+            (
+                str(who) if who.operation == APPLY else f"{who} using {owned.api_version}",
+                sorted(owned.fields),
+            )
+            for who, owned in sorted(self._clashes.items())
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,21 +146,22 @@ def shape_for(kind: str) -> Shape:
     return shape_of(schemas[kind], schemas)
 
 
-def decode(entries: object) -> dict[Manager, Owned]:
-    """Raises Malformed. An empty entry, by which a client gives up all, is nobody."""
+def decode(entries: object, api_version: str = API_VERSION) -> dict[Manager, Owned]:
+    """Raises Malformed. An empty entry, by which a client gives up all, is nobody. `api_version`: what one
+    that says none means."""
     if not isinstance(entries, list) or len(entries) > MAX_ENTRIES:
         raise Malformed(f"must be a list of at most {MAX_ENTRIES} entries")
     found: dict[Manager, Owned] = {}
     for entry in entries:
         if entry == {}:
             continue
-        who, owned = _entry(entry)
+        who, owned = _entry(entry, api_version)
         before = found.get(who)
         found[who] = owned if before is None else replace(owned, fields=owned.fields | before.fields)
     return found
 
 
-def _entry(entry: object) -> tuple[Manager, Owned]:
+def _entry(entry: object, api_version: str) -> tuple[Manager, Owned]:
     if not isinstance(entry, dict):
         raise Malformed("entries must be objects")
     texts = {
@@ -162,13 +177,13 @@ def _entry(entry: object) -> tuple[Manager, Owned]:
         raise Malformed('fieldsType must be "FieldsV1"')
     who = Manager(texts["operation"], texts["manager"], texts["subresource"])
     fields = from_v1(entry.get("fieldsV1") or {})
-    return who, Owned(fields, texts["time"], texts["apiVersion"] or API_VERSION)
+    return who, Owned(fields, texts["time"], texts["apiVersion"] or api_version)
 
 
 def stored(body: Body) -> dict[Manager, Owned]:
     """The managers of an object in the store. What cannot be read there is nobody's."""
     try:
-        return decode(body["metadata"].get("managedFields") or [])
+        return decode(body["metadata"].get("managedFields") or [], body["apiVersion"])
     except Malformed:
         return {}
 
@@ -228,7 +243,7 @@ def updated(before: Body, after: Body, managers: Managers, who: Manager, at: str
     left = _without(managers, change.set | change.removed, except_for=None)
     if change.set:
         mine = left[who].fields if who in left else NOTHING
-        left[who] = Owned(mine | change.set, at)
+        left[who] = Owned(mine | change.set, at, after["apiVersion"])
     return _capped(left)
 
 
@@ -250,7 +265,7 @@ def _capped(managers: dict[Manager, Owned]) -> dict[Manager, Owned]:
     for who in old:
         ancient = Manager(UPDATE, ANCIENT, who.subresource)
         already = left[ancient].fields if ancient in left else NOTHING
-        left[ancient] = Owned(already | managers[who].fields, managers[who].time)
+        left[ancient] = replace(managers[who], fields=already | managers[who].fields)
     return left
 
 
@@ -270,7 +285,8 @@ def applied(live: Body, asked: Application, managers: Managers) -> tuple[Body, d
     before = fields_of(live, shape, who.subresource)
     if not managers and before:
         everything = frozenset(before)
-        managers = {Manager(UPDATE, BEFORE_FIRST_APPLY, who.subresource): Owned(everything, asked.at)}
+        first = Manager(UPDATE, BEFORE_FIRST_APPLY, who.subresource)
+        managers = {first: Owned(everything, asked.at, live["apiVersion"])}
     config = tracked(asked.config, who.subresource)
     mine = frozenset(flatten(config, shape))
     others: FieldSet = frozenset().union(*(o.fields for m, o in managers.items() if m != who))
@@ -283,10 +299,10 @@ def applied(live: Body, asked: Application, managers: Managers) -> tuple[Body, d
     if not asked.force and who.name == _KUBECTL:
         clashes = _not_client_side(live, clashes, shape, before)
     if clashes and not asked.force:
-        raise Conflicts(clashes)
+        raise Conflicts({m: replace(managers[m], fields=fields) for m, fields in clashes.items()})
     left = _without(managers, change.set | change.removed, except_for=who)
     if who not in left or left[who].fields != mine or change.set or change.removed:
-        left[who] = Owned(mine, asked.at)
+        left[who] = Owned(mine, asked.at, live["apiVersion"])
     if not mine:
         del left[who]
     return result, _capped(left)

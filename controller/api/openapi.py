@@ -15,9 +15,21 @@ from typing import Any, Final
 import msgspec
 
 from controller.api.facade.usage import METRICS
-from controller.api.resources import RESOURCES, Resource, group_version, version_of
-from specs.kinds import KINDS
-from specs.meta import GROUP, VERSION
+from controller.api.openapirest import GVK as _GVK
+from controller.api.openapirest import parameter, rest
+from controller.api.requests import JSON, YAML
+from controller.api.resources import (
+    AUTHENTICATION,
+    AUTHORIZATION,
+    RESOURCES,
+    Resource,
+    group_version,
+    version_of,
+)
+from specs.core import CORE_API_VERSION
+from specs.event import Event
+from specs.kinds import KINDS, Kind
+from specs.meta import API_VERSION, GROUP, VERSION
 from specs.rights import RBAC_GROUP
 from specs.schema import components
 
@@ -26,8 +38,14 @@ PREFIXES: Final = {
     RBAC_GROUP: "io.k8s.api.rbac.v1.",
     "": "io.k8s.api.core.v1.",
     METRICS: "io.k8s.metrics.pkg.apis.metrics.v1beta1.",
+    AUTHORIZATION: "io.k8s.api.authorization.v1.",
+    AUTHENTICATION: "io.k8s.api.authentication.v1.",
 }
-_GVK: Final = "x-kubernetes-group-version-kind"
+# Kept as they are told, and no kinds for files: see `specs.event`.
+_EVENTS: Final = {
+    group: Kind("Event", "events", "event", (), True, Event, (), api_version)
+    for group, api_version in ((GROUP, API_VERSION), ("", CORE_API_VERSION))
+}
 _ANYTHING: Final = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 
 
@@ -52,26 +70,37 @@ def index() -> dict[str, Any]:
 def document(group: str) -> dict[str, Any]:
     paths: dict[str, Any] = {}
     pictures: dict[str, Any] = {}
-    for resource in RESOURCES:
-        if resource.group != group:
-            continue
-        if group == METRICS:
-            paths.update(_to_be_read(_paths(resource)))
-        elif resource.struct is not None or resource.source is not None:
-            paths.update(_paths(resource))
-        if resource.source is not None:
+    resources = [resource for resource in RESOURCES if resource.group == group]
+    for resource in resources:
+        served = _paths(resource)
+        if resource.struct is None and (resource.source is None or group == METRICS):
+            served = _as_served(resource, served)
+        paths.update(served)
+        if resource.description:
             pictures.update(_picture(resource))
     kinds = [kind for kind in KINDS if kind.group == group]
+    if group in _EVENTS:
+        kinds.append(_EVENTS[group])
+    more, schemas = rest(group, PREFIXES[group], f"/{document_path(group)}", resources)
+    found = components(PREFIXES[group], kinds) if kinds else {}
     return {
         "openapi": "3.0.0",
         "info": {"title": "domctl", "version": version_of(group)},
-        "paths": paths,
-        "components": {"schemas": {**(components(PREFIXES[group], kinds) if kinds else {}), **pictures}},
+        "paths": {**paths, **more},
+        "components": {"schemas": {**found, **pictures, **schemas}},
     }
 
 
-def _to_be_read(paths: dict[str, Any]) -> dict[str, Any]:
-    return {path: {part: one[part] for part in ("get", "parameters")} for path, one in paths.items()}
+def _as_served(resource: Resource, paths: dict[str, Any]) -> dict[str, Any]:
+    """Without the operations that are not: of kinds that are no more than read, or noted."""
+    return {
+        path: {
+            part: one
+            for part, one in item.items()
+            if part == "parameters" or _VERB_OF[one["x-kubernetes-action"]] in resource.verbs
+        }
+        for path, item in paths.items()
+    }
 
 
 def _picture(resource: Resource) -> dict[str, Any]:
@@ -124,18 +153,14 @@ def _gvk(resource: Resource) -> dict[str, str]:
     return {"group": resource.group, "version": version_of(resource.group), "kind": resource.kind}
 
 
-def _parameter(name: str, where: str, kind: str = "string") -> dict[str, Any]:
-    parameter: dict[str, Any] = {"name": name, "in": where, "schema": {"type": kind, "uniqueItems": True}}
-    if where == "path":
-        parameter["required"] = True
-    return parameter
-
-
 _GROUP_WORDS: Final = {
     GROUP: "DomctlIoV1",
     RBAC_GROUP: "RbacAuthorizationV1",
     "": "CoreV1",
     METRICS: "MetricsV1beta1",
+}
+_VERB_OF: Final = {"put": "update", "post": "create"} | {
+    action: action for action in ("get", "list", "patch", "delete", "deletecollection")
 }
 _WRITE: Final = {"dryRun": "string", "fieldManager": "string", "fieldValidation": "string"}
 _SELECT: Final = {
@@ -173,7 +198,7 @@ def _paths(resource: Resource) -> dict[str, Any]:
         collection: {
             "get": _operation(resource, "list", "list"),
             "post": _operation(resource, "create", "post", body=True),
-            "parameters": [_parameter("namespace", "path")] if resource.namespaced else [],
+            "parameters": [parameter("namespace", "path")] if resource.namespaced else [],
         }
     }
     if "deletecollection" in resource.verbs:
@@ -185,8 +210,8 @@ def _paths(resource: Resource) -> dict[str, Any]:
             "put": _operation(resource, f"replace{verb_suffix}", "put", body=True),
             "patch": _operation(resource, f"patch{verb_suffix}", "patch"),
             "parameters": [
-                _parameter("name", "path"),
-                *([_parameter("namespace", "path")] if resource.namespaced else []),
+                parameter("name", "path"),
+                *([parameter("namespace", "path")] if resource.namespaced else []),
             ],
         }
     paths[item]["delete"] = _operation(resource, "delete", "delete")
@@ -198,26 +223,28 @@ def _paths(resource: Resource) -> dict[str, Any]:
     return paths
 
 
+def _documents(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {media: {"schema": schema} for media in (JSON, YAML)}
+
+
 def _operation(resource: Resource, name: str, action: str, *, body: bool = False) -> dict[str, Any]:
     schema_name = PREFIXES[resource.group] + resource.kind
     reference = {"$ref": f"#/components/schemas/{schema_name}"}
     operation: dict[str, Any] = {
         "operationId": f"{name}{_GROUP_WORDS[resource.group]}{resource.kind}",
-        "responses": {"200": {"description": "OK", "content": {"application/json": {"schema": reference}}}},
+        "responses": {"200": {"description": "OK", "content": _documents(reference)}},
         "x-kubernetes-action": action,
         _GVK: _gvk(resource),
-        "parameters": [_parameter(p, "query", kind) for p, kind in _QUERY[action].items()],
+        "parameters": [parameter(p, "query", kind) for p, kind in _QUERY[action].items()],
     }
     if action == "delete":  # a Status, or the object while its finalizers are not done
         anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-        operation["responses"]["200"]["content"]["application/json"]["schema"] = anything
+        operation["responses"]["200"]["content"] = _documents(anything)
     if action in {"list", "deletecollection"}:
         listed = {"$ref": f"#/components/schemas/{schema_name}List"}
-        operation["responses"] = {
-            "200": {"description": "OK", "content": {"application/json": {"schema": listed}}}
-        }
+        operation["responses"]["200"]["content"] = _documents(listed)
     if body:
-        operation["requestBody"] = {"content": {"application/json": {"schema": reference}}, "required": True}
+        operation["requestBody"] = {"content": _documents(reference), "required": True}
     if action == "patch":
         schema = {"type": "object"}
         content: dict[str, Any] = {

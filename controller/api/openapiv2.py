@@ -67,7 +67,10 @@ def _extensions(field: int, schema: Schema) -> Iterable[bytes]:
 
 def _schema(schema: Schema) -> bytes:
     parts: list[bytes] = []
-    if reference := schema.get("$ref"):
+    whole = schema.get("allOf", ())
+    # A description beside a reference: v3 has to wrap the reference for it, and these clients follow none
+    # that is wrapped.
+    if reference := schema.get("$ref") or (whole[0].get("$ref") if len(whole) == 1 else None):
         parts.append(_text(1, str(reference).replace(_OLD, "#/definitions/")))
     parts.append(_text(2, str(schema.get("format", ""))))
     parts.append(_text(4, str(schema.get("description", ""))))
@@ -81,7 +84,6 @@ def _schema(schema: Schema) -> bytes:
         parts.append(_bytes(22, _text(1, kind)))
     if isinstance(items := schema.get("items"), Mapping):
         parts.append(_bytes(23, _bytes(1, _schema(items))))
-    parts += [_bytes(24, _schema(one)) for one in schema.get("allOf", ())]
     if properties := schema.get("properties"):
         fields = b"".join(_bytes(1, _named(name, _schema(one))) for name, one in properties.items())
         parts.append(_bytes(25, fields))

@@ -1,6 +1,7 @@
 """Operators' decisions: the ways out of a hold. The API writes them, the leader obeys (safety: R3, I22).
 
     POST|DELETE …/nodes/NAME/confirmdead              the node is off for good, or: it is not after all
+                                                      {"wiped": true}: replaced, its disks never start again
     POST …/namespaces/NS/domains/NAME/resolve         {"notOn": [NODE…]} or {"keep": NODE}
     POST …/assignments/UUID/resolve                   the same for a domain whose object is gone
     POST …/storeacks                                  {"nodes": [NODE…]}: the store was restored, go on
@@ -28,7 +29,7 @@ from controller.model import Decision
 from controller.objects import NotFound, Objects
 from drivers.errors import SAID_BY_HOST
 from drivers.store import Compare, Delete, Put
-from specs.meta import API_VERSION
+from specs.meta import API_VERSION, GROUP
 
 STORE_ACKS: Final = "storeacks"
 CONFIRM_DEAD: Final = "confirmdead"
@@ -48,7 +49,11 @@ class _Body:
     def names(self, field: str) -> tuple[str, ...]:
         value = self.fields.get(field, [])
         if not isinstance(value, list) or len(value) > _MAX_NODES or not all(is_name(v) for v in value):
-            self.causes.append(Cause(field, "must be a list of names of nodes", "FieldValueTypeInvalid"))
+            self.causes.append(
+                Cause(
+                    field, f"must be a list of at most {_MAX_NODES} names of nodes", "FieldValueTypeInvalid"
+                )
+            )
             return ()
         return tuple(dict.fromkeys(value))
 
@@ -60,11 +65,20 @@ class _Body:
             return ""
         return value
 
+    def flag(self, field: str) -> bool:
+        value = self.fields.get(field, False)
+        if not isinstance(value, bool):
+            self.causes.append(Cause(field, "must be true or false", "FieldValueTypeInvalid"))
+        return value is True
+
 
 def is_operation(call: Call) -> bool:
+    """At its own path alone: who may do everything in another group, or in a namespace, decides nothing."""
     target = call.target
-    if target.plural == STORE_ACKS and not target.name:
-        return True
+    if target.group != GROUP:
+        return False
+    if target.plural == STORE_ACKS:
+        return not target.name and not target.namespace
     return (target.plural, target.subresource) in {
         (NODES.plural, CONFIRM_DEAD),
         (DOMAINS.plural, RESOLVE),
@@ -89,8 +103,8 @@ class Operations:
         return await self._resolve(call)
 
     async def _confirm_dead(self, call: Call) -> web.Response:
-        body = await self._read(call, ("reason",))
-        reason = body.text("reason")
+        body = await self._read(call, ("reason", "wiped"))
+        reason, wiped = body.text("reason"), body.flag("wiped")
         _refuse(call, body.causes)
         try:
             node = await self._objects.get(NODES, "", call.target.name)
@@ -106,7 +120,7 @@ class Operations:
                 f"({node.body['status']['reason']}): while it does, this decision is void. Mend that; or "
                 "take the host off the network; or, if another machine has its address now, change spec.uri"
             )
-        decision = self._decision(call, reason=reason, node=node.name)
+        decision = self._decision(call, reason=reason, node=node.name, wiped=wiped)
         # The Node must be the one that was looked at, not another that took its name.
         same = Compare(node.key, node.create_revision, on="create")
         return await self._record(call, keys.confirmed_dead(node.name), decision, [same])
@@ -172,14 +186,12 @@ class Operations:
         return _Body(fields, causes)
 
     async def _unregistered(self, names: Sequence[str], field: str) -> list[Cause]:
-        if not names:
-            return []
-        page = await self._objects.list(NODES)
-        registered = {o.name for o in (*page.items, *page.quarantined)}
+        """Of names that are fit to be keys, those of no Node, readable or not. One by one: all Nodes at once
+        are read and parsed in one go."""
         return [
             Cause(field, f"no node is registered under the name {name!r}", "FieldValueNotFound")
             for name in names
-            if name not in registered
+            if await self._objects.store.get(NODES.key("", name)) is None
         ]
 
     def _decision(self, call: Call, **parts: Any) -> Decision:

@@ -13,7 +13,7 @@ from controller.api import errors, managed
 from controller.api.errors import ApiError, Cause, Subject
 from controller.api.fieldsets import Malformed
 from controller.api.managed import Manager, Owned
-from controller.api.requests import Call
+from controller.api.requests import Call, options_of
 from controller.objects import Body
 
 MAX_NAME_BYTES: Final = 128
@@ -64,7 +64,7 @@ def asked(call: Call, current: Body, body: Body) -> dict[Manager, Owned] | None:
     if size > _MAX_BYTES:
         raise errors.too_large(f"managedFields have {size} bytes, at most {_MAX_BYTES} are accepted")
     try:
-        return managed.decode(entries)
+        return managed.decode(entries, current["apiVersion"])
     except Malformed as problem:
         subject = Subject(call.resource.kind, call.target.name, call.resource.group)
         raise errors.invalid(subject, [Cause("metadata.managedFields", str(problem))]) from None
@@ -84,5 +84,4 @@ def _checked(call: Call) -> str:
 
 
 def _refused(call: Call, cause: Cause) -> ApiError:
-    kind = {"create": "CreateOptions", "update": "UpdateOptions"}.get(call.verb, "PatchOptions")
-    return errors.invalid(Subject(kind, "", "meta.k8s.io"), [cause])
+    return errors.invalid(Subject(options_of(call.verb), "", "meta.k8s.io"), [cause])

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from controller.api import errors
+from controller.api.sizes import MAX_FIELDS, sized, too_many
 
 MAGIC: Final = b"k8s\x00"
 CONTENT_TYPE: Final = "application/vnd.kubernetes.protobuf"
@@ -71,7 +72,9 @@ _MESSAGES: Final[Mapping[str, Message]] = {
     },
     "Role": _ROLE,
     "ClusterRole": {**_ROLE, 3: ("aggregationRule", "AggregationRule")},
-    "AggregationRule": {1: ("clusterRoleSelectors", "skip")},
+    "AggregationRule": {1: ("clusterRoleSelectors", "LabelSelector*")},
+    "LabelSelector": {1: ("matchLabels", "map"), 2: ("matchExpressions", "LabelSelectorRequirement*")},
+    "LabelSelectorRequirement": {1: ("key", "text"), 2: ("operator", "text"), 3: ("values", "text*")},
     "PolicyRule": {
         1: ("verbs", "text*"),
         2: ("apiGroups", "text*"),
@@ -144,75 +147,88 @@ _MAPS: Final[Mapping[str, Callable[[bytes], str]]] = {
 }
 
 
+_MOST: Final = 4 * MAX_FIELDS  # a pair of a map is three here, and what is skipped counts too
+
+
 def decode(body: bytes) -> dict[str, Any]:
-    """The object of a body. Raises ApiError (400)."""
+    """The object of a body. Raises ApiError (400, 413)."""
     if not body.startswith(MAGIC):
         raise errors.bad_request("the body is not protobuf of Kubernetes: it does not begin with k8s")
     try:
-        envelope = _message("Unknown", body[len(MAGIC) :])
+        reader = _Reader()
+        envelope = reader.message("Unknown", body[len(MAGIC) :])
         head = envelope.get("typeMeta", {})
         kind = head.get("kind", "")
         if kind not in _MESSAGES or envelope.get("contentEncoding"):
             raise errors.bad_request(f"{kind[:80]!r} is not taken as protobuf here: send JSON")
-        return {**head, **_message(kind, envelope.get("raw", b""))}
+        value = {**head, **reader.message(kind, envelope.get("raw", b""))}
     except (ValueError, IndexError):
         raise errors.bad_request("the body is not protobuf, or is cut off") from None
+    sized(value)
+    return value
 
 
-def _message(name: str, data: bytes) -> dict[str, Any]:
-    """Text that is empty is left out, as it is in Kubernetes' JSON."""
-    known = _MESSAGES[name]
-    found: dict[str, Any] = {}
-    for number, value in _fields(data):
-        if number not in known:
-            raise errors.bad_request(f"field {number} of {name} is not known here: send JSON")
-        field, kind = known[number]
-        if kind == "skip":
-            continue
-        if kind in _MAPS:
-            entry = {1: b"", 2: b""} | dict(_fields(_data(value)))
-            found.setdefault(field, {})[_data(entry[1]).decode()] = _MAPS[kind](_data(entry[2]))
-        elif kind.endswith("*"):
-            found.setdefault(field, []).append(_value(kind[:-1], value))
-        elif (one := _value(kind, value)) != "":
-            found[field] = one
-    return found
+class _Reader:
+    """Of one body, whose fields are counted as they are read, on all levels: no more than may be."""
 
+    def __init__(self) -> None:
+        self._left = _MOST
 
-def _value(kind: str, value: int | bytes) -> Any:
-    if kind in {"number", "flag"}:
-        if not isinstance(value, int):
-            raise ValueError("a number was expected")
-        return bool(value) if kind == "flag" else value
-    data = _data(value)
-    if kind == "bytes":
-        return data
-    return data.decode() if kind == "text" else _message(kind, data)
+    def message(self, name: str, data: bytes) -> dict[str, Any]:
+        """Text that is empty is left out, as it is in Kubernetes' JSON."""
+        known = _MESSAGES[name]
+        found: dict[str, Any] = {}
+        for number, value in self._fields(data):
+            if number not in known:
+                raise errors.bad_request(f"field {number} of {name} is not known here: send JSON")
+            field, kind = known[number]
+            if kind == "skip":
+                continue
+            if kind in _MAPS:
+                entry = {1: b"", 2: b""} | dict(self._fields(_data(value)))
+                found.setdefault(field, {})[_data(entry[1]).decode()] = _MAPS[kind](_data(entry[2]))
+            elif kind.endswith("*"):
+                found.setdefault(field, []).append(self._value(kind[:-1], value))
+            elif (one := self._value(kind, value)) != "":
+                found[field] = one
+        return found
+
+    def _value(self, kind: str, value: int | bytes) -> Any:
+        if kind in {"number", "flag"}:
+            if not isinstance(value, int):
+                raise ValueError("a number was expected")
+            return bool(value) if kind == "flag" else value
+        data = _data(value)
+        if kind == "bytes":
+            return data
+        return data.decode() if kind == "text" else self.message(kind, data)
+
+    def _fields(self, data: bytes) -> Iterator[tuple[int, int | bytes]]:
+        """Raises ValueError, IndexError; ApiError (413)."""
+        at = 0
+        while at < len(data):
+            self._left -= 1
+            if self._left < 0:
+                raise too_many(MAX_FIELDS)
+            tag, at = _varint(data, at)
+            number, wire = tag >> 3, tag & 7
+            if wire == 0:
+                value, at = _varint(data, at)
+                yield number, value
+            elif wire == 2:
+                size, at = _varint(data, at)
+                if at + size > len(data):
+                    raise ValueError("cut off")
+                yield number, data[at : at + size]
+                at += size
+            else:
+                raise ValueError("a wire type that Kubernetes does not use")
 
 
 def _data(value: int | bytes) -> bytes:
     if not isinstance(value, bytes):
         raise ValueError("bytes were expected")
     return value
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Raises ValueError, IndexError."""
-    at = 0
-    while at < len(data):
-        tag, at = _varint(data, at)
-        number, wire = tag >> 3, tag & 7
-        if wire == 0:
-            value, at = _varint(data, at)
-            yield number, value
-        elif wire == 2:
-            size, at = _varint(data, at)
-            if at + size > len(data):
-                raise ValueError("cut off")
-            yield number, data[at : at + size]
-            at += size
-        else:
-            raise ValueError("a wire type that Kubernetes does not use")
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Final
 
 ADMIN_GROUPS: Final = frozenset({"domctl:admins", "system:masters"})
 ALL: Final = "*"
+MOST_WORK: Final = 50_000  # comparisons of which four take a microsecond or two
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ class Verdict:
 
 Rules = tuple[Rule, ...]
 _BY_GROUP: Final = Verdict(True, "RBAC: members of the administrators' groups may do everything")
-_EVERYTHING: Final[Rules] = (
+EVERYTHING: Final[Rules] = (
     Rule((ALL,), groups=(ALL,), resources=(ALL,)),
     Rule((ALL,), paths=(ALL,)),
 )
@@ -145,7 +147,7 @@ class Policy:
     def rules_of(self, user: User, namespace: str) -> Rules:
         """All rules that hold for `user` in `namespace`; "" for those that hold everywhere."""
         if user.is_admin:
-            return _EVERYTHING
+            return EVERYTHING
         found: dict[Rule, None] = {}
         for binding, _ in self._bindings(user, namespace):
             found.update(dict.fromkeys(self.roles.get(binding.role_key, ())))
@@ -193,41 +195,90 @@ def _path_matches(pattern: str, path: str) -> bool:
     return pattern.endswith(ALL) and path.startswith(pattern.rstrip(ALL))
 
 
-def uncovered(wanted: Iterable[Rule], held: Rules) -> Rules:
-    """What of `wanted`, taken apart into its smallest pieces, no single rule of `held` covers."""
-    return tuple(
-        dict.fromkeys(
-            piece
-            for rule in wanted
-            for piece in _pieces(rule)
-            if not any(_covers(own, piece) for own in held)
-        )
+# The smallest part of a rule: verb, group, resource, name (None: whatever it is called), path ("": none).
+Piece = tuple[str, str, str, str | None, str]
+
+
+class TooWide(Exception):
+    """Rules name so many combinations that comparing them would take too long."""
+
+
+def uncovered(wanted: Iterable[Rule], held: Rules) -> tuple[Piece, ...]:
+    """What of `wanted`, taken apart into its smallest pieces, no single rule of `held` covers. Raises TooWide
+    before it does what would take more than MOST_WORK comparisons: pieces are the product of all lists."""
+    owned = [_Owned(rule) for rule in held]
+    work = sum(one.words for one in owned) // 4
+    lacking: dict[Piece, None] = {}
+    for rule in wanted:
+        near = [own for own in owned if own.touches(rule)]
+        wide = not any(own.covers_all(rule) for own in near)
+        work += len(owned) + (_work(rule, near) if wide else 0)
+        if work > MOST_WORK:
+            raise TooWide
+        if wide:
+            lacking.update((p, None) for p in _pieces(rule) if not any(own.covers(p) for own in near))
+    return tuple(lacking)
+
+
+def rule_of(piece: Piece) -> Rule:
+    verb, group, resource, name, path = piece
+    if path:
+        return Rule((verb,), paths=(path,))
+    return Rule((verb,), (group,), (resource,), () if name is None else (name,))
+
+
+def _work(rule: Rule, near: list[_Owned]) -> int:
+    """How many comparisons it takes to take `rule` apart."""
+    objects = len(rule.groups) * len(rule.resources) * (len(rule.names) or 1) * (1 + len(near))
+    paths = len(rule.paths) * (1 + sum(len(own.paths) for own in near))
+    return len(rule.verbs) * (objects + paths)
+
+
+def _pieces(rule: Rule) -> Iterator[Piece]:
+    yield from ((verb, "", "", None, path) for verb in rule.verbs for path in rule.paths)
+    yield from (
+        (*found, "") for found in product(rule.verbs, rule.groups, rule.resources, rule.names or (None,))
     )
 
 
-def _pieces(rule: Rule) -> Iterator[Rule]:
-    for verb in rule.verbs:
-        for path in rule.paths:
-            yield Rule((verb,), paths=(path,))
-        for group in rule.groups:
-            for resource in rule.resources:
-                for name in rule.names or (None,):
-                    yield Rule((verb,), (group,), (resource,), () if name is None else (name,))
+class _Owned:
+    """A rule that is held, for many comparisons."""
 
+    def __init__(self, rule: Rule) -> None:
+        self.verbs, self.groups, self.resources = map(frozenset, (rule.verbs, rule.groups, rule.resources))
+        self.names, self.paths = frozenset(rule.names), rule.paths
+        lists = (rule.verbs, rule.groups, rule.resources, rule.names, rule.paths)
+        self.words = sum(len(one) for one in lists)
 
-def _covers(own: Rule, piece: Rule) -> bool:
-    """`piece` has one of each."""
-    if not _has(own.verbs, piece.verbs[0]):
-        return False
-    if piece.paths:
-        return any(_path_matches(path, piece.paths[0]) for path in own.paths)
-    if not _has(own.groups, piece.groups[0]):
-        return False
-    resource = piece.resources[0]
-    _, slash, subresource = resource.partition("/")
-    if not _has(own.resources, resource) and not (slash and f"*/{subresource}" in own.resources):
-        return False
-    return not own.names or (bool(piece.names) and piece.names[0] in own.names)
+    def touches(self, rule: Rule) -> bool:
+        """Whether it may cover any of that; what it does not touch it does not."""
+        same = ALL in self.verbs or not self.verbs.isdisjoint(rule.verbs)
+        return same and (
+            bool(rule.paths and self.paths) or ALL in self.groups or not self.groups.isdisjoint(rule.groups)
+        )
+
+    def covers_all(self, rule: Rule) -> bool:
+        """Whether all of it, as far as that is seen without taking it apart."""
+        pairs = ((self.verbs, rule.verbs), (self.groups, rule.groups), (self.resources, rule.resources))
+        return (
+            all(ALL in own or own.issuperset(asked) for own, asked in pairs)
+            and (not self.names or (bool(rule.names) and self.names.issuperset(rule.names)))
+            and (not rule.paths or ALL in self.paths)
+        )
+
+    def covers(self, piece: Piece) -> bool:
+        verb, group, resource, name, path = piece
+        if verb not in self.verbs and ALL not in self.verbs:
+            return False
+        if path:
+            return any(_path_matches(own, path) for own in self.paths)
+        if group not in self.groups and ALL not in self.groups:
+            return False
+        if resource not in self.resources and ALL not in self.resources:
+            _, slash, subresource = resource.partition("/")
+            if not slash or f"*/{subresource}" not in self.resources:
+                return False
+        return not self.names or name in self.names
 
 
 def rule_text(rule: Rule) -> str:

@@ -15,20 +15,22 @@ import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
 
-from controller.api import errors, selectors, tables
+from controller.api import errors, listoptions, selectors, tables
+from controller.api.accepting import Form, form_of, include_of
 from controller.api.lists import ListAnswer
-from controller.api.requests import Call, Form, form_of, json_response, positive
+from controller.api.requests import Call, json_response, positive
 from controller.api.resources import Resource
 from controller.objects import Body, Objects, StoredObject
 from drivers.errors import Compacted
 
 PAGE: Final = 500
 STREAM_PAGE: Final = 100  # for who is told what is read as it is read
+MAX_REVISION: Final = 2**63  # of a store; revisions are smaller
 _SLICE: Final = 50  # objects read, and encoded, before others get a turn
 
 
@@ -47,15 +49,17 @@ def encode_position(position: Position) -> str:
 
 
 def decode_position(token: str, prefix: str) -> Position:
-    """Raises ApiError 400. A token made for another collection is refused: it would be a way around."""
+    """Raises ApiError 400. A token made for another collection is refused: it would be a way around. So is
+    one that nobody made: what is no revision, or no key, no store could read."""
     try:
         raw = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-        position = Position(int(raw["rv"]), str(raw["start"]))
-    except (ValueError, KeyError, TypeError, RecursionError):
+        revision, after = raw["rv"], raw["start"]
+        after.encode("utf-8", "surrogateescape")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise errors.bad_request("continue key is not valid") from None
-    if not position.after.startswith(prefix) or position.revision <= 0:
+    if type(revision) is not int or not 0 < revision < MAX_REVISION or not after.startswith(prefix):
         raise errors.bad_request("continue key is not valid")
-    return position
+    return Position(revision, after)
 
 
 def shown(resource: Resource, stored: StoredObject) -> Body:
@@ -81,7 +85,9 @@ def instant(wall: str) -> datetime.datetime:
 
 @dataclass(slots=True)
 class Scan:
-    """A list under way. `limit` 0: no limit. `page`: how many are read of the store at once."""
+    """A list under way. `limit` 0: no limit. `page`: how many are read of the store at once. `least`: the
+    revision that the store must have reached. `pinned`: the one that is asked for, and no other. In the end
+    there are `next`, where the next page begins, and `remaining`, how many follow; None: nobody knows."""
 
     resource: Resource
     namespace: str
@@ -91,6 +97,36 @@ class Scan:
     revision: int = 0
     next: Position | None = None
     page: int = field(default_factory=lambda: PAGE)
+    least: int = 0
+    pinned: int = 0
+    remaining: int | None = None
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Of a list that ends here, as clients read it."""
+        found: dict[str, Any] = {"resourceVersion": str(self.revision)}
+        if self.next is not None:
+            found["continue"] = encode_position(self.next)
+            if self.remaining is not None:
+                found["remainingItemCount"] = self.remaining
+        return found
+
+
+def scan_of(call: Call) -> Scan:
+    """What a list, or the deletion of a collection, is to go over. Raises ApiError (400, 422)."""
+    resource, query = call.resource, call.query
+    selector = selectors.parse(
+        query.get("labelSelector", ""), query.get("fieldSelector", ""), resource.fields
+    )
+    options = listoptions.of_list(query)
+    scan = Scan(resource, call.target.namespace, selector, options.limit)
+    if options.token:
+        scan.position = decode_position(options.token, resource.scope(scan.namespace))
+    elif options.exact:
+        scan.pinned, scan.position = options.revision, Position(options.revision, "")
+    else:
+        scan.least = options.revision
+    return scan
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +165,12 @@ class Reader:
 
     async def get(self, call: Call) -> web.Response:
         resource, target = call.resource, call.target
+        least = positive(call.query, "resourceVersion", 0)
         kv = await self._objects.store.get(resource.key(target.namespace, target.name))
+        if least > (0 if kv is None else kv.mod_revision):
+            current = await self._newest(resource)
+            if least > current:
+                raise errors.not_reached(least, current)
         if kv is None:
             raise errors.not_found(call.subject)
         stored = self._objects.note(resource.read(kv))
@@ -148,38 +189,39 @@ class Reader:
         if form == "partial":
             return json_response(tables.partial(body))
         now = instant(self._objects.world.wall())
-        rows = [tables.row(resource, body, now, call.query.get("includeObject", "Metadata"))]
+        rows = [tables.row(resource, body, now, include_of(call, form))]
         version = {"resourceVersion": str(stored.revision)}
         return json_response(tables.table(tables.definitions(resource), rows, version))
 
     async def list(self, call: Call) -> web.StreamResponse:
-        resource, form = call.resource, form_of(call.request)
-        selector = selectors.parse(
-            call.query.get("labelSelector", ""), call.query.get("fieldSelector", ""), resource.fields
-        )
-        scan = Scan(resource, call.target.namespace, selector, positive(call.query, "limit", 0))
-        token = call.query.get("continue", "")
-        scan.position = decode_position(token, resource.scope(scan.namespace)) if token else None
-        if not token and call.query.get("resourceVersionMatch") == "Exact":
-            scan.position = Position(positive(call.query, "resourceVersion", 0), "")
-        answer = ListAnswer(call, *_listed(resource, form))
+        form = form_of(call.request)
+        scan = scan_of(call)
+        answer = ListAnswer(call, *_listed(call.resource, form))
         try:
-            await self._fill(answer, scan, Shape(form, call.query.get("includeObject", "Metadata")))
-            metadata = {"resourceVersion": str(scan.revision)}
-            if scan.next is not None:
-                metadata["continue"] = encode_position(scan.next)
-            return await answer.end(metadata)
+            await self._fill(answer, scan, Shape(form, include_of(call, form)))
+            return await answer.end(scan.metadata)
         except Compacted as error:
             if answer.in_parts:
                 return answer.cut(error)
-            raise errors.expired(
-                "The provided continue parameter is too old to display a consistent list result. "
-                "You must start a new list without the continue parameter."
-            ) from None
+            raise await self.gone(scan) from None
         except Exception as error:  # a second answer cannot be given
             if answer.in_parts:
                 return answer.cut(error)
             raise
+
+    async def gone(self, scan: Scan) -> errors.ApiError:
+        """Why there is no page of this scan. Stores say of a revision that they have not reached, too, that
+        it cannot be had."""
+        if scan.pinned and (current := await self._newest(scan.resource)) < scan.pinned:
+            return errors.not_reached(scan.pinned, current)
+        return errors.expired(
+            "The provided continue parameter is too old to display a consistent list result. "
+            "You must start a new list without the continue parameter."
+        )
+
+    async def _newest(self, resource: Resource) -> int:
+        """The store's revision."""
+        return (await self._objects.store.page(resource.prefix, limit=1)).revision
 
     async def _fill(self, answer: ListAnswer, scan: Scan, shape: Shape) -> None:
         now = instant(self._objects.world.wall())
@@ -198,7 +240,7 @@ class Reader:
 
     async def slices(self, scan: Scan) -> AsyncGenerator[Sequence[StoredObject], None]:
         """Yield what matches, slice by slice; `scan` tells the revision from the first on, and in the end the
-        next page. Raises Compacted, StoreError."""
+        next page. Raises Compacted, StoreError, ApiError (504)."""
         wanted = scan.limit
         prefix = scan.resource.scope(scan.namespace)
         after, revision = ("", 0) if scan.position is None else (scan.position.after, scan.position.revision)
@@ -209,6 +251,8 @@ class Reader:
                 exact or prefix, after=after, limit=1 if exact else size, revision=revision
             )
             revision = scan.revision = page.revision
+            if revision < scan.least:
+                raise errors.not_reached(scan.least, revision)
             matching: list[StoredObject] = []
             for number, kv in enumerate(page.items):
                 if number % _SLICE == 0:  # whatever of them matches
@@ -234,6 +278,8 @@ class Reader:
                 return
             if scan.limit and wanted <= 0:
                 scan.next = Position(revision, after)
+                if scan.selector.matches_all and scan.resource.shows_all:
+                    scan.remaining = page.remaining + sum(kv.key > after for kv in page.items)
                 return
 
     def _exact_key(self, scan: Scan) -> str:

@@ -46,6 +46,10 @@ _EVENT_FIELDS: Final[Mapping[str, Path]] = {
 }
 
 
+def _all(stored: StoredObject) -> bool:
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Scale:
     """Where in an object stands how many are wanted, how many there are, and what selects them (as text)."""
@@ -59,7 +63,8 @@ class Scale:
 class Resource:
     """One served collection. `kind`, `plural` and `namespaced` make it a Kind for `controller.objects`;
     `prefix` is where it stands in the store, `api_version` how it is shown. `fields` maps what a field
-    selector may name to its path. `group` "" is the core group. `path_name`: see `specs.kinds`.
+    selector may name to its path. `group` "" is the core group. For `path_name` and `put_creates` see
+    `specs.kinds`.
 
     `pictured` makes of an object as it stands what is shown of it, where that is not the same. `source` is
     the resource whose objects these are pictures of, and `taken` makes its object of (that object, its
@@ -85,13 +90,14 @@ class Resource:
     struct: type[msgspec.Struct] | None = None
     decode: Callable[[Resource, KeyValue], StoredObject] = parse
     path_name: bool = False
+    put_creates: bool = False
     scale: Scale | None = None
     pictured: Callable[[StoredObject], StoredObject] = lambda stored: stored
     source: Resource | None = None
     taken: Callable[[Body, Body, Body], tuple[Body, list[Cause]]] = lambda ours, seen, wanted: (wanted, [])
     refusals: Mapping[str, str] = field(default_factory=dict)
     description: str = ""
-    shows: Callable[[StoredObject], bool] = lambda stored: True
+    shows: Callable[[StoredObject], bool] = _all
     key_name: Callable[[str], str] = lambda name: name
     actions: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     entered: Callable[[Body], Body] = lambda body: body
@@ -106,6 +112,11 @@ class Resource:
     def stored(self) -> Resource:
         """Whose objects stand in the store."""
         return self.source or self
+
+    @property
+    def shows_all(self) -> bool:
+        """Whether there are as many to be seen as there are keys."""
+        return self.shows is _all
 
     def read(self, kv: KeyValue) -> StoredObject:
         """A value of the store as it is shown; never fails."""
@@ -156,6 +167,7 @@ _MORE_FIELDS: Final[Mapping[str, Mapping[str, Path]]] = {
 _STREAMS: Final[Mapping[str, Mapping[str, tuple[str, tuple[str, ...]]]]] = {
     "Domain": {"console": ("Domain", ("create", "get")), "log": ("Domain", ("get",))}
 }
+_VERBS: Final = {"Namespace": (*READ, *(verb for verb in WRITE if verb != "deletecollection"))}
 _PICTURED: Final[Mapping[str, Callable[[StoredObject], StoredObject]]] = {"Namespace": namespaces.pictured}
 _ENTERED: Final[Mapping[str, Callable[[Body], Body]]] = {"Secret": secret.without_string_data}
 _COMPLETED: Final[Mapping[str, Callable[[Body], Body]]] = {"Secret": secret.completed}
@@ -170,11 +182,12 @@ def _of(kind: Kind) -> Resource:
         kind.namespaced,
         keys.object_prefix(kind.plural),
         api_version=kind.api_version,
-        verbs=READ + WRITE,
+        verbs=_VERBS.get(kind.kind, READ + WRITE),
         short_names=kind.short_names,
         categories=kind.categories,
         has_status=kind.has_status,
         path_name=kind.path_name,
+        put_creates=kind.put_creates,
         fields={**_METADATA_FIELDS, **_MORE_FIELDS.get(kind.kind, {})},
         struct=kind.struct,
         pictured=_PICTURED.get(kind.kind, lambda stored: stored),
@@ -201,11 +214,21 @@ CORE_EVENTS: Final = Resource(
     True,
     keys.object_prefix("events"),
     api_version="v1",
+    verbs=(*READ, "create", "patch"),
     short_names=("ev",),
     fields={**_METADATA_FIELDS, **_EVENT_FIELDS},
 )
 ASSIGNMENTS: Final = Resource(
-    GROUP, "Assignment", "assignments", "assignment", False, keys.ASSIGNMENTS, decode=_assignment
+    GROUP,
+    "Assignment",
+    "assignments",
+    "assignment",
+    False,
+    keys.ASSIGNMENTS,
+    decode=_assignment,
+    description="What the controller promised of one domain, whose uid is its name: on which node it is, in "
+    "which epoch, and what is under way. The controller alone writes it; it outlives its Domain until that "
+    "is proved absent everywhere.",
 )
 
 
@@ -237,6 +260,7 @@ class Question:
         return group_version(self.group)
 
 
+POLICY: Final = "policy"  # of Eviction; kubectl 1.20 evicts only where there is such a group
 AUTHORIZATION: Final = "authorization.k8s.io"
 AUTHENTICATION: Final = "authentication.k8s.io"
 QUESTIONS: Final = (
@@ -285,7 +309,7 @@ PODS: Final = Resource(
     key_name=pods.domain_of,
     refusals=pods.REFUSALS,
     description=pods.DESCRIPTION,
-    actions={"eviction": ("policy", "Eviction")},
+    actions={"eviction": (POLICY, "Eviction")},
     streams={"attach": ("PodAttachOptions", ("create", "get")), "log": ("Pod", ("get",))},
 )
 # Pictures of Nodes and Domains, too; `controller.api.facade.top` has the figures to make them with.
@@ -314,13 +338,14 @@ POD_METRICS: Final = replace(
     fields=_METADATA_FIELDS,
     refusals={},
     actions={},
+    streams={},
     pictured=lambda stored: usage.of_pod(stored, None),
     shows=usage.is_known,
     description=usage.OF_PODS,
 )
 RESOURCES: Final = (*_STORED, CORE_NODES, PODS, NODE_METRICS, POD_METRICS)
 BY_PATH: Final = {(r.group, r.plural): r for r in RESOURCES}
-GROUPS: Final = (GROUP, RBAC_GROUP, AUTHORIZATION, AUTHENTICATION, METRICS)  # but the core group
+GROUPS: Final = (GROUP, RBAC_GROUP, AUTHORIZATION, AUTHENTICATION, POLICY, METRICS)  # but the core group
 NAMESPACES: Final = BY_PATH["", "namespaces"]
 MIGRATIONS: Final = BY_PATH[GROUP, "migrations"]
 ROLES: Final = BY_PATH[RBAC_GROUP, "roles"]

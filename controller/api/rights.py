@@ -1,7 +1,8 @@
 """All roles, bindings and tokens, as of now: what every request is judged by, without a read of the store.
 
 Listed once and then kept by the hubs that serve watches. Every replica has its own, so a change holds a
-moment after it was answered, as on Kubernetes. While the store does not answer, what was known goes on to
+moment after it was answered, as on Kubernetes. Each also keeps the rules of ClusterRoles that are made of
+others. While the store does not answer, what was known goes on to
 hold. What cannot be read is left out: a role or binding grants nothing then, a token is nobody's (and the
 administrators' certificates work whatever stands in the store).
 """
@@ -9,15 +10,17 @@ administrators' certificates work whatever stands in the store).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import logging
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from controller.api import roles, selectors
+from controller.api import aggregation, roles, selectors
 from controller.api.auth import AUTHENTICATED
 from controller.api.errors import ApiError
 from controller.api.rbac import Ask, Binding, Holder, Policy, Rules, User, Verdict
@@ -31,7 +34,7 @@ from controller.api.resources import (
     Resource,
 )
 from controller.api.watch import Event, Hub
-from controller.objects import Body, Objects, StoredObject
+from controller.objects import Body, Conflict, NotFound, Objects, StoredObject
 from drivers.errors import StoreError
 from specs.token import TOKEN_FORM
 from specs.validate import Unknown, decode
@@ -41,7 +44,6 @@ log = logging.getLogger(__name__)
 KEPT: Final = (CLUSTER_ROLES, ROLES, CLUSTER_ROLE_BINDINGS, ROLE_BINDINGS, TOKENS)
 FIRST_S: Final = 5.0  # how long a server that starts waits for what it is to judge by
 _RETRY_S: Final = 1.0
-_NEXT_S: Final = 300.0
 _TOKEN: Final = re.compile(TOKEN_FORM, re.ASCII)
 
 
@@ -130,12 +132,23 @@ class Rights:
             self._rebuild()
             known.set()
             while True:
-                if await subscription.wait(_NEXT_S):
+                if resource is CLUSTER_ROLES:
+                    await self._gather(bodies)
+                if await subscription.wait():
                     for event in subscription.take().events:
                         self._note(bodies, event)
                     self._rebuild()
         finally:
             hub.detach(subscription)
+
+    async def _gather(self, bodies: Mapping[str, Body]) -> None:
+        """Write the rules of roles that are made of others where they are not what these have, but only over
+        what was looked at: else an event is under way, and it is gone over again. Raises StoreError."""
+        for name, rules in aggregation.gathered(bodies.values()):
+            with contextlib.suppress(Conflict, NotFound):
+                current = await self._objects.get(CLUSTER_ROLES, "", name)
+                if current.body == bodies.get(current.key) and not current.terminating:
+                    await self._objects.replace(CLUSTER_ROLES, current, {**current.body, "rules": rules})
 
     def _note(self, bodies: dict[str, Body], event: Event) -> None:
         if event.now is not None and self._readable(event.now):
@@ -167,7 +180,9 @@ class Rights:
             ),
         )
         tokens = [_token(body["spec"]) for body in found[TOKENS.plural].values()]
-        self._tokens = {token.sha256: token for token in tokens}
+        bearers = Counter(token.sha256 for token in tokens)
+        # A secret of two is nobody's: else whoever reads the hash could become another's bearer, or he his.
+        self._tokens = {token.sha256: token for token in tokens if bearers[token.sha256] == 1}
 
 
 def _binding(body: Mapping[str, Any]) -> Binding:

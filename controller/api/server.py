@@ -12,7 +12,7 @@ import asyncio
 import ipaddress
 import logging
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +21,8 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
-from controller.api import errors, health, lists, patch
+from controller.api import errors, health, parts, patch, warned
+from controller.api.accepting import Former, check_accepted
 from controller.api.admission import Admission
 from controller.api.applying import Applier
 from controller.api.audit import KEPT, MAX_BYTES, AuditLog
@@ -35,15 +36,17 @@ from controller.api.documents import DOCUMENTS
 from controller.api.errors import ApiError
 from controller.api.facade.evictions import Evictions
 from controller.api.facade.namespaces import Namespaces
+from controller.api.facade.notes import Notes
 from controller.api.facade.top import Top
 from controller.api.facade.usage import METRICS
 from controller.api.flow import Flow
 from controller.api.guard import Guard, authorize_call
-from controller.api.listening import Listener, tls_context
+from controller.api.listening import HTTP_LOG, Listener, tls_context
 from controller.api.meters import make_meters
 from controller.api.operations import Operations, is_operation
 from controller.api.reading import Reader
 from controller.api.requests import (
+    JSON,
     Call,
     Target,
     error_response,
@@ -54,7 +57,7 @@ from controller.api.requests import (
     read_body,
     verb_of,
 )
-from controller.api.resources import DOMAINS, NAMESPACES, PODS, RESOURCES
+from controller.api.resources import CORE_EVENTS, DOMAINS, NAMESPACES, PODS, RESOURCES
 from controller.api.reviews import Reviews, review_of
 from controller.api.rights import Rights
 from controller.api.scaling import Scaler
@@ -84,8 +87,8 @@ class ApiConfig:
     """`metrics_listen`: host (loopback only) and port of a plain listener for /metrics. `allow_xml`:
     whether `spec.xml` is accepted. `sealed`: whether the store is encrypted; else no Secret is taken.
     `audit_bytes` and `audit_kept`: how large an audit log becomes, and how many old ones are kept.
-    `render_metrics`: what /metrics shows (by default, the registry). `figures`: how busy nodes and domains
-    are (by default, another replica knows)."""
+    `render_metrics`: what /metrics shows, in parts (by default, the registry). `figures`: how busy nodes and
+    domains are (by default, another replica knows)."""
 
     host: str
     port: int
@@ -98,7 +101,7 @@ class ApiConfig:
     sealed: bool = False
     metrics_listen: tuple[str, int] | None = None
     bounds: Bounds = field(default_factory=Bounds)
-    render_metrics: Callable[[], bytes] | None = None
+    render_metrics: Callable[[], Iterable[bytes]] | None = None
     oidc: OidcConfig | None = None
     figures: Board | None = None
 
@@ -118,7 +121,7 @@ class ApiServer:
         if config.metrics_listen is not None and not _is_loopback(config.metrics_listen[0]):
             raise ValueError("metricsListen has no authentication and must be a loopback address")
         self._objects = objects
-        self._render = config.render_metrics or (lambda: generate_latest(registry))
+        self._render = config.render_metrics or (lambda: [generate_latest(registry)])
         self._config = config
         self._checks = checks
         self._meters = make_meters(registry)
@@ -128,6 +131,7 @@ class ApiServer:
             if "watch" in r.verbs
         }
         self._flow = Flow(objects.world.now, config.bounds)
+        self._former = Former()
         self._turns = Turnstile(objects.world.now)
         self._health_turns = Turnstile(objects.world.now)
         self._reader = Reader(objects, self._turns.turn)
@@ -137,9 +141,13 @@ class ApiServer:
         self._namespaces = Namespaces(
             objects, NAMESPACES, [r for r in RESOURCES if r.struct and r.namespaced]
         )
-        self._writer = Writer(objects, admission, Guard(self._rights), self._namespaces, config.bounds)
+        guard = Guard(self._rights)
+        self._writer = Writer(objects, admission, guard, self._namespaces, config.bounds)
+        self._notes = Notes(objects, self._namespaces, config.bounds)
         self._scaler = Scaler(self._writer, config.bounds)
-        self._deleter = Deleter(objects, self._reader, Deletable(objects, self._namespaces), config.bounds)
+        self._deleter = Deleter(
+            objects, self._reader, Deletable(objects, self._namespaces), guard, config.bounds
+        )
         self._applier = Applier(objects, admission, self._writer, config.bounds)
         self._operations = Operations(objects)
         self._top = Top(objects, self._reader, config.figures or Board(objects.world.now))
@@ -147,7 +155,7 @@ class ApiServer:
         desk = desk or Desk(objects.world.wall, bounds.console_bytes, bounds.consoles_bytes)
         self._consoles = consoles = Consoles(objects, desk, self._turns.turn)
         self._actions: dict[tuple[str, str, str], Callable[[Call], Awaitable[web.StreamResponse]]] = {
-            ("", PODS.plural, "eviction"): Evictions(objects).handle,
+            ("", PODS.plural, "eviction"): Evictions(objects, self._reader).handle,
             ("", PODS.plural, "log"): self._watched(consoles.log),
             ("", PODS.plural, "attach"): self._watched(consoles.attach),
             (DOMAINS.group, DOMAINS.plural, "log"): self._watched(consoles.log),
@@ -201,7 +209,9 @@ class ApiServer:
         app = web.Application(client_max_size=self._config.bounds.body_bytes)
         app.router.add_route("*", r"/{path:[\s\S]*}", handler)  # a path may hold a line feed
         app.on_response_prepare.append(_name)
-        runner = web.AppRunner(app, access_log=None, keepalive_timeout=IDLE_S, shutdown_timeout=_SHUTDOWN_S)
+        runner = web.AppRunner(
+            app, access_log=None, logger=HTTP_LOG, keepalive_timeout=IDLE_S, shutdown_timeout=_SHUTDOWN_S
+        )
         await runner.setup()
         self._runners.append(runner)
         assert runner.server is not None
@@ -213,7 +223,7 @@ class ApiServer:
     async def _serve_metrics(self, request: web.Request) -> web.StreamResponse:
         if request.path != "/metrics":
             return error_response(errors.by_code(404))
-        return self._metrics()
+        return await self._metrics(request)
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         """The outermost: whatever happens, there is an answer, an audit id and a metric."""
@@ -226,9 +236,10 @@ class ApiServer:
         try:
             answer = await self._answer(call)
             if not answer.prepared:
+                await self._former.form(request, answer)  # what is refused, which is small
                 await compressed(request, answer)
-                for warning in call.warnings:
-                    answer.headers.add("Warning", f'299 - "{_quoted(warning)}"')
+                for warning in warned.headers((*call.doubled, *call.warnings)):
+                    answer.headers.add("Warning", warning)
                 await _send(request, answer)
         finally:
             call.leave()
@@ -295,7 +306,8 @@ class ApiServer:
                 return await self._dispatch(call)
             assert self._trail is not None
             call.audited = True
-            return await self._trail.change(call, lambda: self._dispatch(call))
+            noted = self._trail.dry_run if _is_dry_run(call) else self._trail.change
+            return await noted(call, lambda: self._dispatch(call))
         finally:
             call.passage.stand()
 
@@ -310,15 +322,26 @@ class ApiServer:
 
     async def _dispatch(self, call: Call) -> web.StreamResponse:
         call.allowed_by = authorize_call(self._rights, call)
-        path = call.path
         if call.target.plural:
-            return await self._object(call)
+            check_accepted(call)
+            answer = await self._object(call)
+        else:
+            answer = await self._document(call)
+        await self._former.form(call.request, answer)  # while it has a seat: this takes long
+        return answer
+
+    async def _document(self, call: Call) -> web.StreamResponse:
+        path = call.path
         if call.request.method not in {"GET", "HEAD"}:
             raise errors.method_not_allowed() if path in DOCUMENTS else errors.by_code(404)
         if path in DOCUMENTS:
-            return DOCUMENTS[path](call.request)
+            found = DOCUMENTS[path](call.request)
+            if path.startswith("/api") and found.headers["Content-Type"] == JSON:
+                check_accepted(call)
+            return found
         if path == "/metrics":
-            return self._metrics()
+            call.stand()  # what follows waits for its client, and works in turns
+            return await self._metrics(call.request)
         raise errors.by_code(404)
 
     async def _object(self, call: Call) -> web.StreamResponse:
@@ -340,8 +363,6 @@ class ApiServer:
         if call.verb not in resource.verbs:
             raise errors.method_not_allowed(resource.refusals.get(call.verb, ""))
         if call.verb == "watch":
-            if target.subresource:
-                raise errors.method_not_allowed()
             return await self._watch(call)
         if target.subresource == "scale":
             return await self._scaler.handle(call)
@@ -356,6 +377,8 @@ class ApiServer:
         if call.verb == "create":
             if target.name or (call.resource.namespaced and not target.namespace):
                 raise errors.method_not_allowed()
+            if call.resource is CORE_EVENTS:
+                return await self._notes.handle(call)
             return await writer.create(call)
         if call.verb == "deletecollection" and (target.namespace or not call.resource.namespaced):
             return await self._deleter.collection(call)
@@ -363,9 +386,11 @@ class ApiServer:
             raise errors.method_not_allowed()
         if call.verb == "update":
             return await writer.update(call)
+        if call.resource is CORE_EVENTS:
+            return await self._notes.handle(call)
         if call.verb == "patch":
             applies = media_type(call.request) == patch.APPLY
-            if applies and call.resource.struct is None:
+            if applies and call.stored.struct is None:
                 raise patch.unsupported()  # without a schema nobody can say whose a field is
             return await (self._applier.apply(call) if applies else writer.patch(call))
         if target.subresource:
@@ -386,17 +411,17 @@ class ApiServer:
 
         return counted
 
-    def _metrics(self) -> web.Response:
+    async def _metrics(self, request: web.Request) -> web.StreamResponse:
         self._meters.watchers.set(sum(hub.clients for hub in self._hubs.values()))
         self._meters.consoles.set(self._consoles.clients)
         self._meters.quarantined.set(self._objects.quarantined_total)
-        return health.metrics(self._render)
+        return await health.metrics(request, self._render, self._turns.turn)
 
 
 async def _send(request: web.Request, answer: web.StreamResponse) -> None:
     """Write the answer out here, where it still counts as its client's, and not for ever."""
     try:
-        async with asyncio.timeout(lists.WRITE_S):
+        async with asyncio.timeout(parts.WRITE_S):
             await answer.prepare(request)
             await answer.write_eof()
     except TimeoutError:
@@ -408,20 +433,22 @@ async def _send(request: web.Request, answer: web.StreamResponse) -> None:
 
 async def _name(request: web.Request, answer: web.StreamResponse) -> None:
     """Every answer tells by which id it is found in the log, and gives the client's own back."""
+    answer.headers.setdefault("Cache-Control", "no-cache, private")  # Secrets, too, pass through proxies
     call: Call | None = request.get(_CALL)
     if call is not None:
         answer.headers["Audit-Id"] = call.audit_id
         answer.headers["X-Request-Id"] = call.request_id or call.audit_id
 
 
+def _is_dry_run(call: Call) -> bool:
+    try:
+        return call.request.method in _CHANGING and call.dry_run  # a terminal knows none
+    except ApiError:
+        return False  # it will be refused, and is a change until then
+
+
 async def _unaudited(decision: dict[str, Any]) -> None:
     raise AssertionError("a decision outside an audited request")
-
-
-def _quoted(text: str) -> str:
-    """As the warn-text of a header: printable ASCII, quotes and backslashes escaped."""
-    plain = "".join(c if " " <= c <= "~" else "?" for c in text)[:1000]
-    return plain.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _is_loopback(host: str) -> bool:

@@ -18,9 +18,11 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
-from controller.api import errors, selectors, tables
+from controller.api import errors, listoptions, selectors, tables
+from controller.api.accepting import Form, form_of, include_of
+from controller.api.listoptions import ListOptions
 from controller.api.reading import STREAM_PAGE, Reader, Scan, instant, sees, shown
-from controller.api.requests import Call, Form, form_of, positive
+from controller.api.requests import Call, positive
 from controller.api.resources import Resource
 from controller.api.selectors import Selector
 from controller.api.watch import Batch, Event, Hub
@@ -30,7 +32,6 @@ from drivers.errors import Compacted, StoreError
 log = logging.getLogger(__name__)
 
 BOOKMARK_S: Final = 30.0
-_LOOK_S: Final = 5.0  # how often a quiet watch looks whether its client is still there
 _DEFAULT_TIMEOUT_S: Final = 1800
 _MAX_TIMEOUT_S: Final = 3600
 _WRITE_TIMEOUT_S: Final = 15.0
@@ -72,7 +73,7 @@ class _View:
             ]
         if matches:
             return [("MODIFIED" if matched else "ADDED", now)]
-        return [("DELETED", now)] if matched else []
+        return [("DELETED", before or now)] if matched else []  # as it was when it was last in view
 
     def _sees(self, stored: StoredObject) -> bool:
         return sees(self.resource, self.selector, stored)
@@ -97,25 +98,28 @@ class Streamer:
         view = self._view(call)
         hub = self._hubs[view.resource.group, view.resource.plural]
         query = call.query
-        timeout_s = min(positive(query, "timeoutSeconds", _DEFAULT_TIMEOUT_S), _MAX_TIMEOUT_S)
-        after = positive(query, "resourceVersion", 0)
-        initial: _Initial | None = None
-        if query.get("sendInitialEvents") == "true" or after == 0:
-            initial = await self._initial(view, call.target.namespace)
+        # 0 is what is said by who says nothing, as on Kubernetes.
+        timeout_s = min(positive(query, "timeoutSeconds", 0) or _DEFAULT_TIMEOUT_S, _MAX_TIMEOUT_S)
+        options = listoptions.of_watch(query)
+        after, initial = options.revision, None
+        if options.initial or (options.initial is None and after == 0):
+            initial = await self._initial(view, call.target.namespace, after)
             after = initial.scan.revision
+        elif after == 0:
+            after = (await self._objects.store.page(view.resource.prefix, limit=1)).revision
         await hub.begin(after)
         call.leave()
         response = web.StreamResponse(
             headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private"}
         )
         response.enable_chunked_encoding()
-        writer = _Writer(self._objects, view, response, self._turn)
+        writer = _Writer(self._objects, view, call.request, response, self._turn)
         await response.prepare(call.request)
         if call.request.transport is not None:
             call.request.transport.set_write_buffer_limits(high=_BUFFER_BYTES)
         try:
             async with asyncio.timeout(timeout_s):
-                await self._stream(call, hub, writer, initial, after)
+                await self._stream(call, hub, writer, _Begin(initial, after, options))
         except TimeoutError:
             pass  # the client's own limit: it watches again from where it is
         except errors.ApiError as error:
@@ -133,21 +137,19 @@ class Streamer:
                 await initial.slices.aclose()
         return response
 
-    async def _initial(self, view: _View, namespace: str) -> _Initial:
+    async def _initial(self, view: _View, namespace: str, least: int) -> _Initial:
         """What the watch begins with, of which the first part is read, so that failures are told as such."""
-        scan = Scan(view.resource, namespace, view.selector, 0, page=STREAM_PAGE)
+        scan = Scan(view.resource, namespace, view.selector, 0, page=STREAM_PAGE, least=least)
         slices = self._reader.slices(scan)
         return _Initial(scan, await anext(slices, []), slices)
 
-    async def _stream(
-        self, call: Call, hub: Hub, writer: _Writer, initial: _Initial | None, after: int
-    ) -> None:
-        bookmarks = call.query.get("allowWatchBookmarks") in {"true", "1"}
+    async def _stream(self, call: Call, hub: Hub, writer: _Writer, begin: _Begin) -> None:
+        initial, after, bookmarks = begin.initial, begin.after, begin.options.bookmarks
         if initial is not None:
             await writer.initial(initial.first)
             async for part in initial.slices:
                 await writer.initial(part)
-            if bookmarks and call.query.get("sendInitialEvents") == "true":
+            if bookmarks and begin.options.initial:
                 await writer.bookmark(after, initial_end=True)
         while not hub.reaches(after):
             async with aclosing(hub.catch_up(after)) as missed:
@@ -160,7 +162,7 @@ class Streamer:
         try:
             bookmark_at = self._objects.world.now() + BOOKMARK_S
             while not _has_gone(call.request):
-                if await subscription.wait(_LOOK_S):
+                if await subscription.wait():
                     await self._turn()
                     await writer.batch(subscription.take(), hub)
                 due = bookmarks and self._objects.world.now() >= bookmark_at
@@ -175,12 +177,10 @@ class Streamer:
     def _view(self, call: Call) -> _View:
         resource, target = call.resource, call.target
         fields = call.query.get("fieldSelector", "")
-        if target.name:
-            fields = ",".join(filter(None, (fields, f"metadata.name={target.name}")))
         labels = call.query.get("labelSelector", "")
         selector = selectors.parse(labels, fields, resource.fields)
         scope, form = resource.scope(target.namespace), form_of(call.request)
-        include = call.query.get("includeObject", "Metadata") if form == "table" else ""
+        include = include_of(call, form)
         return _View(resource, scope, selector, form, include, (scope, labels, fields, form, include))
 
 
@@ -189,6 +189,15 @@ class _Initial:
     scan: Scan
     first: Sequence[StoredObject]
     slices: AsyncGenerator[Sequence[StoredObject], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Begin:
+    """`after`: the revision that its client has seen, or is told to begin with."""
+
+    initial: _Initial | None
+    after: int
+    options: ListOptions
 
 
 class _TooSlow(Exception):
@@ -202,6 +211,7 @@ class _Writer:
         self,
         objects: Objects,
         view: _View,
+        request: web.Request,
         response: web.StreamResponse,
         turn: Callable[[], Awaitable[None]],
     ) -> None:
@@ -209,6 +219,7 @@ class _Writer:
         self._world = objects.world
         self._objects = objects
         self._view = view
+        self._request = request
         self._response = response
         self._columns: list[dict[str, Any]] | None = tables.definitions(view.resource)
 
@@ -247,7 +258,11 @@ class _Writer:
         resource = self._view.resource
         body: Body = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata}
         if self._view.form == "table":
-            body = tables.table([], [], {"resourceVersion": str(revision)})
+            # A row like any other, which always has what says that the initial events have ended. Columns
+            # are told with the first object all the same: a client may pass bookmarks over.
+            include = "Metadata" if initial_end and self._view.include == "None" else self._view.include
+            row = tables.row(resource, body, instant(self._world.wall()), include)
+            body = tables.table(self._columns or [], [row], {"resourceVersion": str(revision)})
         if self._view.form == "partial":
             body = tables.partial(body)
         await self._write([_encode("BOOKMARK", body)])
@@ -304,9 +319,16 @@ class _Writer:
         return _encode(kind, tables.table(columns, [row], version))
 
     async def _write(self, lines: list[bytes]) -> None:
+        data = b"".join(lines)
+        # What fits beside nothing that waits is not waited for: a timer for each costs more than the write.
+        transport = self._request.transport
+        nothing_waits = transport is not None and transport.get_write_buffer_size() == 0
+        if nothing_waits and len(data) <= _BUFFER_BYTES:
+            await self._response.write(data)
+            return
         try:
             async with asyncio.timeout(_WRITE_TIMEOUT_S):
-                await self._response.write(b"".join(lines))
+                await self._response.write(data)
         except TimeoutError:
             raise _TooSlow from None
 

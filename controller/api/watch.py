@@ -39,6 +39,7 @@ _ENCODED: Final = 512  # of the newest events, whose encoded forms are kept
 _PACE_S: Final = 0.0001  # between two publications, for each client: what writing to one takes
 _MAX_PACE_S: Final = 0.1
 _RETRY_S: Final = 1.0
+LOOK_S: Final = 5.0  # how often who waits for news looks whether its client is still there
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +83,11 @@ class Subscription:
         """Whether all that was published has been taken, and more may come."""
         return self.end is None and self._at >= self._hub.published_to
 
-    async def wait(self, timeout_s: float) -> bool:
-        """Whether there is something to take; False when nothing came for `timeout_s`."""
+    async def wait(self) -> bool:
+        """Whether there is something to take; False now and then when there is not (LOOK_S), for whoever
+        waits to look whether it is still worth while. A thousand watchers share the hub's one timer."""
         if self.is_current:
-            try:
-                async with asyncio.timeout(timeout_s):
-                    while self.is_current:
-                        await self._hub.published()
-            except TimeoutError:
-                pass
+            await self._hub.news()
         return not self.is_current
 
     def take(self) -> Batch:
@@ -126,6 +123,7 @@ class Hub:
         self._published_revision = 0
         self._published_at = 0.0
         self._publishing: asyncio.TimerHandle | None = None
+        self._looking: asyncio.TimerHandle | None = None
         self._news = asyncio.Event()
         self._latest = Batch(0, 0, 0, 0, ())
         self._task: asyncio.Task[None] | None = None
@@ -141,6 +139,9 @@ class Hub:
 
     async def stop(self) -> None:
         task, self._task = self._task, None
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
         self._close_all(errors.unavailable("the server is shutting down"))
         if task is not None:
             task.cancel()
@@ -180,13 +181,15 @@ class Hub:
             at -= 1
         subscription = Subscription(self, at, own)
         self._clients.add(subscription)
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().call_later(LOOK_S, self._look)
         return subscription
 
     def detach(self, subscription: Subscription) -> None:
         self._clients.discard(subscription)
 
-    async def published(self) -> None:
-        """Returns when there is news of any kind."""
+    async def news(self) -> None:
+        """Returns when there is news of any kind, or was none for long."""
         await self._news.wait()
 
     def bytes_before(self, number: int) -> int:
@@ -286,6 +289,16 @@ class Hub:
             self._publishing = None
         self._published_at = asyncio.get_running_loop().time()
         self.published_to, self._published_revision = self._total, self._revision
+        self._wake()
+
+    def _look(self) -> None:
+        """Wake whoever has waited for long."""
+        loop = asyncio.get_running_loop()
+        self._looking = loop.call_later(LOOK_S, self._look) if self._clients else None
+        if loop.time() - self._published_at >= LOOK_S:
+            self._wake()
+
+    def _wake(self) -> None:
         news, self._news = self._news, asyncio.Event()
         news.set()
 

@@ -1,7 +1,8 @@
 """create, update, patch and the status subresource, generic over kinds.
 
 Each is read, admit, compare-and-set. A change that names a resourceVersion is refused when the object has
-moved (409); a patch that names none is applied again to what the object has become, a few times. A change
+moved (409); one that names none is made again of what the object has become, a few times. An update of what
+is not there is refused (404), but for the kinds of which Kubernetes creates it then. A change
 that changes nothing writes nothing; every other says in managedFields whose it is. An update that takes the
 last finalizer of an object that is being deleted ends it, but for Domains and Nodes, which the controller
 ends. Server-side apply, in `controller.api.applying`, and scale, in `controller.api.scaling`, write through
@@ -10,6 +11,8 @@ here; deletion is in `controller.api.deleting`.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -31,9 +34,11 @@ from controller.api.requests import (
     media_type,
     read_json,
 )
+from controller.api.sizes import MAX_FIELDS_IN_ALL, MAX_OWNED, fields_in
 from controller.birth import FINALIZERS
 from controller.limits import Bounds
 from controller.objects import AlreadyExists, Body, Claimed, Conflict, NotFound, Objects, StoredObject
+from specs.meta import GROUP
 from specs.validate import Unknown
 
 PATCH_ATTEMPTS: Final = 5
@@ -59,26 +64,29 @@ class Writer:
 
     async def create(self, call: Call) -> web.Response:
         resource = call.resource
-        body = as_object(await read_json(call, limit=self._bounds.document_bytes))
-        body = enveloped(call, body)
+        body = enveloped(call, await self._whole(call))
         metadata = body["metadata"]
+        if metadata.get("resourceVersion") not in (None, "", "0"):
+            raise errors.bad_request("resourceVersion should not be set on objects to be created")
         prefix = metadata.get("generateName")
         generated = not metadata.get("name") and isinstance(prefix, str) and prefix != ""
-        who = owners.updater(call)
         for attempt in range(_GENERATE_ATTEMPTS if generated else 1):
             if generated:
                 metadata["name"] = f"{prefix[:58]}{self._suffix()}"
-            checked = await self._admission.new(resource, body, unknown_fields(call))
-            owned = managed.updated({}, checked.body, {}, who, self._objects.world.wall())
+            checked = await self._admission.new(resource, body, unknown_fields(call), call.refused_doubles)
             try:
-                stored = await self.add(call, replace(checked, body=with_managers(checked.body, owned)))
+                stored = await self.add(call, self._signed(call, checked))
             except AlreadyExists:
                 if generated and attempt + 1 < _GENERATE_ATTEMPTS:
                     continue
                 subject = Subject(resource.plural, str(metadata["name"]), resource.group)
                 raise errors.already_exists(subject) from None
-            return json_response(answered(resource, stored), status=201)
+            return self.answer(call, stored, status=201)
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def _whole(self, call: Call) -> Body:
+        """The object that was sent. What it says twice is refused with all else that is wrong with it."""
+        return as_object(await read_json(call, limit=self._bounds.document_bytes, lenient=True))
 
     async def add(self, call: Call, checked: Checked) -> StoredObject:
         """Write a new object that was admitted. Raises AlreadyExists, ApiError."""
@@ -94,43 +102,80 @@ class Writer:
         call.created = stored.name
         return stored
 
+    def answer(self, call: Call, stored: StoredObject, *, status: int = 200) -> web.Response:
+        return json_response(self._guard.shown(call, answered(call.resource, stored)), status=status)
+
     async def update(self, call: Call) -> web.Response:
-        body = enveloped(call, as_object(await read_json(call, limit=self._bounds.document_bytes)))
+        """Of the kinds that Kubernetes has, too, one that names no revision is of whatever stands there, and
+        of some kinds creates what does not."""
+        body = enveloped(call, await self._whole(call))
         metadata = body["metadata"]
-        current = await self.current(call)
-        if metadata.get("name") != call.target.name:
-            raise errors.bad_request(
-                f"the name of the object ({metadata.get('name')}) does not match the name on the URL "
-                f"({call.target.name})"
-            )
-        if not metadata.get("resourceVersion"):
-            cause = Cause("metadata.resourceVersion", "must be specified for an update", "FieldValueRequired")
-            raise errors.invalid(subject_of(call.resource, current.body), [cause])
-        check_preconditions(call, current, metadata)
-        update = Update(current, _stored(call, current, body), unknown_fields(call))
-        return json_response(answered(call.resource, await self.write(call, update)))
+        pinned = bool(metadata.get("resourceVersion"))
+        if call.resource.put_creates and not call.target.subresource and await self._is_absent(call):
+            with contextlib.suppress(AlreadyExists):  # by somebody else, just now: then that is updated
+                return self.answer(call, await self._put_new(call, body), status=201)
+
+        def made(current: StoredObject) -> Update:
+            _check_name(call, metadata)
+            if not pinned and call.resource.group == GROUP:
+                message = "must be specified for an update"
+                cause = Cause("metadata.resourceVersion", message, "FieldValueRequired")
+                raise errors.invalid(subject_of(call.resource, current.body), [cause])
+            check_preconditions(call, current, metadata)
+            wanted = _stored(call, current, body)
+            return Update(current, wanted, unknown_fields(call), doubled=call.refused_doubles)
+
+        return await self._written(call, made, pinned=pinned)
+
+    async def _is_absent(self, call: Call) -> bool:
+        try:
+            await self._objects.get(call.stored, call.target.namespace, call.target.name)
+        except NotFound:
+            return True
+        return False
+
+    async def _put_new(self, call: Call, body: Body) -> StoredObject:
+        """Create what an update names and is not there. One that names a revision, or a uid, means something
+        that has gone. Raises AlreadyExists, ApiError."""
+        _check_name(call, body["metadata"])
+        if body["metadata"].get("resourceVersion") or body["metadata"].get("uid"):
+            raise errors.conflict(call.subject, "the object that it is a change of is not there any more")
+        checked = await self._admission.new(call.resource, body, unknown_fields(call), call.refused_doubles)
+        return await self.add(call, self._signed(call, checked))
+
+    def _signed(self, call: Call, checked: Checked) -> Checked:
+        """A new object that says whose its fields are."""
+        at = self._objects.world.wall()
+        owned = managed.updated({}, checked.body, {}, owners.updater(call), at)
+        return replace(checked, body=with_managers(checked.body, owned))
 
     async def patch(self, call: Call) -> web.Response:
-        kind = patch.kind_of(media_type(call.request), call.resource)
-        if kind not in patch.ACCEPTED:
+        kind = media_type(call.request)
+        if not patch.takes(kind, call.resource):
             raise patch.unsupported()
         owners.refuse_force(call)
-        accepted = (*patch.ACCEPTED, media_type(call.request))
-        value = await read_json(call, limit=self._bounds.body_bytes, accepted=accepted)
-        change = patch.parse(
-            kind,
-            value,
-            Subject(call.resource.kind, call.target.name, call.resource.group),
-            self._bounds.document_bytes,
+        value = await read_json(
+            call, limit=self._bounds.body_bytes, accepted=(kind,), most=patch.most_fields(kind)
         )
-        pinned = patch.names_revision(kind, value)
-        for attempt in range(PATCH_ATTEMPTS):
-            current = await self.current(call)
+        subject = Subject(call.resource.kind, call.target.name, call.resource.group)
+        change = patch.parse(kind, value, subject, self._bounds.document_bytes)
+
+        def made(current: StoredObject) -> Update:
             seen = call.resource.pictured(current)
             body = call.resource.entered(change(seen.body))
             _check_identity(call, seen, body)
             check_preconditions(call, current, body["metadata"])
-            update = Update(current, _stored(call, current, body), unknown_fields(call), patched=True)
+            return Update(current, _stored(call, current, body), unknown_fields(call), patched=True)
+
+        return await self._written(call, made, pinned=patch.names_revision(kind, value))
+
+    async def _written(
+        self, call: Call, made: Callable[[StoredObject], Update], *, pinned: bool
+    ) -> web.Response:
+        """Make a change of what stands there and write it; unless it is `pinned` to one revision, again when
+        the object has moved meanwhile. Raises ApiError."""
+        for attempt in range(PATCH_ATTEMPTS):
+            update = made(await self.current(call))
             try:
                 stored = await self.write(call, update)
             except errors.ApiError as error:
@@ -138,7 +183,7 @@ class Writer:
                 if moved and not pinned and attempt + 1 < PATCH_ATTEMPTS:
                     continue
                 raise
-            return json_response(answered(call.resource, stored))
+            return self.answer(call, stored)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def write(self, call: Call, update: Update) -> StoredObject:
@@ -160,6 +205,7 @@ class Writer:
     async def put(self, call: Call, current: StoredObject, checked: Checked) -> StoredObject:
         """Write what was admitted in place of `current`, if it is anything else. Raises ApiError."""
         self._check_size(checked.body)
+        _check_owned(current.body, checked.body)
         call.warnings[:] = checked.warnings
         if checked.body == current.body:
             return current
@@ -201,6 +247,19 @@ class Writer:
         if size > self._bounds.document_bytes:
             limit = self._bounds.document_bytes
             raise errors.too_large(f"the object has {size} bytes, at most {limit} are accepted")
+
+
+def _check_owned(before: Body, after: Body) -> None:
+    """Each write goes through all that is owned, by each manager again. What has more of it already may
+    become no more. Raises ApiError 413."""
+    owned = fields_in(after["metadata"].get("managedFields"), MAX_OWNED)
+    if owned > MAX_OWNED and after["metadata"] != before["metadata"]:
+        was = fields_in(before["metadata"].get("managedFields"), MAX_FIELDS_IN_ALL)
+        if fields_in(after["metadata"]["managedFields"], MAX_FIELDS_IN_ALL) > was:
+            raise errors.too_large(
+                f"managedFields would have more than {MAX_OWNED} fields: too many managers own parts of this "
+                "object; apply less of it by each, or clear metadata.managedFields with [{}]"
+            )
 
 
 async def current_of(objects: Objects, call: Call) -> StoredObject:
@@ -251,6 +310,15 @@ def enveloped(call: Call, body: Body) -> Body:
             "metadata": dict(metadata),
         }
     )
+
+
+def _check_name(call: Call, metadata: Body) -> None:
+    """Raises ApiError 400."""
+    if metadata.get("name") != call.target.name:
+        raise errors.bad_request(
+            f"the name of the object ({metadata.get('name')}) does not match the name on the URL "
+            f"({call.target.name})"
+        )
 
 
 def _stored(call: Call, current: StoredObject, wanted: Body) -> Body:

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.api.fieldsets import flatten, from_v1, to_v1
+from controller.api.fieldsets import flatten, from_v1, shown, to_v1
 from controller.api.managed import (
     APPLY,
     UPDATE,
@@ -172,16 +172,16 @@ def test_the_order_of_managers_does_not_matter_where_they_do_not_conflict(
 @settings(deadline=None, max_examples=60)
 @given(BODIES, BODIES)
 def test_a_conflict_is_the_same_seen_from_both_sides(first: dict[str, Any], second: dict[str, Any]) -> None:
-    def conflicting(one: dict[str, Any], two: dict[str, Any]) -> set[tuple[str, ...]]:
+    def conflicting(one: dict[str, Any], two: dict[str, Any]) -> set[str]:
         try:
             apply(apply(BLANK, "one", one), "two", two)
         except Conflicts as conflicts:
-            return {path for found in conflicts.fields.values() for path in found}
+            return {path for _, path in conflicts.listed()}
         return set()
 
     assert conflicting(first, second) == conflicting(second, first)
     said, other = fields(first), fields(second)
-    assert conflicting(first, second) == {p for p in said.keys() & other.keys() if said[p] != other[p]}
+    assert conflicting(first, second) == {shown(p) for p in said.keys() & other.keys() if said[p] != other[p]}
 
 
 @settings(deadline=None, max_examples=60)

@@ -85,6 +85,24 @@ async def test_a_conflict_says_who_and_what_as_kubernetes_does(api: Api) -> None
     assert forced.body["metadata"]["generation"] == 2
 
 
+async def test_fields_of_other_groups_kinds_are_owned_as_those(api: Api) -> None:
+    """By its apiVersion a client knows whether it can read what an entry names."""
+    maps = "/api/v1/namespaces/default/configmaps"
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a": "1"}}
+    made = await api.call("POST", f"{maps}?fieldManager=kubectl-edit", body)
+    assert [e["apiVersion"] for e in made.body["metadata"]["managedFields"]] == ["v1"]
+    refused = await apply(api, {**body, "data": {"a": "2"}}, path=f"{maps}/c")
+    words = 'conflict with "kubectl-edit" using v1'
+    assert refused.body["message"] == f"Apply failed with 1 conflict: {words}: .data.a"
+    assert [cause["message"] for cause in refused.body["details"]["causes"]] == [words]
+    forced = await apply(api, {**body, "data": {"a": "2"}}, path=f"{maps}/c", query="&force=true")
+    assert [e["apiVersion"] for e in forced.body["metadata"]["managedFields"]] == ["v1"]
+    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "r"}}
+    path = "/apis/rbac.authorization.k8s.io/v1/clusterroles/r"
+    applied = await apply(api, {**role, "rules": []}, path=path)
+    assert [e["apiVersion"] for e in applied.body["metadata"]["managedFields"]] == [role["apiVersion"]]
+
+
 async def test_what_is_no_longer_applied_is_taken_away(api: Api) -> None:
     disks = [{"name": "a", "source": {"file": "/a"}}, {"name": "b", "source": {"file": "/b"}}]
     await apply(api, domain(vcpus=2, disks=disks))

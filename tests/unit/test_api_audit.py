@@ -12,7 +12,7 @@ import pytest
 
 from controller.api import trail
 from controller.api.rates import Buckets
-from tests.apiserver import DOMAINS, V1, Api, domain
+from tests.apiserver import DOMAINS, MERGE, V1, Api, domain
 from tests.unit.test_api_server import ask, client_context, issue, lines
 
 
@@ -91,6 +91,29 @@ async def test_refusals_are_rationed_and_what_was_left_out_is_counted(
     assert lines(api.audit_log)[-1]["responseStatus"]["code"] == 201, "changes are never left out"
 
 
+async def test_dry_runs_are_rationed_too_and_leave_the_ration_of_refusals_alone(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trail, "_BURST", 3)
+    api.server._trail = trail.Trail(api.server._trail._log, api.objects.world)  # type: ignore[union-attr]
+    path = f"{DOMAINS}/nope?dryRun=All&x={'y' * 3000}"
+    assert [(await api.call("PATCH", path, {}, type=MERGE)).status for _ in range(10)] == [404] * 10
+    told = lines(api.audit_log)
+    assert len(told) in {3, 4}, "one more if a second passed"
+    assert {(line["stage"], line["responseStatus"]["code"]) for line in told} == {("ResponseComplete", 404)}
+    assert max(len(line["requestURI"]) for line in told) == 512
+    assert (await api.call("DELETE", f"{DOMAINS}/nope")).status == 404
+    assert [line["stage"] for line in lines(api.audit_log)[-2:]] == ["RequestReceived", "ResponseComplete"]
+    await ask(api, DOMAINS, client_context(api.pki.ca_cert))
+    assert lines(api.audit_log)[-1]["responseStatus"]["code"] == 401
+
+
+@pytest.mark.parametrize(("query", "count"), [("?dryRun=All", 1), ("?dryRun=Some", 2), ("", 2)])
+async def test_what_may_change_something_has_both_its_lines(api: Api, query: str, count: int) -> None:
+    await api.call("POST", DOMAINS + query, domain())
+    assert len(lines(api.audit_log)) == count
+
+
 async def test_a_refusal_stands_when_the_log_cannot_be_written(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +136,12 @@ async def test_an_answer_gives_back_the_clients_own_id_if_it_is_fit_for_a_log(
     for line in lines(api.audit_log):
         assert line["auditID"] == reply.headers["Audit-Id"]
         assert line.get("annotations", {}).get("domctl.io/request-id") == (sent if kept else None)
+
+
+async def test_no_answer_is_kept_by_who_passes_it_on(api: Api) -> None:
+    for path in ("/livez", "/metrics", "/openapi/v3", f"{V1}/nothing", DOMAINS):
+        reply = await api.call("GET", path)
+        assert reply.headers["Cache-Control"] == "no-cache, private", path
 
 
 async def test_a_watch_and_an_error_carry_their_ids_too(api: Api) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,47 +18,41 @@ from controller import keys
 from controller.api import consoles
 from controller.consoles.desk import Desk
 from controller.consoles.tape import Tape
+from controller.limits import Bounds
 from controller.model import LeaderRecord
 from drivers.hypervisor import ConsoleOutput
 from drivers.memory import MemoryStore
-from tests.apiserver import Api, Options, domain, serving
+from tests.apiserver import DOMAINS, Api, Options, serving
+from tests.consolecase import Guest, created, desk, with_consoles
 
-DOMAINS = "/apis/domctl.io/v1/namespaces/default/domains"
+__all__ = ["desk"]  # a fixture
 SERIALS = [{"name": "main", "record": True}, {"name": "other"}]
-
-
-class Guest:
-    """A console that says back what is typed."""
-
-    def __init__(self, tape: Tape) -> None:
-        self.tape = tape
-
-    async def send(self, data: bytes) -> None:
-        self.tape.heard(ConsoleOutput(data))
-
-    async def close(self) -> None:
-        return
-
-
-@pytest.fixture
-def desk() -> Desk:
-    return Desk(lambda: "2026-11-28T11:00:00Z", each=1 << 16, total=1 << 20, serving=True)
 
 
 @pytest.fixture
 async def api(desk: Desk, tmp_path: Path) -> AsyncIterator[Api]:
-    async with serving(MemoryStore(asyncio.get_running_loop().time), tmp_path, Options(desk=desk)) as served:
+    async with with_consoles(desk, tmp_path) as served:
         yield served
 
 
-async def made(api: Api, desk: Desk, name: str = "web-1", **spec: Any) -> Tape:
+async def made(api: Api, desk: Desk, **spec: Any) -> Tape:
     """A domain, and the tape of its recorded console, which is being read."""
-    reply = await api.call("POST", DOMAINS, domain(name, **{"serials": SERIALS, **spec}))
-    assert reply.status == 201, reply.body
-    tape = desk.open(reply.body["metadata"]["uid"], "main")
-    tape.recorded = True
-    tape.opened(Guest(tape), "n1")
-    return tape
+    return await created(api, desk, **{"serials": SERIALS, **spec})
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "https://127.0.0.1:1"])
+async def test_a_page_of_somebody_else_opens_no_terminal(api: Api, desk: Desk, origin: str) -> None:
+    await made(api, desk)
+    for sent, code in ((origin, 403), (api.url, 101)):
+        try:
+            socket = await api.session.ws_connect(
+                f"{api.url}{DOMAINS}/web-1/console", protocols=(consoles.PROTOCOL,), headers={"Origin": sent}
+            )
+            await socket.close()
+            found = 101
+        except aiohttp.WSServerHandshakeError as error:
+            found = error.status
+        assert found == code, sent
 
 
 async def text(api: Api, query: str = "", name: str = "web-1") -> tuple[int, str]:
@@ -75,6 +69,9 @@ async def text(api: Api, query: str = "", name: str = "web-1") -> tuple[int, str
         ("?limitBytes=5", "one\nt"),
         ("?sinceTime=2026-11-28T11:00:01Z", ""),
         ("?sinceTime=2026-11-28T12:00:00%2B01:00", "one\ntwo\nthr"),
+        ("?sinceTime=0001-01-01T00:00:00%2B14:00", "one\ntwo\nthr"),
+        ("?sinceTime=0900-01-01T00:00:00Z", "one\ntwo\nthr"),
+        ("?sinceTime=9999-12-31T23:59:59-14:00", ""),
         ("?timestamps=true&tailLines=1", "2026-11-28T11:00:00Z thr"),
         ("?container=domain", "one\ntwo\nthr"),
         ("?container=main", "one\ntwo\nthr"),
@@ -186,7 +183,7 @@ async def test_a_console_that_nobody_records_is_wanted_only_while_somebody_is_at
     def open_it(_uuid: str) -> None:
         other = desk.find(uuid, "other")
         if other is not None and other.console is None and other.is_wanted:
-            other.opened(Guest(other), "n1")
+            other.opened(Guest(other), "hv1")
         elif other is not None and not other.is_wanted:
             desk.drop(other, "nobody looks")
 
@@ -221,6 +218,24 @@ async def test_a_console_that_cannot_be_opened_is_refused_with_the_reason(
     )
 
 
+async def test_who_waits_for_a_console_keeps_no_other_request_waiting(tmp_path: Path, desk: Desk) -> None:
+    store = MemoryStore(asyncio.get_running_loop().time)
+    options = Options(desk=desk, bounds=Bounds(requests_at_once=2))
+    async with serving(store, tmp_path, options) as api:
+        tape = await made(api, desk)
+        tape.closed("the domain is not running")
+        waiting = [asyncio.create_task(api.call("GET", f"{DOMAINS}/web-1/console")) for _ in range(2)]
+        async with asyncio.timeout(5):
+            while len(tape.attached) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        async with asyncio.timeout(4):
+            assert (await api.call("GET", DOMAINS)).status == 200
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+    await store.close()
+
+
 async def test_to_attach_stands_in_the_audit_log_and_to_read_does_not(api: Api, desk: Desk) -> None:
     (await made(api, desk)).heard(ConsoleOutput(b"x"))
     await text(api)
@@ -237,20 +252,22 @@ async def test_a_flood_and_readers_who_never_read_delay_nobody(
 ) -> None:
     monkeypatch.setattr(consoles, "_WRITE_S", 1.0)
     tape = await made(api, desk)
-    for _ in range(5):
-        reply = await api.session.get(f"{api.url}{DOMAINS}/web-1/log?follow=true", read_bufsize=1 << 10)
-        assert reply.connection is not None and reply.connection.transport is not None
-        reply.connection.transport.pause_reading()
-    assert await followers(api) == 5
-    worst, line = 0.0, b"all work and no play\n" * 10_000
-    ends_at = time.monotonic() + 30
-    while await followers(api) and time.monotonic() < ends_at:
-        for _ in range(10):
-            tape.heard(ConsoleOutput(line))
-            began = time.monotonic()
-            await asyncio.sleep(0.02)
-            worst = max(worst, time.monotonic() - began - 0.02)
-    assert await followers(api) == 0, "who never reads is cut off"
+    async with AsyncExitStack() as opened:
+        for _ in range(5):
+            path = f"{api.url}{DOMAINS}/web-1/log?follow=true"
+            reply = await opened.enter_async_context(api.session.get(path, read_bufsize=1 << 10))
+            assert reply.connection is not None and reply.connection.transport is not None
+            reply.connection.transport.pause_reading()
+        assert await followers(api) == 5
+        worst, line = 0.0, b"all work and no play\n" * 10_000
+        ends_at = time.monotonic() + 30
+        while await followers(api) and time.monotonic() < ends_at:
+            for _ in range(10):
+                tape.heard(ConsoleOutput(line))
+                began = time.monotonic()
+                await asyncio.sleep(0.02)
+                worst = max(worst, time.monotonic() - began - 0.02)
+        assert await followers(api) == 0, "who never reads is cut off"
     assert tape.ring.ends - tape.ring.begins <= 1 << 16
     assert worst < 0.5, "of a busy machine; alone it is some milliseconds"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from itertools import pairwise
 from pathlib import Path
@@ -13,12 +13,14 @@ from typing import Any
 import aiohttp
 import pytest
 
+from controller import scrape
 from controller.api import lists, reading, streaming
 from controller.api.errors import ApiError
 from controller.api.frames import KEPT_BYTES, Frames
 from controller.api.resources import DOMAINS as DOMAIN_KIND
 from controller.api.watch import LAG_BYTES, Hub, Subscription
 from controller.limits import Bounds
+from controller.metrics import Metrics
 from controller.objects import Objects
 from drivers.memory import MemoryStore
 from tests import virtualtime
@@ -115,7 +117,7 @@ async def test_a_list_that_cannot_be_ended_is_cut_off_and_never_looks_whole(
 async def test_who_does_not_read_a_list_keeps_no_others_waiting_and_is_cut_off(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lists, "WRITE_S", 3.0)
+    monkeypatch.setattr("controller.api.parts.WRITE_S", 3.0)
     note = {"metadata": {"annotations": {"note": "x" * LARGE}}}
     for n in range(COUNT):
         assert (await api.call("PATCH", f"{DOMAINS}/d{n:02}", note, type=MERGE)).status == 200
@@ -183,7 +185,7 @@ async def test_what_is_not_served_falls_back_to_the_next_form_that_is(api: Api) 
     for accept, kind in (
         ("application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1,application/json", "Domain"),
         ("application/json;as=Nonsense;g=meta.k8s.io;v=v1,*/*", "Domain"),
-        ("application/json;as=Table;g=example.org;v=v1", "Domain"),
+        ("application/json;as=Table;g=example.org;v=v1", "Status"),  # 406
         ("application/json,application/json;as=Table;g=meta.k8s.io;v=v1", "Domain"),
         ("application/json; as=Table; v=v1; g=meta.k8s.io", "Table"),
     ):
@@ -244,7 +246,7 @@ async def taken(place: Subscription, count: int) -> list[tuple[float, int]]:
     found: list[tuple[float, int]] = []
     began = asyncio.get_running_loop().time()
     while sum(size for _, size in found) < count:
-        assert await place.wait(5)
+        assert await place.wait()
         found.append((asyncio.get_running_loop().time() - began, len(place.take().events)))
     return found
 
@@ -274,7 +276,7 @@ def test_a_place_in_the_history_is_lost_by_who_is_too_far_behind() -> None:
         for n in range(LAG_BYTES // size + 2):
             await fanout.change(f"d{n}", size)
             assert [count for _, count in await taken(quick, 1)] == [1]
-        assert await slow.wait(1), "it is told"
+        assert await slow.wait(), "it is told"
         with pytest.raises(ApiError, match="did not keep up"):
             slow.take()
 
@@ -296,13 +298,13 @@ def test_a_watch_goes_on_in_the_next_life_of_its_hub() -> None:
         place = fanout.hub.attach(fanout.hub.revision)
         await fanout.change("d0")
         await fanout.hub.stop()
-        assert await place.wait(5)
+        assert await place.wait()
         with pytest.raises(ApiError, match="shutting down"):
             place.take()
         await fanout.hub.begin(fanout.store.revision)
         again = fanout.hub.attach(fanout.store.revision)
         await fanout.change("d1")
-        assert await again.wait(5)
+        assert await again.wait()
         assert [event.now.name for event in again.take().events if event.now] == ["d1"]
 
     in_fanout(check)
@@ -316,3 +318,47 @@ def test_frames_are_kept_while_there_is_room_the_newest_ones() -> None:
     frames.keep("large", b"x" * KEPT_BYTES)
     assert frames.get("large") is not None, "whatever is made is there for the next one"
     assert frames.get(29) is None
+
+
+async def test_a_page_of_metrics_lets_others_on_between_its_parts_and_is_whole_or_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = MemoryStore(asyncio.get_running_loop().time)
+    metrics = Metrics(asyncio.get_running_loop().time, "1")
+    monkeypatch.setattr(scrape, "LINES", 10)
+    for n in range(200):
+        metrics.domain("default", f"d{n}", "running", ready=True)
+    rounds, seen, broken_after = 0, [], 1000
+
+    async def others() -> None:
+        nonlocal rounds
+        while True:
+            rounds += 1
+            await asyncio.sleep(0)
+
+    def parts() -> Iterator[bytes]:
+        for number, part in enumerate(Metrics.parts(metrics)):
+            if number >= broken_after:
+                raise RuntimeError("a bug")
+            seen.append(rounds)
+            yield part
+
+    monkeypatch.setattr(metrics, "parts", parts)
+    async with serving(store, tmp_path, Options(metrics=metrics)) as api:
+        turning = asyncio.create_task(others())
+        plain = await api.call("GET", "/metrics", Accept_Encoding="identity")
+        assert len(seen) > 40
+        assert all(late > early for early, late in pairwise(seen))
+        packed = await api.call("GET", "/metrics", Accept_Encoding="gzip")
+        assert packed.headers["Content-Encoding"] == "gzip"
+        for reply in (plain, packed):
+            assert reply.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+            assert reply.text.count("domctl_domain_state{") == 200
+        assert (await api.call("HEAD", "/metrics")).text == ""
+        broken_after = 20
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await api.call("GET", "/metrics")
+        broken_after = 0
+        assert (await api.call("GET", "/metrics")).status == 500
+        turning.cancel()
+    await store.close()

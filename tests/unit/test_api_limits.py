@@ -6,6 +6,7 @@ import asyncio
 import json
 import ssl
 from collections.abc import AsyncGenerator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from controller.api.rbac import User
 from controller.api.turnstile import Turnstile
 from controller.limits import Bounds
 from drivers.memory import MemoryStore
-from tests.apiserver import APPLY, DOMAINS, MERGE, Api, Options, client_context, domain, serving
+from tests.apiserver import APPLY, DOMAINS, MERGE, NODES, Api, Options, client_context, domain, node, serving
 from tests.unit.test_api_server import issue
 from tests.unit.test_api_storm import Lag
 
@@ -136,6 +137,20 @@ async def test_watches_are_bounded_for_each_identity_and_for_all() -> None:
     assert not flow._watches
 
 
+async def test_watches_of_others_leave_some_to_administrators() -> None:
+    flow = Flow(lambda: 0.0, Bounds(watchers=40, watchers_each=20))
+    with ExitStack() as held:
+        for _ in range(19):
+            held.enter_context(flow.watching(ANN))
+            held.enter_context(flow.watching(BOB))
+        with pytest.raises(ApiError, match="38 watches are open"), flow.watching(BOB):
+            pass
+        for _ in range(2):
+            held.enter_context(flow.watching(ROOT))
+        with pytest.raises(ApiError, match="40 watches are open"), flow.watching(ROOT):
+            pass
+
+
 async def test_a_watch_too_many_is_told_to_come_again(api: Api) -> None:
     opened = [await api.session.get(api.url + f"{DOMAINS}?watch=true") for _ in range(3)]
     assert [response.status for response in opened] == [200, 200, 200]
@@ -168,7 +183,7 @@ async def test_bodies_that_do_not_come_keep_nobody_waiting(tmp_path: Path) -> No
 async def test_an_answer_that_nobody_reads_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("controller.api.lists.WRITE_S", 0.5)
+    monkeypatch.setattr("controller.api.parts.WRITE_S", 0.5)
     store = MemoryStore(asyncio.get_running_loop().time)
     async with serving(store, tmp_path, Options(bounds=Bounds(requests_each=1))) as api:
         for n in range(300):
@@ -309,6 +324,52 @@ async def test_an_object_has_a_bounded_number_of_fields_however_it_comes_by_them
         whole = (await api.call("GET", web)).body
         whole["metadata"]["annotations"] = {"note": "x"}
         assert (await api.call("PUT", web, whole)).status == 200, "with what says whose they are"
+    await store.close()
+
+
+async def test_what_managers_own_of_an_object_together_is_bounded(tmp_path: Path) -> None:
+    store = MemoryStore(asyncio.get_running_loop().time)
+    async with serving(store, tmp_path) as api:
+        path, statuses = f"{DOMAINS}/web-1", []
+        for manager in range(8):
+            lag = Lag()
+            watching = asyncio.create_task(lag.watch())
+            reply = await api.call("PATCH", f"{path}?fieldManager=m{manager}", labelled(1400), type=APPLY)
+            watching.cancel()
+            statuses.append(reply.status)
+        assert statuses == [201, 200, 200, 200, 200, 413, 413, 413]
+        assert "too many managers own parts" in reply.body["message"]
+        assert (await api.call("PATCH", path, {"spec": {"vcpus": 2}}, type=MERGE)).status == 200
+        whole = (await api.call("GET", path)).body
+        assert (await api.call("PUT", path, whole)).status == 200, "what was read can be put back"
+        other = labelled(1400)
+        other["metadata"]["labels"] = dict.fromkeys(other["metadata"]["labels"], "y")
+        lag = Lag()
+        watching = asyncio.create_task(lag.watch())
+        reply = await api.call("PATCH", f"{path}?fieldManager=last", other, type=APPLY)
+        watching.cancel()
+        assert (reply.status, len(reply.text) < 200_000) == (409, True)
+        assert lag.longest_s < 0.1
+    await store.close()
+
+
+async def test_a_node_is_compared_with_all_others_only_where_its_uri_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = MemoryStore(asyncio.get_running_loop().time)
+    async with serving(store, tmp_path) as api:
+        for name in ("hv1", "hv2"):
+            assert (await api.call("POST", NODES, node(name))).status == 201
+        taken = {"spec": {"uri": "qemu+tcp://hv2/system"}}
+        reply = await api.call("PATCH", f"{NODES}/hv1", taken, type=MERGE)
+        assert (reply.status, list(reply.causes)) == (422, ["spec.uri"])
+
+        async def refuse(*_: object) -> None:
+            raise AssertionError("all nodes were read")
+
+        monkeypatch.setattr(api.objects, "list", refuse)
+        change = {"metadata": {"labels": {"rack": "1"}}, "spec": {"unschedulable": True}}
+        assert (await api.call("PATCH", f"{NODES}/hv1", change, type=MERGE)).status == 200
     await store.close()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import msgspec
 import pytest
 
@@ -67,6 +69,25 @@ async def test_a_list_is_paged_at_one_revision(api: Api) -> None:
     assert names == [f"d{n}" for n in range(7)]
 
 
+async def test_a_page_tells_how_many_follow_unless_something_chooses(api: Api) -> None:
+    for n in range(7):
+        await api.call("POST", DOMAINS, domain(f"d{n}"))
+    left: list[int | None] = []
+    token = ""
+    while True:
+        page = await api.call("GET", f"{DOMAINS}?limit=3&continue={token}", Accept=TABLE)
+        left.append(page.body["metadata"].get("remainingItemCount"))
+        if not (token := page.body["metadata"].get("continue", "")):
+            break
+        await api.call("DELETE", f"{DOMAINS}/d6")  # is not gone where the first page was read
+    assert left == [4, 1, None]
+    for query in ("labelSelector=%21x&limit=3", "fieldSelector=metadata.name%21%3Dd0&limit=3", "limit=7", ""):
+        listed = await api.call("GET", f"{DOMAINS}?{query}")
+        assert "remainingItemCount" not in listed.body["metadata"], query
+    pods = await api.call("GET", "/api/v1/namespaces/default/pods?limit=1")
+    assert "remainingItemCount" not in pods.body["metadata"], "of which there are fewer than Domains"
+
+
 async def test_a_page_is_filled_over_what_a_selector_leaves_out(api: Api) -> None:
     for n in range(9):
         body = domain(f"d{n}")
@@ -92,6 +113,28 @@ async def test_a_list_that_was_compacted_must_be_begun_again(api: Api) -> None:
     await api.store.compact((await api.store.status()).revision)
     reply = await api.call("GET", f"{DOMAINS}?limit=1&continue={token}")
     assert (reply.status, reply.body["reason"]) == (410, "Expired")
+
+
+MADE_UP = [
+    *('{"rv":1e400,"start":"%s"}', '{"rv":1.5,"start":"%s"}', '{"rv":true,"start":"%s"}', '{"start":"%s"}'),
+    *(
+        '{"rv":"1","start":"%s"}',
+        '{"rv":0,"start":"%s"}',
+        '{"rv":-1,"start":"%s"}',
+        '{"rv":1,"start":["%s"]}',
+    ),
+    *(f'{{"rv":{number},"start":"%s"}}' for number in (2**63, 10**30, "9" * 5000)),
+    *('{"rv":1,"start":"%s\\ud800"}', '{"rv":1,"start":"%s\\udcff\\udfff"}', "[]", "1", "[" * 5000),
+]
+
+
+@pytest.mark.parametrize("token", MADE_UP)
+async def test_a_made_up_continue_token_is_refused(api: Api, token: str) -> None:
+    await api.call("POST", DOMAINS, domain())
+    prefix = keys.object_prefix("domains", "default")
+    made = base64.urlsafe_b64encode(token.replace("%s", prefix).encode()).decode().rstrip("=")
+    reply = await api.call("GET", f"{DOMAINS}?limit=1&continue={made}")
+    assert (reply.status, reply.body["message"]) == (400, "continue key is not valid"), reply.text
 
 
 async def test_a_continue_token_of_another_collection_is_refused(api: Api) -> None:

@@ -197,8 +197,10 @@ async def test_raw_xml_needs_the_servers_permission(tmp_path: Path) -> None:
         (b"[]", "application/json", 400),
         (b'"\xff"', "application/json", 400),
         (b"k8s\x00", "application/vnd.kubernetes.protobuf", 415),
-        (b"a: 1", "application/yaml", 415),
-        (b"[" * 100_000, "application/json", 400),
+        (b"a: 1", "application/x-yaml", 415),
+        (b"a: 1", "application/yaml", 422),
+        (b"a: &a [*a]", "application/yaml", 400),
+        (b"[" * 10_000, "application/json", 400),
         (b'{"metadata":{"name":"x"},"a":' + b"[" * 60 + b"]" * 60 + b"}", "application/json", 400),
         (b'{"metadata":{"name":"x"},"spec":{"memory":1e999}}', "application/json", 400),
         (b'{"metadata":{"name":"x"},"spec":{"memory":' + b"9" * 400 + b"}}", "application/json", 422),
@@ -367,6 +369,15 @@ async def test_other_kinds_of_patches_are_refused_as_kubernetes_does(api: Api, k
     reply = await api.call("PATCH", f"{DOMAINS}/web-1", {"spec": {}}, type=kind)
     assert (reply.status, reply.body["reason"]) == (415, "UnsupportedMediaType")
     assert MERGE in reply.body["message"]
+
+
+async def test_warnings_are_no_more_than_clients_take(api: Api) -> None:
+    few = await api.call("POST", DOMAINS, domain("few", **{f"unknown{n}": 1 for n in range(16)}))
+    many = await api.call("POST", DOMAINS, domain("many", **{f"unknown{n:03}": 1 for n in range(300)}))
+    long = await api.call("POST", DOMAINS, domain("long", **{f"{n}{'x' * 2000}": 1 for n in range(5)}))
+    assert (few.status, len(few.warnings)) == (201, 16)
+    assert (many.status, len(many.warnings), "more warnings" in many.warnings[-1]) == (201, 16, True)
+    assert (long.status, len(long.warnings), sum(map(len, long.warnings)) < 4200) == (201, 5, True)
 
 
 @pytest.mark.parametrize("field", ["name", "namespace", "uid"])

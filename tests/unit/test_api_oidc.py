@@ -8,6 +8,7 @@ import datetime
 import hashlib
 import hmac
 import json
+import logging
 import ssl
 import time
 from collections.abc import AsyncGenerator
@@ -169,6 +170,14 @@ async def test_tokens_that_are_not_the_issuers_for_us_and_in_force_are_refused(
     for what, token in bad.items():
         status, body = await whoami(api, token)
         assert (status, body["message"]) == (401, "Unauthorized"), what
+
+
+async def test_refusals_of_tokens_fill_no_log(issuer: Issuer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    found = jwts.Jwts(config(issuer), lambda: 0.0)
+    for _ in range(200):
+        assert await found.user("a.b.c", time.time()) is None
+    assert 1 <= sum("JWT was refused" in record.message for record in caplog.records) <= 20
 
 
 async def test_no_issuer_makes_administrators_or_names_of_ours(tmp_path: Path, issuer: Issuer) -> None:

@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 
 from controller import keys
+from controller.api.resources import TOKENS as TOKEN_KIND
 from drivers.memory import MemoryStore
 from tests.apiserver import (
     DOMAINS,
@@ -155,6 +156,11 @@ async def test_names_limit_a_role_to_objects_and_to_lists_of_one(api: Api) -> No
     both = "metadata.name%3Dweb,metadata.name%3Ddb"
     assert (await as_bob(api, "GET", f"{DOMAINS}?fieldSelector={both}")).status == 403
     assert (await as_bob(api, "GET", f"{DOMAINS}?fieldSelector=metadata.name!%3Dweb")).status == 403
+    for more, code in ((",status.node%3Dhv1", 200), (",metadata.namespace!%3Dx", 200), ("%5C,x", 403)):
+        asked = await as_bob(api, "GET", f"{DOMAINS}?fieldSelector=metadata.name%3Dweb{more}")
+        assert asked.status == code, more
+    hidden = "status.node%3Da%5C,metadata.name%3Dweb"  # the value of another field, as it is read
+    assert (await as_bob(api, "GET", f"{DOMAINS}?fieldSelector={hidden}")).status == 403
 
 
 async def test_a_role_binding_holds_in_its_namespace(api: Api) -> None:
@@ -197,6 +203,27 @@ async def test_raw_xml_needs_a_right_of_its_own(api: Api) -> None:
     assert (await as_bob(api, "PATCH", f"{DOMAINS}/web", {"spec": {"xml": None}}, type=MERGE)).status == 200
     await give(api, rule("use", "domains/xml"))
     assert (await as_bob(api, "PATCH", f"{DOMAINS}/web", {"spec": {"xml": xml}}, type=MERGE)).status == 200
+
+
+async def test_a_container_needs_a_right_of_its_own(api: Api) -> None:
+    await made(api, BINDINGS, binding("editors", "edit", kind="RoleBinding"))
+    await known(api)
+    root = {"type": "mount", "source": {"dir": "/srv/box"}, "target": "/"}
+    box = domain("box", type="lxc", filesystems=[root])
+    lacking = ("use domains/container", "root of the host")
+    assert lacks(await as_bob(api, "POST", DOMAINS, box), *lacking)
+    assert lacks(await as_bob(api, "POST", f"{DOMAINS}?dryRun=All", box), *lacking)
+    await made(api, DOMAINS, box)
+    changes: list[dict[str, Any]] = [
+        {"os": {"init": "/bin/evil"}},
+        {"filesystems": [{**root, "source": {"dir": "/srv"}}]},
+    ]
+    for change in changes:
+        assert lacks(await as_bob(api, "PATCH", f"{DOMAINS}/box", {"spec": change}, type=MERGE), *lacking)
+    off = {"spec": {"state": "shutoff", "vcpus": 2}}
+    assert (await as_bob(api, "PATCH", f"{DOMAINS}/box", off, type=MERGE)).status == 200
+    await give(api, rule("use", "domains/container"))
+    assert (await as_bob(api, "PATCH", f"{DOMAINS}/box", {"spec": changes[0]}, type=MERGE)).status == 200
 
 
 NODE_CHANGES = [
@@ -254,6 +281,19 @@ async def test_who_writes_roles_cannot_give_more_than_he_has(api: Api) -> None:
     assert (await as_bob(api, "POST", ROLES, beyond)).status == 201
 
 
+async def test_a_role_that_multiplies_is_refused_to_who_has_not_all_of_it(api: Api) -> None:
+    await made(api, BINDINGS, binding("admins", "admin", kind="RoleBinding"))
+    await known(api)
+    many = " ".join(f"w{n}" for n in range(300))
+    wide = role("wide", {**rule(many, many, many), "apiGroups": many.split()}, kind="Role")
+    for query in ("", "?dryRun=All"):
+        refused = await as_bob(api, "POST", ROLES + query, wide)
+        assert (refused.status, "too many combinations" in refused.body["message"]) == (403, True)
+    assert (await api.call("POST", ROLES, wide)).status == 201, "by whom may escalate"
+    refused = await as_bob(api, "POST", BINDINGS, binding("mine", "wide", kind="RoleBinding", of="Role"))
+    assert (refused.status, "too many combinations" in refused.body["message"]) == (403, True)
+
+
 async def test_who_binds_roles_cannot_give_more_than_he_has(api: Api) -> None:
     await made(api, BINDINGS, binding("admins", "admin", kind="RoleBinding"))
     await known(api)
@@ -294,7 +334,21 @@ WRONG = [
     ),
     (CLUSTER_ROLES, role("r", rule("get", "a", nonResourceURLs=["/x"])), "rules[0].nonResourceURLs"),
     (CLUSTER_ROLES, role("a/b"), "metadata.name"),
-    (CLUSTER_ROLES, {**role("r"), "aggregationRule": {"clusterRoleSelectors": []}}, "aggregationRule"),
+    (
+        CLUSTER_ROLES,
+        {**role("r"), "aggregationRule": {"clusterRoleSelectors": []}},
+        "aggregationRule.clusterRoleSelectors",
+    ),
+    (
+        CLUSTER_ROLES,
+        {
+            **role("r"),
+            "aggregationRule": {
+                "clusterRoleSelectors": [{"matchExpressions": [{"key": "a", "operator": "In"}]}]
+            },
+        },
+        "aggregationRule.clusterRoleSelectors[0].matchExpressions[0].values",
+    ),
     (CLUSTER_BINDINGS, binding("b", "r", of="Role"), "roleRef.kind"),
     (
         CLUSTER_BINDINGS,
@@ -401,6 +455,18 @@ async def bearer(api: Api, user: str, secret: str = SECRET, **spec: Any) -> Any:
     return with_token(api, secret)
 
 
+async def test_a_secret_has_one_bearer(api: Api) -> None:
+    asked = await bearer(api, "ann")
+    second = {**token_of("thief", SECRET), "metadata": {"name": "u"}}
+    refused = await api.call("POST", TOKENS, second)
+    assert (refused.status, list(refused.causes)) == (422, ["spec.sha256"])
+    assert (await asked("GET", "/apis"))[0] == 200
+    stored = await api.objects.get(TOKEN_KIND, "", "t")
+    await api.objects.create(TOKEN_KIND, {**stored.body, **second, "metadata": {"name": "u", "uid": "u"}})
+    await known(api)
+    assert (await asked("GET", "/apis"))[0] == 401, "two of them, by whatever way: nobody's"
+
+
 def with_token(api: Api, secret: str) -> Any:
     async def call(method: str, path: str, **headers: str) -> tuple[int, Any]:
         sent = {"Authorization": f"Bearer {secret}", **{k.replace("_", "-"): v for k, v in headers.items()}}
@@ -431,12 +497,25 @@ async def test_a_token_ends_when_it_says(api: Api) -> None:
     assert (await call("GET", DOMAINS))[0] == 401
 
 
+async def test_a_token_ends_at_a_time_that_there_is_and_its_groups_have_names(api: Api) -> None:
+    for field, wrong in (
+        ("spec.expires", {"expires": "2030-13-01T00:00:00Z"}),
+        ("spec.expires", {"expires": "2030-02-30T00:00:00Z"}),
+        ("spec.expires", {"expires": "2030-02-01T24:59:00Z"}),
+        ("spec.groups[0]", {"groups": [""]}),
+    ):
+        refused = await api.call("POST", TOKENS, token_of("ci", SECRET, **wrong))
+        assert (refused.status, list(refused.causes)) == (422, [field])
+
+
 async def test_a_token_is_made_only_by_those_who_may_act_as_its_user(api: Api) -> None:
     await give(api, rule("create", "tokens"), rule("impersonate", "users", "", resourceNames=["ci"]))
     assert (await as_bob(api, "POST", TOKENS, token_of("ci", SECRET))).status == 201
-    root = token_of("ci", SECRET, groups=["domctl:admins"])
+    root = token_of("ci", SECRET[:-1] + "b", groups=["domctl:admins"])
     assert lacks(await as_bob(api, "POST", TOKENS, root), "impersonate groups", "can be its bearer")
-    assert lacks(await as_bob(api, "POST", TOKENS, token_of("eve", SECRET)), "impersonate users", "")
+    assert lacks(
+        await as_bob(api, "POST", TOKENS, token_of("eve", SECRET[:-1] + "c")), "impersonate users", ""
+    )
     change = {"spec": {"user": "eve"}}
     assert (await api.call("PATCH", f"{TOKENS}/t", change, type=MERGE)).causes == {
         "spec": "cannot be changed: delete it and create another"
@@ -451,6 +530,29 @@ async def test_a_server_side_apply_is_judged_as_what_it_does(api: Api) -> None:
     assert (await as_bob(api, "PATCH", path, domain("web"), type=apply)).status == 200
     raw = domain("web", xml="<domain><memtune><hard_limit>65536</hard_limit></memtune></domain>")
     assert lacks(await as_bob(api, "PATCH", path, raw, type=apply), "use domains/xml", "root on the host")
+
+
+async def test_a_replacement_that_creates_is_judged_as_what_it_does(api: Api) -> None:
+    """Who may change roles may not make them, and nobody makes one that can do more than he."""
+    rights = ("roles rolebindings", "rbac.authorization.k8s.io")
+    await give(api, rule("update", *rights), rule("get", "domains"))
+    within = role("readers", rule("get", "domains"), kind="Role")
+    refused = await as_bob(api, "PUT", f"{ROLES}/readers", within)
+    assert refused.status == 403 and 'cannot create resource "roles"' in refused.body["message"]
+    await made(api, CLUSTER_ROLES, role("makers", rule("create", *rights)))
+    await made(api, CLUSTER_BINDINGS, binding("makers", "makers"))
+    await known(api)
+    beyond = role("writers", rule("get update", "domains"), kind="Role")
+    for query in ("", "?dryRun=All"):
+        refused = await as_bob(api, "PUT", f"{ROLES}/writers{query}", beyond)
+        assert (refused.status, "attempting to grant" in refused.text) == (403, True), refused.text
+    bound = binding("mine", "admin", kind="RoleBinding")
+    assert "attempting to grant" in (await as_bob(api, "PUT", f"{BINDINGS}/mine", bound)).text
+    gone = await as_bob(api, "PUT", f"{BINDINGS}/mine", binding("mine", "nowhere", kind="RoleBinding"))
+    assert (gone.status, gone.body["details"]["name"]) == (404, "nowhere")
+    assert (await as_bob(api, "PUT", f"{ROLES}/readers", within)).status == 201
+    assert [kv.key for kv in (await api.store.list(keys.object_prefix("rolebindings"))).items] == []
+    assert len((await api.store.list(keys.object_prefix("roles"))).items) == 1
 
 
 async def test_who_may_try_everything_may_review_nobodys_tokens(api: Api) -> None:

@@ -76,24 +76,62 @@ async def test_initial_events_end_with_a_bookmark_when_asked_for(api: Api) -> No
     assert mark["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
 
 
+BEGIN = "watch=1&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan"
+
+
+@pytest.mark.parametrize("include", ["", "Metadata", "Object", "None"])
+async def test_initial_events_end_in_a_table_with_a_row_that_says_so(api: Api, include: str) -> None:
+    rv = (await api.call("POST", DOMAINS, domain("a"))).rv
+    async with api.watch(f"{DOMAINS}?{BEGIN}&includeObject={include or 'Metadata'}", Accept=TABLE) as events:
+        first, mark = await take(events, 2)
+        await label(api, "a", x="1")
+        (then,) = await take(events, 1)
+    assert [e["type"] for e in (first, mark, then)] == ["ADDED", "BOOKMARK", "MODIFIED"]
+    assert first["object"]["columnDefinitions"] and not then["object"]["columnDefinitions"]
+    (row,) = mark["object"]["rows"]
+    assert (mark["object"]["kind"], mark["object"]["metadata"]["resourceVersion"]) == ("Table", rv)
+    assert row["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+    assert row["object"]["metadata"]["resourceVersion"] == rv
+    assert len(row["cells"]) == len(first["object"]["columnDefinitions"])
+    assert row["object"]["kind"] == ("Domain" if include == "Object" else "PartialObjectMetadata")
+
+
+async def test_columns_come_with_the_first_object_whatever_marks_come_before_it(api: Api) -> None:
+    async with api.watch(f"{DOMAINS}?{BEGIN}", Accept=TABLE) as events:
+        (mark,) = await take(events, 1)
+        await api.call("POST", DOMAINS, domain("a"))
+        (first,) = await take(events, 1)
+    assert mark["object"]["columnDefinitions"] == first["object"]["columnDefinitions"] != []
+
+
 async def test_what_enters_a_selectors_view_is_added_and_what_leaves_it_is_deleted(api: Api) -> None:
     rv = (await api.call("POST", DOMAINS, domain("a"))).rv
     async with api.watch(f"{DOMAINS}?watch=1&resourceVersion={rv}&labelSelector=app%3Dweb") as events:
         await api.call("POST", DOMAINS, domain("other"))
         await label(api, "a", app="web")
         await label(api, "a", more="1")
-        await label(api, "a", app=None)
+        left = await label(api, "a", app=None)
         await label(api, "a", more="2")
         await label(api, "a", app="web")
         found = await take(events, 4)
     assert told(found) == [("ADDED", "a"), ("MODIFIED", "a"), ("DELETED", "a"), ("ADDED", "a")]
+    gone = found[2]["object"]["metadata"]
+    assert (gone["labels"], gone["resourceVersion"]) == ({"app": "web", "more": "1"}, left), (
+        "as it was in view"
+    )
+
+
+async def test_a_watch_of_no_seconds_is_one_that_says_nothing_of_them(api: Api) -> None:
+    async with api.watch(f"{DOMAINS}?watch=1&timeoutSeconds=0") as events:
+        await asyncio.sleep(0.2)
+        await api.call("POST", DOMAINS, domain("a"))
+        assert told(await take(events, 1)) == [("ADDED", "a")]
 
 
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
         (f"{V1}/domains?fieldSelector=metadata.name%3Da&", ["a", "a"]),
-        (f"{DOMAINS}/a?", ["a"]),
         (f"{DOMAINS}?", ["b", "a"]),
         (f"{DOMAINS}?fieldSelector=metadata.name%3Db&", ["b"]),
     ],
@@ -176,7 +214,7 @@ async def test_a_quiet_watch_gets_bookmarks_if_it_wants_them(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streaming, "BOOKMARK_S", 0.1)
-    monkeypatch.setattr(streaming, "_LOOK_S", 0.05)
+    monkeypatch.setattr(watch, "LOOK_S", 0.05)
     rv = (await api.call("POST", DOMAINS, domain("a"))).rv
     quiet = f"{V1}/namespaces/quiet/domains?watch=1&resourceVersion={rv}&timeoutSeconds=1"
     async with api.watch(f"{quiet}&allowWatchBookmarks=true") as events:

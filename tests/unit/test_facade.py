@@ -10,17 +10,18 @@ from typing import Any
 import pytest
 
 from controller import keys
-from controller.api import protobuf
+from controller.api import protobuf, reading
 from controller.api.facade import nodes, pods
 from controller.objects import StoredObject
 from specs.validate import decode
-from tests.apiserver import DOMAINS, JSON_PATCH, MERGE, NODES, TABLE, Api, domain, node
+from tests.apiserver import APPLY, DOMAINS, JSON_PATCH, MERGE, NODES, TABLE, Api, domain, node
 from tests.unit.test_api_noise import mutated
 from tests.unit.test_api_reviews import enveloped, field
 from tests.unit.test_api_rights import CLUSTER_BINDINGS, as_bob, binding, give, known, made, rule
 
 CORE = "/api/v1"
 PODS = f"{CORE}/namespaces/default/pods"
+READY = {"type": "Ready", "status": "True", "reason": "AsWanted", "message": "it is"}
 
 
 def stored(status: dict[str, Any], **metadata: Any) -> StoredObject:
@@ -60,6 +61,24 @@ def test_a_pod_is_another_on_another_node_and_the_same_after_a_restart() -> None
     )
     assert {pods.domain_of(one.name) for one in (here, there, twin)} == {"web"}
     assert here.revision == int(here.body["metadata"]["resourceVersion"]) == 7
+
+
+def test_several_recorded_consoles_are_containers_of_a_pod_by_their_names() -> None:
+    def containers(*serials: dict[str, Any]) -> list[str]:
+        domain = stored({"state": "running", "node": "hv1", "conditions": [READY]})
+        domain.body["spec"] = {"memory": "1Gi", "vcpus": 2, "serials": [*serials]}
+        pod = pods.pictured(domain).body
+        listed, said = pod["spec"]["containers"], pod["status"]["containerStatuses"]
+        assert [one["name"] for one in said] == [one["name"] for one in listed]
+        asked = [one["resources"].get("requests") for one in listed]
+        assert asked == [{"cpu": "2", "memory": "1Gi"}] + [None] * (len(listed) - 1), "asked for once"
+        assert pods.ready_word(pod) == f"{len(listed)}/{len(listed)}"
+        return [one["name"] for one in listed]
+
+    main, other = {"name": "main", "record": True}, {"name": "other", "record": True}
+    assert containers() == containers(main) == containers(main, {"name": "other"}) == ["domain"]
+    assert containers(main, {"name": "x", "type": "file", "record": True}) == ["domain"]
+    assert containers({"name": "plain"}, main, other) == ["main", "other"]
 
 
 def test_only_what_is_known_stands_in_the_picture_of_a_node() -> None:
@@ -135,6 +154,36 @@ async def test_who_writes_the_picture_of_a_node_is_its_manager(api: Api) -> None
     assert mine["fieldsV1"]["f:spec"] == {"f:unschedulable": {}}
 
 
+async def test_the_picture_of_a_node_is_applied_to_as_far_as_it_can_be_written(api: Api) -> None:
+    await made(api, NODES, node("hv1"))
+    taint = {"key": "example.org/old", "effect": "NoSchedule"}
+
+    async def applied(who: str, spec: dict[str, Any], query: str = "", **metadata: Any) -> Any:
+        body = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "hv1", **metadata}, "spec": spec}
+        path = f"{CORE}/nodes/hv1?fieldManager={who}{query}"
+        return await api.call("PATCH", path, body, type=APPLY)
+
+    reply = await applied("ops", {"unschedulable": True, "taints": [taint]}, labels={"rack": "a"})
+    assert reply.status == 200, reply.text
+    assert (reply.body["apiVersion"], reply.body["spec"]["taints"]) == ("v1", [taint])
+    ours = (await api.call("GET", f"{NODES}/hv1")).body
+    assert (ours["spec"]["unschedulable"], ours["metadata"]["labels"]) == (True, {"rack": "a"})
+    assert ours["spec"]["uri"] == node("hv1")["spec"]["uri"]
+    assert [e["manager"] for e in ours["metadata"]["managedFields"] if e["operation"] == "Apply"] == ["ops"]
+    reply = await applied("other", {"unschedulable": False})
+    assert (reply.status, ".spec.unschedulable" in reply.body["message"]) == (409, True)
+    assert (await applied("ops", {"taints": [taint]}, finalizers=["a/b"])).status == 200
+    ours = (await api.call("GET", f"{NODES}/hv1")).body
+    assert "unschedulable" not in ours["spec"]
+    assert "labels" not in ours["metadata"] or ours["metadata"]["labels"] == {}
+    assert ours["metadata"]["finalizers"] == ["domctl.io/node"]
+    reply = await applied("ops", {"podCIDR": "10.0.0.0/8"})
+    assert reply.causes == {"spec.podCIDR": "is a picture only: change the Node of domctl.io/v1"}
+    body = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "hv2"}}
+    reply = await api.call("PATCH", f"{CORE}/nodes/hv2?fieldManager=ops", body, type=APPLY)
+    assert (reply.status, "create a Node of domctl.io/v1" in reply.body["message"]) == (405, True)
+
+
 async def test_an_eviction_is_understood_in_protobuf(api: Api) -> None:
     pod = await running(api)
     metadata = field(1, pod.encode()) + field(3, b"default")
@@ -165,6 +214,52 @@ async def test_what_is_no_eviction_is_refused_and_asks_for_nothing(api: Api, bod
     asked = (await api.call("GET", "/apis/domctl.io/v1/migrations")).body["items"]
     assert len(asked) == (reply.status == 429)
     assert (await api.call("GET", f"{PODS}/{pod}/eviction")).status == 405
+
+
+async def test_older_clients_find_what_they_look_for_before_they_evict(api: Api) -> None:
+    """kubectl 1.20 deletes pods, which is refused, where there is no group of that name."""
+    groups = {group["name"]: group for group in (await api.call("GET", "/apis")).body["groups"]}
+    assert groups["policy"]["preferredVersion"] == {"groupVersion": "policy/v1", "version": "v1"}
+    assert (await api.call("GET", "/apis/policy")).body["name"] == "policy"
+    assert (await api.call("GET", "/apis/policy/v1")).body["resources"] == []
+    listed = {one["name"]: one["kind"] for one in (await api.call("GET", CORE)).body["resources"]}
+    assert listed["pods/eviction"] == "Eviction"
+    assert (await api.call("GET", "/apis/policy/v1/poddisruptionbudgets")).status == 404
+    assert (await api.call("GET", "/apis/policy/v1beta1")).status == 404
+
+
+async def test_among_many_migrations_an_eviction_reads_a_few_at_a_time_and_its_own_alone_when_asked_again(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pod = await running(api)
+    migrations = "/apis/domctl.io/v1/namespaces/default/migrations"
+    for number in range(20):
+        body = {"apiVersion": "domctl.io/v1", "kind": "Migration", "metadata": {"name": f"m{number}"}}
+        await made(api, migrations, {**body, "spec": {"domain": "web" if number == 13 else "other"}})
+    read: list[int] = []
+    pages, prefix = api.store.page, keys.object_prefix("migrations")
+
+    async def page(scope: str, **how: Any) -> Any:
+        found = await pages(scope, **how)
+        if scope.startswith(prefix):
+            read.append(len(found.items))
+        return found
+
+    monkeypatch.setattr(reading, "PAGE", 4)
+    monkeypatch.setattr(api.store, "page", page)
+    reply = await api.call("POST", f"{PODS}/{pod}/eviction", {})
+    assert (reply.status, "default/m13" in reply.body["message"]) == (429, True)
+    assert 0 < len(read) < 5, "it stops at what it looks for"
+    assert set(read) == {4}
+    await api.call("PATCH", f"{migrations}/m13/status", {"status": {"phase": "Failed"}}, type=MERGE)
+    reply = await api.call("POST", f"{PODS}/{pod}/eviction", {})
+    assert f"default/evict-{pod}" in reply.body["message"]
+    assert sum(read) > 20
+    read.clear()
+    for _ in range(3):
+        reply = await api.call("POST", f"{PODS}/{pod}/eviction", {})
+        assert f"default/evict-{pod}" in reply.body["message"]
+    assert read == []
 
 
 async def test_nothing_is_put_into_a_namespace_that_is_being_deleted(api: Api) -> None:

@@ -139,6 +139,13 @@ async def test_nothing_can_be_written_or_watched(api: Api) -> None:
         assert (await api.call(method, path, {} if method != "GET" else None)).status == 405, (method, path)
     for path in (f"{USAGE}/domains", f"{USAGE}/nodes/hv1/status", "/apis/metrics.k8s.io/v1/nodes"):
         assert (await api.call("GET", path)).status == 404, path
+    listed = (await api.call("GET", USAGE)).body["resources"]
+    assert {one["name"]: one["verbs"] for one in listed} == {
+        "nodes": ["get", "list"],
+        "pods": ["get", "list"],
+    }
+    described = (await api.call("GET", f"/openapi/v3{USAGE}")).text
+    assert not [path for path in ("pods/{name}/attach", "pods/{name}/log") if path in described]
 
 
 async def test_only_who_may_see_them_does(api: Api) -> None:

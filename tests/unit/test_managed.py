@@ -105,8 +105,12 @@ def test_a_conflict_names_manager_and_field() -> None:
 
 
 def test_a_conflict_with_an_applier_says_no_version_and_a_subresource_is_named() -> None:
-    assert str(Manager(APPLY, "a")) == '"a"'
-    assert str(Manager(UPDATE, "a", "status")) == '"a" with subresource "status" using domctl.io/v1'
+    owned = Owned(frozenset({("f:x",)}), "", "v1")
+    words = {
+        Manager(APPLY, "a"): '"a"',
+        Manager(UPDATE, "b", "status"): '"b" with subresource "status" using v1',
+    }
+    assert Conflicts(dict.fromkeys(words, owned)).listed() == [(text, ".x") for text in words.values()]
 
 
 def test_force_takes_fields_over() -> None:
@@ -166,7 +170,7 @@ def test_an_atomic_list_has_one_owner() -> None:
     cluster.apply("one", domain(shutdown=[{"method": "acpi"}]))
     with pytest.raises(Conflicts) as caught:
         cluster.apply("two", domain(shutdown=[{"method": "acpi"}, {"method": "destroy"}]))
-    assert caught.value.listed() == [(Manager(APPLY, "one"), ".spec.shutdown")]
+    assert caught.value.listed() == [('"one"', ".spec.shutdown")]
     cluster.apply("two", domain(shutdown=[{"method": "destroy"}]), force=True)
     assert cluster.owned("one") is None, "who owns nothing is no manager"
 
@@ -199,7 +203,7 @@ def test_an_object_from_before_is_owned_by_what_was_before_the_first_apply() -> 
     assert cluster.managers == {}, "nobody is followed until somebody applies"
     with pytest.raises(Conflicts) as caught:
         cluster.apply("one", domain(memory="2Gi"))
-    assert caught.value.listed() == [(Manager(UPDATE, BEFORE_FIRST_APPLY), ".spec.memory")]
+    assert caught.value.listed() == [(f'"{BEFORE_FIRST_APPLY}" using domctl.io/v1', ".spec.memory")]
     cluster.apply("one", domain(memory="2Gi"), force=True)
     assert cluster.owned(BEFORE_FIRST_APPLY, UPDATE) == {"f:spec": {"f:vcpus": {}}}
 
@@ -296,3 +300,22 @@ def test_fields_of_versions_before_stay_owned() -> None:
     cluster = Cluster(domain(memory="1Gi", vcpus=1), old)
     cluster.apply("a", domain(vcpus=1))
     assert cluster.spec == {"memory": "1Gi", "vcpus": 1}
+
+
+def test_conflicts_are_told_one_by_one_as_far_as_anybody_reads() -> None:
+    cluster = Cluster()
+    labels = {f"l{n:04}": "x" for n in range(1400)}
+    for who in ("a", "b"):
+        cluster.apply(who, domain({"labels": labels}))
+    with pytest.raises(Conflicts) as caught:
+        cluster.apply("c", domain({"labels": dict.fromkeys(labels, "y")}))
+    message, listed = caught.value.message(), caught.value.listed()
+    assert (len(listed), listed[0], listed[-1][1]) == (
+        500,
+        ('"a"', ".metadata.labels.l0000"),
+        ".metadata.labels.l0499",
+    )
+    assert message.startswith(
+        'Apply failed with 2800 conflicts: conflicts with "a":\n- .metadata.labels.l0000\n'
+    )
+    assert message.endswith("- .metadata.labels.l0499\nand 2300 more")

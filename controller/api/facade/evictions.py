@@ -7,37 +7,44 @@ what it waits for), and `kubectl drain` asks again. Then the pod of that name is
 which drain takes for done. A domain that is being deleted goes anyhow: 201.
 
 A Migration that failed is asked for anew after a while, never more often, under the same name: what waits in
-the store does not grow with the number of requests. It stays when whoever drained gives up; deleting it ends
-the wish.
+the store does not grow with the number of requests, and what has ended goes after an hour, as Events do. It
+stays when whoever drained gives up; deleting it ends the wish.
 """
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 from collections.abc import Mapping
+from contextlib import aclosing
 from typing import Any, Final
 
 from aiohttp import web
 
 from controller.api import errors
 from controller.api.errors import ApiError
+from controller.api.reading import Reader, Scan
 from controller.api.requests import Call, as_object, dry_run, json_response, read_json
 from controller.api.resources import DOMAINS, MIGRATIONS
+from controller.api.selectors import Selector
+from controller.model import EVENT_LIFETIME_S
 from controller.objects import AlreadyExists, Body, Conflict, NotFound, Objects, StoredObject
 from specs.meta import API_VERSION
 from specs.migration import FINISHED
 
 _LIMIT: Final = 64 << 10
+KEPT_S: Final = EVENT_LIFETIME_S  # a Migration that nobody wrote, after its end; longer than _AGAIN_S
 _AGAIN_S: Final = 60.0  # after a Migration that ended without moving the domain
+_REMEMBERED: Final = 10_000  # Migrations that ended; one that is forgotten is asked for later
 _KINDS: Final = (None, "", "Eviction")
 _VERSIONS: Final = (None, "", "policy/v1", "policy/v1beta1")
 _DONE: Final = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 
 
 class Evictions:
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: Objects, reader: Reader) -> None:
         self._objects = objects
+        self._reader = reader
+        self._ended_seen: dict[str, float] = {}  # by uid, in monotonic seconds, in the order of seeing
 
     async def handle(self, call: Call) -> web.Response:
         """Raises ApiError."""
@@ -54,8 +61,11 @@ class Evictions:
         if domain.terminating:
             return json_response(_DONE, status=201)
         dry = call.dry_run or dry_run(options.get("dryRun") or [])
+        standing = await self._standing(domain, pod)
+        if standing is not None and not _is_finished(standing):
+            raise _not_yet(standing)  # as for most that drain asks: nothing else need be read
         under_way = await self._under_way(domain)
-        if under_way is None and (standing := await self._standing(domain, pod)) is not None:
+        if under_way is None and standing is not None:
             under_way = await self._ended(standing, dry=dry)
         if under_way is not None:
             raise _not_yet(under_way)
@@ -89,11 +99,15 @@ class Evictions:
         return domain, pod
 
     async def _under_way(self, domain: StoredObject) -> StoredObject | None:
-        """Anybody's Migration of the domain that has not come to its end."""
-        for migration in (await self._objects.list(MIGRATIONS, domain.namespace)).items:
-            spec, status = migration.body.get("spec") or {}, migration.body.get("status") or {}
-            if spec.get("domain") == domain.name and status.get("phase") not in FINISHED:
-                return migration
+        """Anybody's Migration of the domain that has not come to its end. Finished ones may stay for ever,
+        so there may be very many, which are read in turns."""
+        scan = Scan(MIGRATIONS, domain.namespace, Selector(), 0)
+        async with aclosing(self._reader.slices(scan)) as slices:
+            async for found in slices:
+                for migration in found:
+                    spec = migration.body.get("spec") or {}
+                    if spec.get("domain") == domain.name and not _is_finished(migration):
+                        return migration
         return None
 
     async def _standing(self, domain: StoredObject, pod: StoredObject) -> StoredObject | None:
@@ -104,7 +118,7 @@ class Evictions:
 
     async def _ended(self, standing: StoredObject, *, dry: bool) -> StoredObject | None:
         """A request of ours that has ended, while it is too early to ask again; else it makes way."""
-        if self._since_s(standing) < _AGAIN_S:
+        if self._seen_for_s(standing) < _AGAIN_S:
             return standing
         try:
             await self._objects.remove(MIGRATIONS, standing, dry_run=dry)
@@ -112,14 +126,14 @@ class Evictions:
             return standing
         return None
 
-    def _since_s(self, migration: StoredObject) -> float:
-        """How long ago it ended, in seconds."""
-        now = datetime.datetime.fromisoformat(self._objects.world.wall())
-        try:
-            ended = datetime.datetime.fromisoformat(str((migration.body["status"])["completedAt"]))
-            return (now - ended).total_seconds()
-        except (KeyError, TypeError, ValueError):
-            return _AGAIN_S  # it ended before it began, and nobody noted when
+    def _seen_for_s(self, migration: StoredObject) -> float:
+        """How long this replica has known that it ended, in seconds. When it did is told by the clock of
+        another machine, which may be hours from ours."""
+        now = self._objects.world.now()
+        seen_at = self._ended_seen.setdefault(migration.uid, now)
+        if len(self._ended_seen) > _REMEMBERED:
+            del self._ended_seen[next(iter(self._ended_seen))]
+        return now - seen_at
 
     async def _ask(self, call: Call, domain: StoredObject, pod: StoredObject) -> StoredObject:
         name = migration_name(domain, pod)
@@ -127,13 +141,17 @@ class Evictions:
             "apiVersion": API_VERSION,
             "kind": MIGRATIONS.kind,
             "metadata": {"name": name, "namespace": domain.namespace},
-            "spec": {"domain": domain.name},
+            "spec": {"domain": domain.name, "ttlSecondsAfterFinished": KEPT_S},
         }
         await call.record({"migration": f"{domain.namespace}/{name}", "domain": domain.name})
         try:
             return await self._objects.create(MIGRATIONS, body)
         except AlreadyExists:
             return await self._objects.get(MIGRATIONS, domain.namespace, name)
+
+
+def _is_finished(migration: StoredObject) -> bool:
+    return (migration.body.get("status") or {}).get("phase") in FINISHED
 
 
 def migration_name(domain: StoredObject, pod: StoredObject) -> str:

@@ -25,15 +25,19 @@ from specs.meta import NAME_PATTERN
 log = logging.getLogger(__name__)
 
 DEFAULT: Final = "default"
+NAME_LABEL: Final = "kubernetes.io/metadata.name"
 _NAME: Final = re.compile(NAME_PATTERN.removesuffix("$") + r"\Z")
 _RETRY_S: Final = 2.0
 _NAMED: Final = 5  # objects that a refusal names
 
 
 def pictured(stored: StoredObject) -> StoredObject:
-    """With a phase, as clients expect it."""
+    """With a phase, and the label by which selectors find it by name, as clients expect it."""
+    metadata = stored.body["metadata"]
+    labels = {**(metadata.get("labels") or {}), NAME_LABEL: stored.name}
     phase = "Terminating" if stored.terminating else "Active"
-    return replace(stored, body={**stored.body, "status": {"phase": phase}})
+    body = {**stored.body, "metadata": {**metadata, "labels": labels}, "status": {"phase": phase}}
+    return replace(stored, body=body)
 
 
 class Namespaces:

@@ -3,7 +3,9 @@
 One pod is one domain on one node, as KubeVirt's launcher pods are: its name is the domain's with an ending
 made of the domain's uid and the node, and so is its uid. When the domain moves, that pod is gone and another
 is there, by which `kubectl drain` sees that it left. A domain whose node does not answer keeps its pod, with
-phase Unknown: unknown is not absent. A domain that is off, or was never placed, has none.
+phase Unknown: unknown is not absent. A domain that is off, or was never placed, has none. Its one container
+is the domain; where several consoles are recorded, each is one and has its name: by containers clients name
+what they look at and type on.
 
 Its owner is the Domain, which is the one to create, change and delete. Only eviction acts, see
 `controller.api.facade.evictions`. Pure.
@@ -19,6 +21,7 @@ from typing import Any, Final
 
 from controller.api.facade.nodes import conditions_of
 from controller.objects import Body, StoredObject
+from specs.consoles import recorded_in
 from specs.meta import API_VERSION
 
 DESCRIPTION: Final = (
@@ -40,7 +43,7 @@ REFUSALS: Final[Mapping[str, str]] = {
 _NOWHERE: Final = frozenset({"", "absent", "shutoff"})  # states in which no node is known to run it
 _ENDING: Final = 5
 _ALPHABET: Final = "bcdfghjklmnpqrstvwxz2456789"
-CONTAINER: Final = "domain"
+CONTAINER: Final = "domain"  # of a pod with one
 _UNKNOWN: Final = "unknown"
 
 
@@ -98,14 +101,18 @@ def _metadata(ours: Mapping[str, Any], name: str, uid: str) -> Body:
 def _spec(spec: Mapping[str, Any], node: str) -> Body:
     requests = {"cpu": str(spec.get("vcpus", 1)), "memory": str(spec.get("memory", 0))}
     # With a terminal, so that `kubectl attach -it` asks for one.
-    container = {
-        "name": CONTAINER,
-        "image": _image(spec),
-        "resources": {"requests": requests},
-        "stdin": True,
-        "tty": True,
-    }
-    return {**({"nodeName": node} if node else {}), "containers": [container], "restartPolicy": "Always"}
+    first, *others = (
+        {"name": name, "image": _image(spec), "resources": {}, "stdin": True, "tty": True}
+        for name in _containers(spec)
+    )
+    containers = [{**first, "resources": {"requests": requests}}, *others]
+    return {**({"nodeName": node} if node else {}), "containers": containers, "restartPolicy": "Always"}
+
+
+def _containers(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """One, or one for each recorded console, by its name: what kubectl's logs and attach take for -c."""
+    found = recorded_in(spec)
+    return found if len(found) > 1 else (CONTAINER,)
 
 
 def _image(spec: Mapping[str, Any]) -> str:
@@ -117,14 +124,14 @@ def _status(spec: Mapping[str, Any], status: Mapping[str, Any], node: str) -> Bo
     state = str(status.get("state") or "")
     ready = _condition(status)
     container: Body = {
-        "name": CONTAINER,
         "image": _image(spec),
         "imageID": "",
         "ready": ready.get("status") == "True",
         "restartCount": status.get("restarts") or 0,
         "state": _container_state(state),
     }
-    shown: Body = {"phase": _phase(state, node), "containerStatuses": [container]}
+    containers = [{"name": name, **container} for name in _containers(spec)]
+    shown: Body = {"phase": _phase(state, node), "containerStatuses": containers}
     if ready:
         shown["conditions"] = [ready, {**ready, "type": "ContainersReady"}]
     if state not in {"running", *_NOWHERE}:
@@ -151,7 +158,8 @@ def _condition(status: Mapping[str, Any]) -> Body:
 
 
 def ready_word(body: Mapping[str, Any]) -> str:
-    return "1/1" if body["status"]["containerStatuses"][0]["ready"] else "0/1"
+    containers = body["status"]["containerStatuses"]
+    return f"{sum(one['ready'] for one in containers)}/{len(containers)}"
 
 
 def status_word(body: Mapping[str, Any]) -> str:
