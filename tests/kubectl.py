@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import json
 import os
 import shutil
+import subprocess
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,16 +28,34 @@ NONE = "no kubectl was found on this machine"
 
 
 def kubectls() -> list[str]:
+    """The oldest first. `kubectl` without a number is Debian's, say, and counts like the others; beside
+    numbered ones it may also be a mere switch between them, or one of them again."""
     folders = [Path("/usr/lib/google-cloud-sdk/bin"), *map(Path, os.environ["PATH"].split(":"))]
     found = {str(path) for folder in folders for path in folder.glob("kubectl.1.*")}
-    # `kubectl` beside numbered ones is a switch between them.
     plain = shutil.which("kubectl")
-    return sorted(found) or ([plain] if plain else [])
+    if plain and (not found or _version(plain) not in {"", *map(_version, found)}):
+        found.add(plain)
+    return sorted(found, key=lambda binary: (_minor(binary), binary))
+
+
+@functools.cache
+def _version(binary: str) -> str:
+    """1.MINOR, as its name or else it itself says; "" of a switch, which has none of its own."""
+    _, numbered, minor = binary.rpartition("kubectl.1.")
+    if numbered:
+        return f"1.{minor}"
+    done = subprocess.run([binary, "version", "--client", "-o", "json"], capture_output=True, check=False)
+    try:
+        client = json.loads(done.stdout)["clientVersion"]
+        version = f"{client['major']}.{client['minor'].rstrip('+')}"
+    except (ValueError, KeyError):
+        return ""
+    return "" if "dispatcher" in client["gitVersion"] else version
 
 
 def _minor(binary: str) -> int:
-    """1.MINOR; 0 where the name does not tell."""
-    return int(binary.rpartition("kubectl.1.")[2] or 0)
+    """1.MINOR; 0 where it does not tell."""
+    return int(_version(binary).rpartition(".")[2] or 0)
 
 
 def newest(minor: int = 0) -> str:

@@ -11,10 +11,11 @@
     ? 1
       ! what those versions say instead
 
-Output is indented by two spaces, what came on stderr by `  ! `, empty lines are left out; `? N` is the exit
-code where it is not 0; `@` begins what other versions print. What differs from run to run, or from machine
-to machine, is normalised (`_NORMAL`). `learn` takes what was seen, version by version, the newest first; a
-person reviews the difference that it makes in the file.
+A line `  ...` stands for any lines: what depends on how fast the machine is. Output is indented by two
+spaces, what came on stderr by `  ! `, empty lines are left out; `? N` is the exit code where it is not 0;
+`@` begins what other versions print. What differs from run to run, or from machine to machine, is normalised
+(`_NORMAL`). `learn` takes what was seen, version by version, the newest first; a person reviews the
+difference that it makes in the file.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+_ANY: Final = "  ..."
 Answer = tuple[str, ...]  # the lines as they stand in the file, exit code first if it is not 0
 
 _AGE: Final = r"\d+[smhd](?:\d+[smhd])?(?: \(x\d+ over \d+[smhd]\))?"
@@ -44,6 +46,7 @@ _NORMAL: Final = tuple(
         (r"((?:Client|Kustomize) Version: v\d+\.\d+)\.\d+", r"\1.<patch>"),
         (r"version\.Info\{.*?(GitVersion:\"v\d+\.\d+).*?\}", r"\1.<patch>"),
         (r"/tmp/(LIVE|MERGED)-\d+/", r"/tmp/\1/"),
+        (r'in scheme "\S+"', 'in scheme "<file>"'),
         (r"\t\d{4}-\d\d-\d\d \S+ [+-]\d{4}$", ""),
     )
 )
@@ -79,6 +82,8 @@ class Step:
         return self.others.get(version, self.common)
 
     def learn(self, version: str, seen: Answer, *, newest: bool) -> None:
+        if _ANY in (expected := self.expected(version)) and fits(expected, seen):
+            return
         self.others.pop(version, None)
         if newest:
             self.common = seen
@@ -91,6 +96,28 @@ class Step:
             versions = sorted((v for v, one in self.others.items() if one == seen), key=_order)
             made += [f"@ {' '.join(versions)}", *seen]
         return made
+
+
+def fits(expected: Answer, seen: Answer) -> bool:
+    """Whether what was seen is what is written, where `...` stands for any lines."""
+    if _ANY not in expected:
+        return expected == seen
+    parts: list[list[str]] = [[]]
+    for line in expected:
+        if line == _ANY:
+            parts.append([])
+        else:
+            parts[-1].append(line)
+    first, *middle, last = parts
+    at, end = len(first), len(seen) - len(last)
+    if at > end or list(seen[:at]) != first or list(seen[end:]) != last:
+        return False
+    for part in middle:
+        found = next((n for n in range(at, end - len(part) + 1) if list(seen[n : n + len(part)]) == part), -1)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True
 
 
 def _order(version: str) -> list[int]:

@@ -2,33 +2,39 @@
 
 All files are checked first; then each object is created or changed by server-side apply
 (`controller.cli.serverside`; `--server-side=false`: `controller.cli.clientside`). One object that fails does
-not keep the others back.
+not keep the others back. They are sent in the order of the files, and several at once where neighbours cannot
+need one another; what came of them is told in order.
 """
 
 from __future__ import annotations
 
 import sys
+from functools import partial
+from itertools import groupby
 
-from controller.cli import applyset, changes, destroying, manifests, output, until
+from controller.cli import changes, destroying, lanes, lists, manifests, output, until
 from controller.cli.client import connect
 from controller.cli.clientside import FIELD_MANAGER as CLIENT_SIDE_MANAGER
 from controller.cli.clientside import ClientSide
-from controller.cli.errors import Reported, StatusError, UsageError, rendered
+from controller.cli.errors import CliError, Reported, StatusError, Unreached, UsageError, rendered
 from controller.cli.flags import duration
 from controller.cli.serverside import FIELD_MANAGER, Refused, ServerSide
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable, Iterator
     from typing import Any
 
-    from controller.cli.client import Client
+    from controller.cli.applyset import ApplySet
+    from controller.cli.client import Client, Steps
     from controller.cli.flags import Flags
     from controller.cli.manifests import Manifest
 
     Object = dict[str, Any]
     Applier = ClientSide | ServerSide
     Placed = list[tuple[Manifest, str]]
+    Outcome = tuple[str, Object] | StatusError | Refused
 
 ABOUT = """Create objects, or change them to what files say.
 
@@ -54,12 +60,14 @@ EXAMPLES = (
     ),
     ("Take over fields that others set", "domctl apply -f web.yaml --force-conflicts"),
 )
+# Kinds of which one object can be applied while another of its kind is.
+_ABREAST = ("Domain", "Migration", "Node", "ConfigMap", "Secret")
 _FIELD_VALIDATION = {"strict": "Strict", "warn": "Warn", "ignore": "Ignore"}
 
 
 def configure(flags: Flags) -> None:
     flags.describe("(-f FILENAME | -f DIRECTORY | -f -) [-R] [options]", ABOUT, EXAMPLES)
-    changes.configure_files(flags)
+    lists.configure_files(flags)
     changes.configure_dry_run(flags)
     configure_applying(flags)
     destroying.configure(flags)
@@ -87,18 +95,18 @@ def configure_applying(flags: Flags) -> None:
     )
 
 
-def applier(client: Client, args: argparse.Namespace, dry_run: str) -> Applier:
+def applier(args: argparse.Namespace, dry_run: str) -> Applier:
     """What the options of `configure_applying` ask for. Raises UsageError."""
     validation = _FIELD_VALIDATION[args.validate]
     if args.server_side:
         manager = args.field_manager or FIELD_MANAGER
-        return ServerSide(client, manager, dry_run, validation=validation, force=args.force_conflicts)
+        return ServerSide(manager, dry_run, validation=validation, force=args.force_conflicts)
     if args.force_conflicts:
         raise UsageError("--force-conflicts only works with --server-side")
-    return ClientSide(client, args.field_manager or CLIENT_SIDE_MANAGER, dry_run, validation)
+    return ClientSide(args.field_manager or CLIENT_SIDE_MANAGER, dry_run, validation)
 
 
-def set_for(client: Client, args: argparse.Namespace, placed: Placed) -> applyset.ApplySet | None:
+def set_for(client: Client, args: argparse.Namespace, placed: Placed) -> ApplySet | None:
     """The set that is pruned; what is applied then carries its label. Raises CliError."""
     if args.prune != bool(args.applyset):
         raise UsageError("--prune and --applyset=[KIND/]NAME go together: only members of a set are pruned")
@@ -106,6 +114,8 @@ def set_for(client: Client, args: argparse.Namespace, placed: Placed) -> applyse
         return None
     if not args.server_side:
         raise UsageError("--prune only works with --server-side")
+    from controller.cli import applyset  # noqa: PLC0415 - what it loads is not for every apply
+
     chosen = applyset.named(client, args.applyset)
     chosen.adopt(placed)
     return chosen
@@ -119,13 +129,13 @@ def run(args: argparse.Namespace) -> int:
     found = manifests.load(args.filename, recursive=args.recursive, check=args.validate)
     client = connect(args)
     placed = [(one, manifests.namespace_for(one, client.namespace, args.namespace)) for one in found]
-    chosen = applier(client, args, dry_run)
+    chosen = applier(args, dry_run)
     members = set_for(client, args, placed)
     leaving = members.leaving(placed) if members else []
     destroying.check(leaving, args.allow_destroy, dry_run)
     if members and dry_run == "none":
         members.widen(placed)
-    waiting, failed = _apply(chosen, placed, wanted, dry_run)
+    waiting, failed = _apply(client, chosen, placed, wanted, dry_run)
     gone: list[until.Awaited] = []
     if members and failed:
         sys.stderr.write(f"error: nothing was pruned, since {failed} could not be applied\n")
@@ -142,28 +152,60 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _apply(
-    chosen: Applier, placed: Placed, wanted: output.Format | None, dry_run: str
+    client: Client, chosen: Applier, placed: Placed, wanted: output.Format | None, dry_run: str
 ) -> tuple[list[until.Awaited], int]:
     """What was applied, and how many could not be."""
     applied: list[until.Awaited] = []
     failed = 0
-    for one, namespace in placed:
-        try:
-            what, value = chosen.apply(one, namespace)
-        except (StatusError, Refused) as error:
+    for one, namespace, outcome in _outcomes(client, chosen, placed):
+        if not isinstance(outcome, tuple):
             doing = f"error when applying {one.place}"
             sys.stdout.flush()
-            sys.stderr.write(rendered(error.while_(doing) if isinstance(error, StatusError) else error))
+            sys.stderr.write(rendered(outcome.while_(doing) if isinstance(outcome, StatusError) else outcome))
             failed += 1
             continue
+        what, value = outcome
         _show(wanted, one, what + changes.dry_words(dry_run), value)
         uid = str((value.get("metadata") or {}).get("uid") or "")
         applied.append(until.Awaited(one.resource, namespace, one.name, uid))
     return applied, failed
 
 
+def _outcomes(client: Client, chosen: Applier, placed: Placed) -> Iterator[tuple[Manifest, str, Outcome]]:
+    """What came of each, in order. Raises Unreached."""
+    for _, neighbours in groupby(enumerate(placed), _abreast):
+        group = [pair for _, pair in neighbours]
+        each = [partial(_steps, chosen, *pair) for pair in group]
+        for number, outcome in enumerate(lanes.in_order(client, each)):
+            if isinstance(outcome, StatusError) and outcome.code == 422 and len(group) > 1:
+                # Of a MAC address, say, that an earlier one gives up: all of those are through by now.
+                outcome = _alone(client.twin(), each[number])  # noqa: PLW2901 - the second answer counts
+            if isinstance(outcome, CliError) and not isinstance(outcome, StatusError | Refused):
+                if isinstance(outcome, Unreached) and outcome.maybe_done and len(group) > 1:
+                    outcome.hint = "what is not named above may have been applied, too; run the command again"
+                raise outcome
+            yield *group[number], outcome
+
+
+def _alone(client: Client, asked: Callable[[Client], Steps[tuple[str, Object]]]) -> Outcome | CliError:
+    try:
+        return next(lanes.in_order(client, [asked]))
+    finally:
+        client.close()
+
+
+def _abreast(numbered: tuple[int, tuple[Manifest, str]]) -> tuple[str, int]:
+    """Equal for neighbours that cannot need one another."""
+    number, (one, _) = numbered
+    return (one.resource.kind, 0) if one.resource.kind in _ABREAST else ("", number)
+
+
+def _steps(chosen: Applier, one: Manifest, namespace: str, client: Client) -> Steps[tuple[str, Object]]:
+    return chosen.apply(client, one, namespace)
+
+
 def _prune(
-    members: applyset.ApplySet,
+    members: ApplySet,
     leaving: list[destroying.Doomed],
     placed: Placed,
     wanted: output.Format | None,

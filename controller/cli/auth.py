@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import sys
 
+from controller.cli import output
 from controller.cli.client import Client, connect
 from controller.cli.errors import UsageError, printable
-from controller.cli.resources import find
+from controller.cli.resources import DOMAINS, find
 from controller.cli.table import Grid
 
 TYPE_CHECKING = False
@@ -29,6 +30,7 @@ def configure(flags: Flags) -> None:
     if flags.command == WHOAMI:
         examples = [("By the kubeconfig in use", WHOAMI)]
         flags.describe("[options]", "Show the user and the groups that the server takes one for.", examples)
+        flags.value("-o", "--output", text="One of 'yaml' or 'json'.")
     else:
         flags.describe(
             "VERB [TYPE[/SUBRESOURCE] | TYPE NAME | TYPE/NAME | PATH] [options]",
@@ -49,7 +51,7 @@ def configure(flags: Flags) -> None:
 def run(args: argparse.Namespace) -> int:
     client = connect(args)
     if args.command == WHOAMI:
-        return _whoami(client)
+        return _whoami(client, args.output)
     if args.list:
         return _list(client)
     return _can_i(client, args)
@@ -57,11 +59,18 @@ def run(args: argparse.Namespace) -> int:
 
 def _post(client: Client, api_version: str, kind: str, spec: dict[str, Any]) -> Any:
     path = f"/apis/{api_version}/{kind.lower()}s"
-    return client.call("POST", path, (), {"apiVersion": api_version, "kind": kind, "spec": spec})["status"]
+    return client.call("POST", path, (), {"apiVersion": api_version, "kind": kind, "spec": spec})
 
 
-def _whoami(client: Client) -> int:
-    found = _post(client, _AUTHENTICATION, "SelfSubjectReview", {})["userInfo"]
+def _whoami(client: Client, wanted: str) -> int:
+    if wanted not in {"", "json", "yaml"}:
+        raise UsageError("--output must be 'yaml' or 'json'")
+    answer = _post(client, _AUTHENTICATION, "SelfSubjectReview", {})
+    if wanted:
+        shown = {key: value for key, value in answer.items() if key != "spec"}
+        sys.stdout.write(output.write(output.Format(wanted), shown, DOMAINS))
+        return 0
+    found = answer["status"]["userInfo"]
     groups = " ".join(found.get("groups") or ())
     rows = [["ATTRIBUTE", "VALUE"], ["Username", found["username"]], ["Groups", f"[{groups}]"]]
     _print(rows)
@@ -76,7 +85,7 @@ def _can_i(client: Client, args: argparse.Namespace) -> int:
         spec: dict[str, Any] = {"nonResourceAttributes": {"verb": verb, "path": what}}
     else:
         spec = {"resourceAttributes": _attributes(client, args, verb, what)}
-    allowed = bool(_post(client, _AUTHORIZATION, "SelfSubjectAccessReview", spec).get("allowed"))
+    allowed = bool(_post(client, _AUTHORIZATION, "SelfSubjectAccessReview", spec)["status"].get("allowed"))
     if not args.quiet:
         sys.stdout.write("yes\n" if allowed else "no\n")
     return 0 if allowed else 1
@@ -98,7 +107,7 @@ def _attributes(client: Client, args: argparse.Namespace, verb: str, what: str) 
 
 
 def _list(client: Client) -> int:
-    found = _post(client, _AUTHORIZATION, "SelfSubjectRulesReview", {"namespace": client.namespace})
+    found = _post(client, _AUTHORIZATION, "SelfSubjectRulesReview", {"namespace": client.namespace})["status"]
     rows = [["Resources", "Non-Resource URLs", "Resource Names", "Verbs"]]
     for rule in found.get("resourceRules") or ():
         for group in rule.get("apiGroups") or [""]:

@@ -1,4 +1,4 @@
-"""What all changing verbs share: `-f`, `--dry-run`, and waiting for the outcome.
+"""What all changing verbs share: `--dry-run`, and waiting for the outcome.
 
 Kept apart from `apply`, so that a verb which only names an object does not load what checks files.
 """
@@ -27,13 +27,6 @@ _DRY_TEXT = (
 )
 
 
-def configure_files(flags: Flags) -> None:
-    flags.values(
-        "-f", "--filename", text="The files that contain the objects: a file, a directory, or - for stdin."
-    )
-    flags.switch("-R", "--recursive", text="Process the directories of -f recursively.")
-
-
 def configure_dry_run(flags: Flags) -> None:
     flags.value(
         "--dry-run",
@@ -53,12 +46,13 @@ def dry_words(mode: str) -> str:
     return _DRY[mode]
 
 
-def wait_ready(client: Client, waiting: Sequence[until.Awaited], timeout_s: float) -> int:
+def wait_ready(client: Client, waiting: Sequence[until.Awaited], timeout_s: float, since: str = "") -> int:
     """Wait for Ready, telling what is met and what holds the rest; how many did not get there. An object that
     is Stalled needs a human: it is not waited for."""
     wait = until.Wait(
         client, lambda value: value is not None and until.is_condition(value, "Ready"), timeout_s
     )
+    wait.since = since
     wait.on_met = lambda one: _say(f"{one.label} condition met")
     wait.on_pending = pending_teller()
     wait.hopeless = lambda value: "stalled" if until.is_condition(value, "Stalled") else ""

@@ -3,11 +3,13 @@
 Guaranteed: a GET whose connection was dropped is sent once more, and nothing else is ever sent twice unless
 the server said that it did nothing (429); whatever is not a success is a `StatusError`, no answer at all an
 `Unreached` that says whether a change may have been made; no wait is without a bound. Blocking, and without
-threads. Kinds and paths are in `controller.cli.resources`, reconnecting watches in `controller.cli.watch`.
+threads: a request is a generator that pauses once it is sent, so that `controller.cli.lanes` can send others
+meanwhile. Kinds and paths are in `controller.cli.resources`, reconnecting watches in `controller.cli.watch`.
 """
 
 from __future__ import annotations
 
+import copy
 import http.client
 import json
 import socket
@@ -24,12 +26,14 @@ from controller.cli.kubeconfig import target
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Sequence
-    from typing import Any
+    from collections.abc import Generator, Iterator, Sequence
+    from typing import Any, TypeVar
 
     from controller.cli.credentials import Credentials
 
     Query = Sequence[tuple[str, str]]
+    T = TypeVar("T")
+    Steps = Generator[None, None, T]  # pauses where a request was sent whose answer was not read yet
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -54,6 +58,7 @@ class Client:
             raise CliError(f'the server\'s address must be https://HOST:PORT, is "{server}"')
         self.namespace = namespace
         self.timeout_s: float | None = 60.0
+        self.watch_s: float | None = None  # after which a watch ends that nothing else ends
         self.verbosity = 0
         self.server_name = ""
         self._proof = proof
@@ -72,14 +77,26 @@ class Client:
     def get(self, path: str, query: Query = (), accept: str = JSON) -> Any:
         return self.call("GET", path, query, accept=accept)
 
+    def twin(self) -> Client:
+        """The same server, asked by the same, on a connection of its own."""
+        other = copy.copy(self)
+        other._connection = None
+        return other
+
     def call(self, method: str, path: str, query: Query = (), body: object = None, **headers: str) -> Any:
         """The decoded answer. `headers`: `accept`, `content_type`. Raises StatusError, Unreached."""
+        return at_last(self.asked(method, path, query, body, **headers))
+
+    def asked(
+        self, method: str, path: str, query: Query = (), body: object = None, **headers: str
+    ) -> Steps[Any]:
+        """The same in steps; until they are through, this client can be asked nothing else."""
         content = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()
         sent = {"Accept": headers.get("accept", JSON), "Accept-Encoding": "gzip"}
         if content:
             sent["Content-Type"] = headers.get("content_type", JSON)
         for attempt in range(MAX_REFUSALS + 1):
-            response, answer = self._exchange(method, self._url(path, query), content, sent)
+            response, answer = yield from self._exchange(method, self._url(path, query), content, sent)
             if response.status != 429 or attempt == MAX_REFUSALS:
                 break
             time.sleep(_retry_after_s(response))
@@ -95,7 +112,7 @@ class Client:
         for too long, or at `until` (monotonic). Raises StatusError, Unreached for the request itself."""
         connection = self._open()
         try:
-            response = self._send(connection, "GET", self._url(path, query), b"", {"Accept": accept})
+            response = self._get(connection, self._url(path, query), {"Accept": accept})
             if response.status >= 400:
                 raise StatusError(status_of(response.status, response.read()))
             yield from _lines(response, connection.sock, until)
@@ -109,7 +126,7 @@ class Client:
         of an end. Raises StatusError, Unreached."""
         connection = self._open()
         try:
-            response = self._send(connection, "GET", self._url(path, query), b"", {"Accept": "*/*"})
+            response = self._get(connection, self._url(path, query), {"Accept": "*/*"})
             if response.status >= 400:
                 raise StatusError(status_of(response.status, response.read()))
             if connection.sock is not None:
@@ -126,9 +143,7 @@ class Client:
         """A connection on which a GET was sent and nothing read: for what is HTTP no longer than that.
         Raises Unreached."""
         connection = self._open()
-        sent = {"User-Agent": "domctl", **headers}
-        if self._proof.authorization:
-            sent["Authorization"] = self._proof.authorization
+        sent = self._headers(headers)
         try:
             connection.request("GET", self._url(path, query), headers=sent)
         except _DROPPED as error:
@@ -137,12 +152,15 @@ class Client:
 
     def _exchange(
         self, method: str, url: str, content: bytes, headers: dict[str, str]
-    ) -> tuple[http.client.HTTPResponse, bytes]:
+    ) -> Steps[tuple[http.client.HTTPResponse, bytes]]:
         read_only = method == "GET"
         for attempt in (1, 2):
             connection = self._kept(read_only)
+            began = time.monotonic()
             try:
-                response = self._send(connection, method, url, content, headers)
+                connection.request(method, url, body=content or None, headers=self._headers(headers))
+                yield
+                response = self._answer(connection, f"{method} https://{self.address}{url}", began)
                 answer = response.read()
             except TimeoutError:
                 self._drop()
@@ -167,26 +185,32 @@ class Client:
             return response, answer
         raise AssertionError("unreachable")
 
-    def _send(
-        self,
-        connection: http.client.HTTPConnection,
-        method: str,
-        url: str,
-        content: bytes,
-        headers: dict[str, str],
+    def _get(
+        self, connection: http.client.HTTPConnection, url: str, headers: dict[str, str]
     ) -> http.client.HTTPResponse:
-        sent = {"User-Agent": "domctl", **headers}
-        if self._proof.authorization:
-            sent["Authorization"] = self._proof.authorization
         began = time.monotonic()
-        connection.request(method, url, body=content or None, headers=sent)
+        connection.request("GET", url, headers=self._headers(headers))
+        return self._answer(connection, f"GET https://{self.address}{url}", began)
+
+    def _answer(
+        self, connection: http.client.HTTPConnection, request: str, began: float
+    ) -> http.client.HTTPResponse:
         response = connection.getresponse()
         if self.verbosity >= 6:
             took_ms = (time.monotonic() - began) * 1000
-            sys.stderr.write(f"{method} https://{self.address}{url} {response.status} in {took_ms:.0f} ms\n")
+            sys.stderr.write(f"{request} {response.status} in {took_ms:.0f} ms\n")
         for warning in response.headers.get_all("Warning") or ():
             self._warn(warning)
         return response
+
+    def _headers(self, own: dict[str, str]) -> Any:
+        """With those that say who asks, of which one may be there more than once."""
+        sent: Any = http.client.HTTPMessage()
+        for name, value in ({"User-Agent": "domctl"} | own).items():
+            sent[name] = value
+        for name, proof in self._proof.headers:
+            sent[name] = proof  # as bytes: names are UTF-8 to the server
+        return sent
 
     def _kept(self, read_only: bool) -> http.client.HTTPConnection:
         idle = time.monotonic() - self._used_at
@@ -269,11 +293,22 @@ def connect(args: argparse.Namespace) -> Client:
     client.server_name = str(chosen.cluster.get("tls-server-name") or "")
     client.verbosity = args.v
     try:
-        client.timeout_s = duration_s(args.request_timeout) or None
+        if args.request_timeout:
+            client.timeout_s = client.watch_s = duration_s(args.request_timeout) or None
         args.cleanup.append(client.close)
     except ValueError:
         raise CliError(f'invalid --request-timeout "{args.request_timeout}": write 30s or 2m') from None
     return client
+
+
+def at_last(steps: Steps[T]) -> T:
+    """What comes of steps that are taken without a pause."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: T = end.value
+            return found
 
 
 def _host_name(name: str) -> str | bytes:

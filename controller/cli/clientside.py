@@ -10,13 +10,15 @@ from __future__ import annotations
 import sys
 
 from controller.cli import merge3
-from controller.cli.client import MERGE_PATCH, Client
+from controller.cli.client import MERGE_PATCH, Client, at_last
 from controller.cli.errors import StatusError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
+    from controller.cli.client import Steps
     from controller.cli.manifests import Manifest
 
     Object = dict[str, Any]
@@ -27,13 +29,27 @@ ATTEMPTS = 5  # as often as kubectl tries
 
 def live_object(client: Client, one: Manifest, namespace: str) -> Object | None:
     """What stands there; None where nothing does. Raises StatusError."""
+    return at_last(live_in_steps(client, one, namespace))
+
+
+def live_in_steps(client: Client, one: Manifest, namespace: str) -> Steps[Object | None]:
     try:
-        found: Object = client.get(one.resource.path(namespace, one.name))
+        found: Object = yield from client.asked("GET", one.resource.path(namespace, one.name))
     except StatusError as error:
         if error.is_not_found:
             return None
         raise
     return found
+
+
+def _said(one: Manifest) -> Mapping[str, Any]:
+    """A Secret with all of it in `data`, as it is kept: what was applied stands in its annotations otherwise,
+    and in clear."""
+    if one.resource.kind != "Secret":
+        return one.raw
+    from specs.secret import without_string_data  # noqa: PLC0415 - for these alone
+
+    return without_string_data(one.raw)
 
 
 def warn_of_end(one: Manifest, live: Object) -> None:
@@ -42,45 +58,45 @@ def warn_of_end(one: Manifest, live: Object) -> None:
 
 
 class ClientSide:
-    """Applies one object at a time. With dry_run "client" nothing is sent but reads."""
+    """Applies objects, each by a client of its own or all by one. With dry_run "client" nothing is sent but
+    reads."""
 
-    def __init__(self, client: Client, field_manager: str, dry_run: str, validation: str = "Strict") -> None:
-        self._client = client
+    def __init__(self, field_manager: str, dry_run: str, validation: str = "Strict") -> None:
         self._dry_run = dry_run
         self._query = [("fieldManager", field_manager), ("fieldValidation", validation)]
         if dry_run == "server":
             self._query.append(("dryRun", "All"))
 
-    def apply(self, one: Manifest, namespace: str) -> tuple[str, Object]:
+    def apply(self, client: Client, one: Manifest, namespace: str) -> Steps[tuple[str, Object]]:
         """created, configured or unchanged, with the object as it then is. Raises StatusError."""
-        wanted = merge3.with_last_applied(one.raw, namespace)
+        wanted = merge3.with_last_applied(_said(one), namespace)
         for attempt in range(ATTEMPTS):
-            live = live_object(self._client, one, namespace)
+            live = yield from live_in_steps(client, one, namespace)
+            path = one.resource.path(namespace, one.name if live else "")
             try:
-                return (
-                    self._patch(one, namespace, wanted, live)
-                    if live
-                    else self._create(one, namespace, wanted)
-                )
+                if live:
+                    return (yield from self._patch(client, path, one, wanted, live))
+                return (yield from self._create(client, path, wanted))
             except StatusError as error:
                 racing = error.reason == "Conflict" or (error.reason == "AlreadyExists" and not live)
                 if not racing or attempt == ATTEMPTS - 1:
                     raise
         raise AssertionError("unreachable")
 
-    def _create(self, one: Manifest, namespace: str, wanted: Object) -> tuple[str, Object]:
+    def _create(self, client: Client, path: str, wanted: Object) -> Steps[tuple[str, Object]]:
         if self._dry_run == "client":
             return "created", wanted
-        return "created", self._client.call("POST", one.resource.path(namespace), self._query, wanted)
+        return "created", (yield from client.asked("POST", path, self._query, wanted))
 
-    def _patch(self, one: Manifest, namespace: str, wanted: Object, live: Object) -> tuple[str, Object]:
+    def _patch(
+        self, client: Client, path: str, one: Manifest, wanted: Object, live: Object
+    ) -> Steps[tuple[str, Object]]:
         patch = merge3.three_way(merge3.last_applied(live), wanted, live)
         if not patch:
             return "unchanged", live
         warn_of_end(one, live)
         if self._dry_run == "client":
             return "configured", merge3.applied(live, patch)
-        path = one.resource.path(namespace, one.name)
-        after: Object = self._client.call("PATCH", path, self._query, patch, content_type=MERGE_PATCH)
+        after: Object = yield from client.asked("PATCH", path, self._query, patch, content_type=MERGE_PATCH)
         same = after["metadata"].get("resourceVersion") == live["metadata"].get("resourceVersion")
         return ("unchanged" if same and self._dry_run == "none" else "configured"), after

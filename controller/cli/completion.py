@@ -31,6 +31,7 @@ _CHOICES = {
     "--validate": ("strict", "warn", "ignore"),
     "--output": _OUTPUTS,
     "--for": ("condition=Ready", "create", "delete", "jsonpath="),
+    "--type": ("merge", "json", "strategic"),
     "--types": ("Normal", "Warning"),
 }
 _FILE_FLAGS = (
@@ -45,8 +46,8 @@ _DOMAIN_VERBS = {
     *("console", "logs"),
     *("dumpxml", "resolve"),
 }
-_NODE_VERBS = {"doctor", "node confirm-dead"}
-_TYPED_VERBS = {"get", "describe", "delete", "wait", "edit", "label", "annotate", "scale", "explain"}
+_NODE_VERBS = {"doctor", "node confirm-dead", "node replace", "cordon", "uncordon", "drain"}
+_TYPED_VERBS = {"get", "describe", "delete", "wait", "edit", "label", "annotate", "scale", "explain", "patch"}
 
 _BASH = """# bash completion for domctl; put this in ~/.bashrc: source <(domctl completion bash)
 _domctl() {

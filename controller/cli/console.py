@@ -15,8 +15,8 @@ import select
 import sys
 
 from controller.cli.client import connect
-from controller.cli.errors import CliError, Unreached, UsageError, printable
-from controller.cli.resources import DOMAINS
+from controller.cli.errors import CliError, Unreached, printable
+from controller.cli.resources import DOMAINS, domain_names
 from controller.cli.websocket import WebSocket
 
 TYPE_CHECKING = False
@@ -47,17 +47,15 @@ def configure(flags: Flags) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    names = [name.removeprefix("domain/").removeprefix("domains/") for name in args.words]
-    if len(names) != 1 or not names[0]:
-        raise UsageError("name one domain: domctl console NAME")
+    (name,) = domain_names(args.words, "name one domain: domctl console NAME", most=1)
     client = connect(args)
     query = [("stdin", "true"), ("stdout", "true"), ("tty", "true")]
     query += [("container", args.console)] if args.console else []
-    socket = WebSocket(client, DOMAINS.path(client.namespace, names[0], "console"), query, PROTOCOL)
+    socket = WebSocket(client, DOMAINS.path(client.namespace, name, "console"), query, PROTOCOL)
     args.cleanup.append(socket.close)
     keyboard = sys.stdin.fileno()
     if os.isatty(keyboard):
-        sys.stderr.write(f"Connected to {printable(names[0])}. Ctrl+] leaves it.\n")
+        sys.stderr.write(f"Connected to {printable(name)}. Ctrl+] leaves it.\n")
         sys.stderr.flush()
     with _raw(keyboard):
         why = _converse(socket, keyboard)

@@ -14,7 +14,7 @@ from controller.cli.errors import CliError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from controller.cli.kubeconfig import Target
@@ -24,11 +24,11 @@ _PLUGIN_TIMEOUT_S = 120.0
 
 
 class Credentials:
-    """`context` is None for a server without TLS. `authorization` is the header's value or ""."""
+    """`context` is None for a server without TLS. `headers` go with every request."""
 
-    def __init__(self, context: ssl.SSLContext | None, authorization: str) -> None:
+    def __init__(self, context: ssl.SSLContext | None, headers: Sequence[tuple[str, bytes]] = ()) -> None:
         self.context = context
-        self.authorization = authorization
+        self.headers = headers
 
 
 def credentials(target: Target) -> Credentials:
@@ -42,7 +42,36 @@ def credentials(target: Target) -> Credentials:
     authorization = _authorization(user)
     if authorization and not encrypted and not _is_loopback(target.server):
         raise CliError(f"a token would be sent in clear to {target.server}: use https")
-    return Credentials(_context(target.cluster, user) if encrypted else None, authorization)
+    headers = [("Authorization", authorization.encode())] if authorization else []
+    headers += _impersonation(user)
+    return Credentials(_context(target.cluster, user) if encrypted else None, headers)
+
+
+def _impersonation(user: Mapping[str, Any]) -> list[tuple[str, bytes]]:
+    """As whom to act, which is part of who one is: to leave any of it out would be to act with more rights
+    than were asked for. Raises CliError."""
+    if user.get("as-user-extra"):
+        raise CliError(
+            "as-user-extra in a kubeconfig is not supported: only a user and groups are impersonated"
+        )
+    groups = user.get("as-groups") or []
+    if not isinstance(groups, list):
+        raise CliError("as-groups in a kubeconfig must be a list")
+    name, uid = user.get("as"), user.get("as-uid")
+    if (groups or uid) and not name:
+        raise CliError("requesting uid, groups or user-extra without impersonating a user (--as)")
+    named = [("User", name), ("Uid", uid), *(("Group", group) for group in groups)]
+    return [(f"Impersonate-{what}", _header_text(value)) for what, value in named if value]
+
+
+def _header_text(value: object) -> bytes:
+    text = str(value)
+    try:
+        if not text.isprintable():
+            raise ValueError
+        return text.encode()
+    except ValueError:  # UnicodeEncodeError is one
+        raise CliError(f"{text!a} cannot be impersonated: it is no name") from None
 
 
 def _has_own(user: Mapping[str, Any]) -> bool:

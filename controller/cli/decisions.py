@@ -1,8 +1,8 @@
 """The ways out of a hold: an operator says what no machine can find out.
 
-`node confirm-dead`, `resolve` and `store ack` send the operator's word to the server, which keeps it with his
-name. They are never guessed, repeated or implied: confirm-dead asks for the node's name to be typed, because
-a node that is only cut off and taken for dead has its domains running twice.
+`node confirm-dead`, `node replace`, `resolve` and `store ack` send the operator's word to the server, which
+keeps it with his name. They are never guessed, repeated or implied: the first two ask for the node's name to
+be typed, because a node that is only cut off and taken for dead has its domains running twice.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from controller.cli.flags import Flags
 
-CONFIRM_DEAD, RESOLVE, STORE_ACK = "domctl node confirm-dead", "domctl resolve", "domctl store ack"
+CONFIRM_DEAD, REPLACE = "domctl node confirm-dead", "domctl node replace"
+RESOLVE, STORE_ACK = "domctl resolve", "domctl store ack"
 STORE_ACKS = f"/apis/{GROUP}/{VERSION}/storeacks"
 _SHOWN_DOMAINS = 20
 ABOUT = {
@@ -31,6 +32,11 @@ ABOUT = {
  The controller cannot tell a dead node from one that is only cut off. After this, domains of that node that
  may be moved are started elsewhere. If the node still runs, they run twice and destroy their disks. Be sure:
  look at its power, not at the network. The word ends when the node answers again.""",
+    REPLACE: """Vouch for a node being dead, and for nothing on its disks ever starting again.
+
+ Like confirm-dead, for a host that is gone for good: its disks are wiped, or it never boots again. Domains
+ that would have started with it (recovery.autostart) may then start elsewhere; deleted ones are forgotten.
+ Once nothing is assigned to it, delete the Node and register the new machine.""",
     RESOLVE: """Say what the controller cannot find out about one domain.
 
  --not-on NODE… vouches that the domain is neither running nor defined on those nodes: it counts as if they
@@ -44,6 +50,7 @@ ABOUT = {
 }
 USAGE = {
     CONFIRM_DEAD: "NODE [--reason TEXT] [--yes | --withdraw] [options]",
+    REPLACE: "NODE [--reason TEXT] [--yes] [options]",
     RESOLVE: "DOMAIN (--not-on NODE… | --keep NODE) [--reason TEXT] [options]",
     STORE_ACK: "[--not-read NODE…] [--reason TEXT] [options]",
 }
@@ -52,6 +59,7 @@ EXAMPLES = {
         ("A node whose power is off", 'domctl node confirm-dead hv3 --reason "PSU burnt"'),
         ("It was a mistake", "domctl node confirm-dead hv3 --withdraw"),
     ),
+    REPLACE: (("A host that went to scrap", 'domctl node replace hv3 --reason "burnt out"'),),
     RESOLVE: (
         ("Somebody looked: it is on neither node", "domctl resolve web-1 --not-on hv2 hv3"),
         ("Keep the copy that is on hv1", "domctl resolve web-1 --keep hv1"),
@@ -67,8 +75,9 @@ EXAMPLES = {
 def configure(flags: Flags) -> None:
     flags.describe(USAGE[flags.command], ABOUT[flags.command], EXAMPLES[flags.command])
     flags.value("--reason", text="Why; kept with the decision.")
-    if flags.command == CONFIRM_DEAD:
+    if flags.command in (CONFIRM_DEAD, REPLACE):
         flags.switch("--yes", text="Do not ask for the node's name.")
+    if flags.command == CONFIRM_DEAD:
         flags.switch("--withdraw", text="Take the word back, while nothing was done because of it.")
     elif flags.command == RESOLVE:
         flags.values("--not-on", nargs="+", text="Nodes that the domain is not on.")
@@ -79,25 +88,27 @@ def configure(flags: Flags) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.command == CONFIRM_DEAD:
+    if args.command in (CONFIRM_DEAD, REPLACE):
         return _confirm_dead(args)
     return _resolve(args) if args.command == RESOLVE else _store_ack(args)
 
 
 def _confirm_dead(args: argparse.Namespace) -> int:
     if len(args.words) != 1:
-        raise UsageError(f"name one node: {CONFIRM_DEAD} NODE")
+        raise UsageError(f"name one node: {args.command} NODE")
     client = connect(args)
     node = args.words[0].removeprefix("node/").removeprefix("nodes/")
     client.get(NODES.path("", node))
-    if args.withdraw:
+    is_replaced = args.command == REPLACE
+    if not is_replaced and args.withdraw:
         client.call("DELETE", NODES.path("", node, "confirmdead"))
         sys.stdout.write(f"{NODES.word}/{node} no longer confirmed dead\n")
         return 0
     if not args.yes:
         _ask(client, node)
-    client.call("POST", NODES.path("", node, "confirmdead"), (), {"reason": args.reason})
-    sys.stdout.write(f"{NODES.word}/{node} confirmed dead\n")
+    body = {"reason": args.reason, **({"wiped": True} if is_replaced else {})}
+    client.call("POST", NODES.path("", node, "confirmdead"), (), body)
+    sys.stdout.write(f"{NODES.word}/{node} confirmed {'dead and wiped' if is_replaced else 'dead'}\n")
     return 0
 
 

@@ -12,7 +12,6 @@ from controller.cli import destroying, lists, until
 from controller.cli.changes import (
     checked_dry_run,
     configure_dry_run,
-    configure_files,
     dry_words,
     wait_gone,
 )
@@ -46,7 +45,7 @@ def configure(flags: Flags) -> None:
     flags.describe(
         "(-f FILENAME | TYPE NAME… | TYPE/NAME… | TYPE (-l label | --all)) [options]", ABOUT, EXAMPLES
     )
-    configure_files(flags)
+    lists.configure_files(flags)
     configure_dry_run(flags)
     destroying.configure(flags)
     lists.configure_selectors(flags)

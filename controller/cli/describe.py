@@ -12,7 +12,7 @@ from base64 import b64decode
 from controller.cli import lists
 from controller.cli.client import Client, connect
 from controller.cli.errors import CliError, Reported, StatusError, UsageError, printable, rendered
-from controller.cli.resources import EVENTS, named
+from controller.cli.resources import EVENTS
 from controller.cli.table import NONE, Grid
 from specs.ages import age
 
@@ -52,7 +52,8 @@ _ANNOTATION_WIDTH = 140
 
 
 def configure(flags: Flags) -> None:
-    flags.describe("(TYPE [NAME… | -l label] | TYPE/NAME…) [options]", ABOUT, EXAMPLES)
+    flags.describe("(-f FILENAME | TYPE [NAME… | -l label] | TYPE/NAME…) [options]", ABOUT, EXAMPLES)
+    lists.configure_files(flags)
     lists.configure_selectors(flags)
     flags.switch("-A", "--all-namespaces", text="Describe the objects of all namespaces.")
     flags.switch("--show-events", default=True, text="Display the events of the described object.")
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     client = connect(args)
     failed: list[CliError] = []
     texts: list[str] = []
-    for resource, names in named(client, args.words):
+    for resource, names in lists.targets(client, args, args.words):
         for value in _values(client, args, resource, names, failed):
             events = _events(client, resource, value) if args.show_events else None
             texts.append("".join(f"{line}\n" for line in described(value, events)))
@@ -93,7 +94,16 @@ def _values(
         try:
             yield client.get(resource.path(namespace, name))
         except StatusError as error:
-            failed.append(error)
+            begun = _beginning(client, resource.path(namespace), name) if error.is_not_found else []
+            if not begun:
+                failed.append(error)
+            yield from begun
+
+
+def _beginning(client: Client, path: str, prefix: str) -> list[dict[str, Any]]:
+    """As kubectl has it: where none has a name, it may be the beginning of several."""
+    there = lists.items(lists.read(client, path))
+    return [one for one in there if str(one["metadata"]["name"]).startswith(prefix)]
 
 
 def _events(client: Client, resource: Resource, value: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -9,11 +9,11 @@ import sys
 
 from controller.cli import destroying, diffreport, manifests, output
 from controller.cli.apply import applier, configure_applying, set_for
-from controller.cli.changes import configure_files
-from controller.cli.client import connect
+from controller.cli.client import at_last, connect
 from controller.cli.clientside import live_object
 from controller.cli.diffreport import Difference
 from controller.cli.errors import CliError, StatusError, UsageError, rendered
+from controller.cli.lists import configure_files
 from controller.cli.serverside import Refused
 
 TYPE_CHECKING = False
@@ -66,7 +66,7 @@ def _run(args: argparse.Namespace) -> int:
     found = manifests.load(args.filename, recursive=args.recursive, check=args.validate)
     client = connect(args)
     placed = [(one, manifests.namespace_for(one, client.namespace, args.namespace)) for one in found]
-    chosen = applier(client, args, "server")
+    chosen = applier(args, "server")
     members = set_for(client, args, placed)
     differences, failures = _compared(client, args, chosen, placed)
     for one in members.leaving(placed) if members else ():
@@ -91,7 +91,7 @@ def _compared(
     for one, namespace in placed:
         try:
             before = live_object(client, one, namespace)
-            _, after = chosen.apply(one, namespace)
+            _, after = at_last(chosen.apply(client, one, namespace))
         except StatusError as error:
             failures.append(rendered(error.while_(f"error when comparing {one.place}")))
             continue

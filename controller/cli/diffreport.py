@@ -11,9 +11,9 @@ from __future__ import annotations
 import difflib
 import re
 
-from controller.cli import yamlout
 from controller.cli.errors import printable
 from controller.cli.merge3 import LAST_APPLIED
+from specs import yamlout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

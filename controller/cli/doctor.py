@@ -118,7 +118,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.output == "json":
         sys.stdout.write(as_json(found))
     elif args.output == "yaml":
-        from controller.cli import yamlout  # noqa: PLC0415 - slow to load
+        from specs import yamlout  # noqa: PLC0415 - slow to load
 
         sys.stdout.write(yamlout.dump(found))
     else:

@@ -16,10 +16,10 @@ from xml.etree import ElementTree
 from msgspec import UnsetType
 
 from controller.cli import manifests
-from controller.cli.changes import configure_files
 from controller.cli.client import Client, connect
 from controller.cli.errors import CliError, Reported, StatusError, UsageError, printable, rendered
-from controller.cli.resources import DOMAINS, NODES, SECRETS
+from controller.cli.lists import configure_files
+from controller.cli.resources import DOMAINS, NODES, SECRETS, domain_names
 from specs.domain import Domain
 from specs.domainxml import RenderRefused, render
 from specs.graphics import SecretUse, Unfit, password, uses_of, with_passwords
@@ -85,8 +85,7 @@ def _files(args: argparse.Namespace) -> list[tuple[dict[str, Any], list[str] | N
 def _named(args: argparse.Namespace) -> list[tuple[dict[str, Any], list[str] | None]]:
     client = connect(args)
     found = []
-    for word in args.words:
-        name = word.removeprefix("domain/").removeprefix("domains/")
+    for name in domain_names(args.words, "name domains, or files with -f"):
         value: dict[str, Any] = client.get(DOMAINS.path(client.namespace, name))
         found.append((value, _allowed(client, str((value.get("status") or {}).get("node") or ""))))
     return found

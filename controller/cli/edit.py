@@ -13,10 +13,10 @@ import subprocess
 import sys
 import tempfile
 
-from controller.cli import merge3, output, yamlout
+from controller.cli import lists, merge3, output
 from controller.cli.client import MERGE_PATCH, Client, connect
 from controller.cli.errors import CliError, UsageError, printable, rendered
-from controller.cli.resources import Resource, named
+from specs import yamlout
 from specs.yamldoc import load
 
 TYPE_CHECKING = False
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from controller.cli.flags import Flags
+    from controller.cli.resources import Resource
 
     Object = dict[str, Any]
 
@@ -41,17 +42,18 @@ _HEAD = """# Please edit the object below. Lines beginning with a '#' will be ig
 
 def configure(flags: Flags) -> None:
     flags.describe(
-        "(TYPE NAME | TYPE/NAME) [options]",
+        "(-f FILENAME | TYPE NAME | TYPE/NAME) [options]",
         "Edit an object in an editor: $KUBE_EDITOR, $EDITOR, or vi.\n\n Only what was changed is sent.",
         EXAMPLES,
     )
+    lists.configure_files(flags)
     flags.value("--field-manager", default="domctl-edit", text="Name of the manager of what is changed.")
     flags.connection()
 
 
 def run(args: argparse.Namespace) -> int:
     client = connect(args)
-    targets = named(client, args.words)
+    targets = lists.targets(client, args, args.words)
     if len(targets) != 1 or len(targets[0][1]) != 1:
         raise UsageError("name one object: TYPE NAME or TYPE/NAME")
     resource, (name,) = targets[0]

@@ -6,6 +6,7 @@ Laid out as `kubectl events` does. `-w` goes on with what happens from then on.
 from __future__ import annotations
 
 import sys
+import time
 
 from controller.cli import lists, output
 from controller.cli.client import connect
@@ -13,7 +14,7 @@ from controller.cli.describe import event_age, event_time
 from controller.cli.errors import StatusError, UsageError, printable
 from controller.cli.resources import EVENTS, find
 from controller.cli.table import Grid
-from controller.cli.watch import Scope, follow
+from controller.cli.watch import Scope, deadline, follow
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,9 +93,10 @@ def _is_of(event: Object, types: set[str]) -> bool:
 
 
 def _watch(client: Client, scope: Scope, listed: Object, printer: _Printer, types: set[str]) -> None:
-    while True:
+    until = deadline(client)
+    while until is None or time.monotonic() < until:
         try:
-            for kind, event in follow(client, scope, lists.revision(listed)):
+            for kind, event in follow(client, scope, lists.revision(listed), until):
                 if kind != "DELETED" and _is_of(event, types):
                     printer.show([event])
         except StatusError as error:

@@ -37,6 +37,7 @@ def configure(flags: Flags) -> None:
         "TYPE[.FIELD…] [options]", "Describe the fields of a kind and of what is in them.", EXAMPLES
     )
     flags.switch("--recursive", text="Print the names of all fields, however deep.")
+    flags.value("--api-version", text="Use this API version of the type: GROUP/VERSION, or v1.")
     flags.connection(namespace=False)
 
 
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     if len(args.words) != 1:
         raise UsageError("You must specify the type of resource to explain: TYPE or TYPE.FIELD…")
     client = connect(args)
-    resource, fields = _split(client, args.words[0])
+    resource, fields = _split(client, args.words[0], args.api_version)
     explained = _Explained(_document(client, resource))
     sys.stdout.write(f"GROUP:      {resource.group}\n" if resource.group else "")
     sys.stdout.write(f"KIND:       {resource.kind}\nVERSION:    {resource.version}\n\n")
@@ -53,9 +54,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _split(client: Client, text: str) -> tuple[Resource, list[str]]:
+def _split(client: Client, text: str, api_version: str) -> tuple[Resource, list[str]]:
     """`domain.spec.disks`, or with the group, `domains.domctl.io.spec`, as the kind and its fields."""
     word, *fields = text.split(".")
+    if api_version:
+        of_group, _, version = api_version.rpartition("/")
+        word = f"{word}.{version}.{of_group}"
     resource = find(client, word)
     group = resource.group.split(".") if resource.group else []
     for qualifier in (group, [resource.version, *group]):

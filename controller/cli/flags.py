@@ -80,7 +80,8 @@ class Flags:
             self.value("-n", "--namespace", text="If present, the namespace scope for this CLI request")
         for name, text in CONNECTION_OPTIONS:
             self.value(name, text=text)
-        self.value("--request-timeout", default="60s", text=_REQUEST_TIMEOUT)
+        self.values("--as-group", text="Group to impersonate, may be repeated")
+        self.value("--request-timeout", text=_REQUEST_TIMEOUT)
         self.switch("--insecure-skip-tls-verify", text=_INSECURE)
         self.value("-v", "--v", default=0, to=int, text="number for the log level verbosity (6: requests)")
         self._shown = before
@@ -161,8 +162,13 @@ CONNECTION_OPTIONS = (
     ("--client-certificate", "Path to a client certificate file for TLS"),
     ("--client-key", "Path to a client key file for TLS"),
     ("--tls-server-name", "Server name to use for server certificate validation."),
+    ("--as", "Username to impersonate for the operation"),
+    ("--as-uid", "UID to impersonate for the operation"),
 )
-_REQUEST_TIMEOUT = "The length of time to wait before giving up on a single server request, zero for ever"
+_REQUEST_TIMEOUT = (
+    "The length of time to wait before giving up on a single server request, zero for ever. "
+    "If empty, 60s, and watches do not end."
+)
 _INSECURE = "If true, the server's certificate will not be checked for validity."
 
 

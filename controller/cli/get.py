@@ -7,12 +7,12 @@ from what was shown.
 from __future__ import annotations
 
 import sys
+import time
 
 from controller.cli import lists, output, table
 from controller.cli.client import JSON, TABLE, connect
 from controller.cli.errors import CliError, StatusError, UsageError, report
-from controller.cli.resources import named
-from controller.cli.watch import Scope, follow
+from controller.cli.watch import Scope, deadline, follow
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,8 +41,9 @@ EXAMPLES = (
 
 
 def configure(flags: Flags) -> None:
-    flags.describe("(TYPE[,TYPE] [NAME…] | TYPE/NAME…) [flags] [options]", ABOUT, EXAMPLES)
+    flags.describe("(-f FILENAME | TYPE[,TYPE] [NAME…] | TYPE/NAME…) [flags] [options]", ABOUT, EXAMPLES)
     flags.switch("-A", "--all-namespaces", text="List the requested objects across all namespaces.")
+    lists.configure_files(flags)
     lists.configure_selectors(flags)
     flags.value("-o", "--output", text=f"Output format. One of: {output.FORMATS}.")
     flags.switch("-w", "--watch", text="After listing the requested objects, watch for changes.")
@@ -64,7 +65,7 @@ def configure(flags: Flags) -> None:
 def run(args: argparse.Namespace) -> int:
     wanted = output.Format(args.output, managed_fields=args.show_managed_fields)
     client = connect(args)
-    targets = named(client, args.words)
+    targets = lists.targets(client, args, args.words)
     if any(names for _, names in targets):
         lists.no_selectors_with_names(args)
         if args.all_namespaces and any(r.namespaced for r, _ in targets):
@@ -210,16 +211,18 @@ def _watch(
     if names and not args.ignore_not_found:
         client.get(resource.path(_namespace(client, args, resource), names[0]))  # NotFound, as without -w
     quiet = args.watch_only
-    while True:
+    until = deadline(client)
+    while until is None or time.monotonic() < until:
         listed = lists.read(client, path, query, scope.accept)
         show.listed(listed, quiet=quiet)
         quiet = False
         try:
-            for event, value in follow(client, scope, lists.revision(listed)):
+            for event, value in follow(client, scope, lists.revision(listed), until):
                 show.event(event, value)
         except StatusError as error:
             if not error.is_expired:
                 raise
+    return 0
 
 
 class _Show:

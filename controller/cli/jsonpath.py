@@ -4,8 +4,8 @@ A template is text with expressions in braces: paths (`.a.b`, `['a.b']`, `[0]`, 
 `[*]`, `..x`), filters (`[?(@.type=="Ready")]`), literals (`{"\\n"}`) and `{range …}…{end}`. A field that is
 missing gives nothing, and an index that is out of bounds is an error where a template is rendered, as with
 kubectl; what kubectl refuses (double quotes in brackets) or takes for text (a path without braces) is read as
-it is meant. Parsed first and then evaluated, so that a wrong expression is refused before anything was asked
-of a server.
+it is meant. Filters of several conditions (`&&`, `||`) are refused, also where kubectl finds nothing by them.
+Parsed first and then evaluated, so that a wrong expression is refused before anything was asked of a server.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     Step = tuple[str, Any]
     Path = list[Step]
 
-_FIELD = re.compile(r"((?:[^\s.\[\]{}'\"()=<>!,\\]|\\.)+)")
+_FIELD = re.compile(r"((?:[^\s.\[\]{}'\"()=<>!&|,\\]|\\.)+)")
 _INDEX = re.compile(r"\[(-?\d+)\]")
 _SLICE = re.compile(r"\[(-?\d*):(-?\d*)(?::(-?\d*))?\]")
 _UNION = re.compile(r"\[(-?\d+(?:\s*,\s*-?\d+)+|'[^']*'(?:\s*,\s*'[^']*')+)\]")
 _QUOTED = re.compile(r"\[(?:'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\")\]")
 _FILTER = re.compile(r"\[\?\(\s*@((?:[^()=<>!\s]|\[[^\]]*\])*)\s*(?:(==|!=|<=|>=|<|>)\s*([^)]*?)\s*)?\)\]")
+_TEXT = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
+_CONDITIONS = re.compile(r"\[\?\((.*?)\)\]")
 _BLANKS = re.compile(r"\s+(?![^\[]*\])")  # none of those in brackets
 _MISSING = object()
 _ORDER = {"<": operators.lt, ">": operators.gt, "<=": operators.le, ">=": operators.ge}
@@ -149,10 +151,23 @@ def _bracket(rest: str, source: str) -> tuple[Step, str]:
         return ("slice", slice(*numbers)), rest[match.end() :]
     if match := _QUOTED.match(rest):
         return ("quoted", match[1] if match[1] is not None else match[2]), rest[match.end() :]
+    if match := _CONDITIONS.match(rest):
+        _check_single(match[1], source)
     if match := _FILTER.match(rest):
         wanted = _literal(match[3], source) if match[2] else None
         return ("filter", (path(match[1]), match[2] or "", wanted)), rest[match.end() :]
     raise _wrong(source, f"cannot read {rest!r}")
+
+
+def _check_single(condition: str, source: str) -> None:
+    """kubectl has no filters of several conditions. Raises CliError."""
+    joined = re.search("[&|]", _TEXT.sub("''", condition))
+    if joined:
+        raise CliError(
+            f"error parsing jsonpath {source}, unrecognized character in action: "
+            f"U+{ord(joined[0]):04X} '{joined[0]}'",
+            hint="a filter has one condition, as kubectl's have: && and || are not there",
+        )
 
 
 def _plain(text: str) -> str:
@@ -161,7 +176,7 @@ def _plain(text: str) -> str:
 
 def _literal(text: str, source: str) -> Any:
     text = text.strip()
-    if len(text) >= 2 and text[0] == text[-1] == "'":
+    if text[:1] == "'" and _TEXT.fullmatch(text):
         text = '"' + text[1:-1].replace('"', '\\"') + '"'
     try:
         return json.loads(text)

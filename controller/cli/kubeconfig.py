@@ -100,6 +100,9 @@ def _override(cluster: dict[str, Any], user: dict[str, Any], args: argparse.Name
         user["token"] = args.token
         user.pop("tokenFile", None)
         user.pop("exec", None)
+    for key, wanted in (("as", getattr(args, "as")), ("as-uid", args.as_uid), ("as-groups", args.as_group)):
+        if wanted:
+            user[key] = wanted
     for option, key in ((args.client_certificate, "client-certificate"), (args.client_key, "client-key")):
         if option:
             user[key] = os.path.abspath(option)
@@ -161,6 +164,9 @@ def _merge(config: Config, file: Mapping[str, Any], path: str) -> None:
     for section in _SECTIONS:
         for name, body in _named(file.get(section), section[:-1]):
             entry = {k: _absolute(folder, v) if k in _PATHS else v for k, v in body.items()}
+            plugin = entry.get("exec")
+            if isinstance(plugin, dict) and "/" in str(plugin.get("command") or ""):
+                entry["exec"] = {**plugin, "command": _absolute(folder, plugin["command"])}
             config.sections[section].setdefault(name, entry)
 
 

@@ -12,7 +12,6 @@ from controller.cli import lists
 from controller.cli.changes import checked_dry_run, configure_dry_run, dry_words
 from controller.cli.client import MERGE_PATCH, Client, connect
 from controller.cli.errors import CliError, StatusError, UsageError, printable, report
-from controller.cli.resources import Resource, named
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from controller.cli.flags import Flags
+    from controller.cli.resources import Resource
 
     Object = dict[str, Any]
     Change = dict[str, str | None]
@@ -46,7 +46,7 @@ _WORDS = {
 def configure(flags: Flags) -> None:
     words, verb = _WORDS[flags.command], flags.command
     flags.describe(
-        "(TYPE NAME… | TYPE/NAME… | TYPE (-l label | --all)) KEY=VALUE… KEY-… [options]",
+        "(-f FILENAME | TYPE NAME… | TYPE/NAME… | TYPE (-l label | --all)) KEY=VALUE… KEY-… [options]",
         f"Set {words.field} on objects, or take them away by KEY-.\n\n"
         " A value that is there is only changed with --overwrite.",
         (
@@ -63,6 +63,7 @@ def configure(flags: Flags) -> None:
     flags.switch("-A", "--all-namespaces", text="With -l or --all: across all namespaces.")
     flags.value("--field-manager", text="Name of the manager used to track field ownership.")
     flags.value("-o", "--output", text='Output mode. Use "-o name" for shorter output (resource/name).')
+    lists.configure_files(flags)
     lists.configure_selectors(flags)
     configure_dry_run(flags)
     flags.connection()
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output not in {"", "name"}:
         raise UsageError(f"unexpected -o output mode: {args.output}. We only support '-o name'")
     objects, change = _parted(args.words, words)
-    if not objects:
+    if not objects and not args.filename:
         raise UsageError("one or more resources must be specified as <resource> <name> or <resource>/<name>")
     if not change and not args.list:
         raise UsageError(f"at least one {words.one} update is required")
@@ -123,7 +124,7 @@ def _found(
     client: Client, args: argparse.Namespace, words: Sequence[str], failed: list[CliError]
 ) -> Iterator[tuple[Resource, Object]]:
     selecting = args.all or args.selector or args.field_selector
-    for resource, names in named(client, words):
+    for resource, names in lists.targets(client, args, words):
         namespace = client.namespace if resource.namespaced else ""
         if not names:
             if not selecting:

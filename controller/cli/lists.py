@@ -1,4 +1,4 @@
-"""Reading collections: selectors, pages, and the objects that a command's words name.
+"""Reading collections: selectors, pages, and the objects that a command's words or files name.
 
 Lists are read in pages at one revision; when that is gone in between (410) the list is read again as a
 whole, so that a result is never a mixture.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from controller.cli.client import JSON
 from controller.cli.errors import StatusError, UsageError
+from controller.cli.resources import named
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,10 +18,37 @@ if TYPE_CHECKING:
 
     from controller.cli.client import Client
     from controller.cli.flags import Flags
+    from controller.cli.resources import Resource
 
     Query = Sequence[tuple[str, str]]
 
 PAGE = 500
+
+
+def configure_files(flags: Flags) -> None:
+    flags.values(
+        "-f", "--filename", text="The files that contain the objects: a file, a directory, or - for stdin."
+    )
+    flags.switch("-R", "--recursive", text="Process the directories of -f recursively.")
+
+
+def targets(
+    client: Client, args: argparse.Namespace, words: Sequence[str]
+) -> list[tuple[Resource, list[str]]]:
+    """What `words` or else the files of -f name; of files only kind, name and namespace count. Raises
+    CliError."""
+    if not args.filename:
+        return named(client, words)
+    if words:
+        raise UsageError("when -f is provided as argument, no other arguments are allowed")
+    from controller.cli import manifests  # noqa: PLC0415 - slow to load
+
+    found: dict[tuple[str, str], tuple[Resource, list[str]]] = {}
+    for one in manifests.load_names(args.filename, recursive=args.recursive):
+        namespace = manifests.namespace_for(one, client.namespace, args.namespace)
+        place = (one.resource.word, namespace)
+        found.setdefault(place, (one.resource.inside(namespace), []))[1].append(one.name)
+    return list(found.values())
 
 
 def configure_selectors(flags: Flags) -> None:

@@ -11,7 +11,7 @@ import sys
 from controller.cli.client import connect
 from controller.cli.errors import UsageError
 from controller.cli.flags import duration
-from controller.cli.resources import DOMAINS
+from controller.cli.resources import DOMAINS, domain_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,9 +43,7 @@ def configure(flags: Flags) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    names = [name.removeprefix("domain/").removeprefix("domains/") for name in args.words]
-    if len(names) != 1 or not names[0]:
-        raise UsageError("name one domain: domctl logs NAME")
+    (name,) = domain_names(args.words, "name one domain: domctl logs NAME", most=1)
     if args.since and args.since_time:
         raise UsageError("at most one of --since and --since-time may be given")
     query = [
@@ -58,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
         ("container", args.console),
     ]
     client = connect(args)
-    path = DOMAINS.path(client.namespace, names[0], "log")
-    for piece in client.pieces(path, [(name, value) for name, value in query if value]):
+    path = DOMAINS.path(client.namespace, name, "log")
+    for piece in client.pieces(path, [one for one in query if one[1]]):
         sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
     return 0

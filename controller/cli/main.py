@@ -26,10 +26,13 @@ def main(argv: list[str] | None = None) -> int:
     """The entry point. As a program (`argv` None) it ends the process unless it served."""
     if argv is not None:
         return _ended(argv)
+    if sys.stdout is None or sys.stderr is None:  # closed by who started it: nobody reads it
+        _open_again()
     gc.disable()  # a collection costs more than a quick command leaves behind; watches and servers enable it
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # whatever a host calls itself can be printed
+            # UTF-8, as kubectl writes it, for what is piped on; whatever a host calls itself can be printed.
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     code = _ended(sys.argv[1:])
     if "controller.app" not in sys.modules:
         os._exit(code)  # all is flushed; taking the interpreter apart costs a tenth of a quick command
@@ -43,11 +46,32 @@ def _ended(argv: list[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has enough. Python would complain again when it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has enough.
+        _write_nowhere()
+        return 1
+    except OSError as error:
+        _write_nowhere()
+        where = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"error: {where}{error.strerror or error}\n")
+        return 1
+    except UnicodeEncodeError as error:
+        sys.stderr.write(f"error: {error.object!a} is not UTF-8\n")
         return 1
     sys.stderr.flush()
     return code
+
+
+def _write_nowhere() -> None:
+    """Python would complain again when it closes stdout."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _open_again() -> None:
+    """So that no socket gets the number of a stream, and what is written to it."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+            setattr(sys, name, os.fdopen(number, "w", closefd=False))
 
 
 def _guarded(argv: list[str]) -> int:

@@ -16,9 +16,8 @@ from typing import Any
 
 from controller.cli.errors import CliError, Reported, UsageError, printable
 from controller.cli.resources import Resource, of_kind
-from specs.kinds import kind_by_name
 from specs.problems import Problem, errors, formatted
-from specs.validate import Unknown, load_file_objects
+from specs.validate import Unknown, kind_of, load_file_objects, placed, unlisted
 from specs.yamldoc import load as load_yaml
 
 _SUFFIXES = (".yaml", ".yml", ".json")
@@ -72,16 +71,22 @@ def load(
 
 def load_names(filenames: Sequence[str], *, recursive: bool) -> list[Manifest]:
     """Only kind, name and namespace are looked at. Raises CliError."""
-    found = []
+    found: list[Manifest] = []
+    wrong: list[Problem] = []
     for path in paths(filenames, recursive=recursive):
         shown = "stdin" if path == "-" else path
         loaded = load_yaml(_content(path))
-        if wrong := errors(loaded.problems):
-            raise CliError("\n".join(printable(formatted(replace(one, file=shown))) for one in wrong))
+        problems = errors(loaded.problems)
         for document in loaded.documents:
-            value = document.value
-            listed = isinstance(value, Mapping) and value.get("kind") == "List"
-            found += [_named(shown, one) for one in (value.get("items") or [] if listed else [value])]
+            for prefix, value in unlisted(document.value):
+                one = _named(shown, value)
+                if isinstance(one, Manifest):
+                    found.append(one)
+                else:
+                    problems += [placed(problem, prefix, document) for problem in one]
+        wrong += [replace(problem, file=shown) for problem in problems]
+    if wrong:
+        raise CliError("\n".join(printable(formatted(problem)) for problem in wrong))
     return _some(found)
 
 
@@ -129,16 +134,14 @@ def _content(path: str) -> bytes:
     return content
 
 
-def _named(shown: str, value: object) -> Manifest:
+def _named(shown: str, value: object) -> Manifest | list[Problem]:
+    """By apiVersion and kind: what another group calls a Role or a Node is none of ours."""
+    kind, problems = kind_of(value)
     meta = value.get("metadata") if isinstance(value, Mapping) else None
-    kind = kind_by_name(str(value.get("kind"))) if isinstance(value, Mapping) else None
-    if (
-        kind is None
-        or not isinstance(value, Mapping)
-        or not isinstance(meta, Mapping)
-        or not meta.get("name")
-    ):
-        raise CliError(f"{shown}: an object without a known kind or without metadata.name")
+    if kind is not None and not (isinstance(meta, Mapping) and meta.get("name")):
+        problems = [Problem(("metadata", "name"), "is required", "FieldValueRequired")]
+    if kind is None or problems or not isinstance(value, Mapping):
+        return problems
     return Manifest(shown, 0, value, of_kind(kind.kind))
 
 

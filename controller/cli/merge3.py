@@ -24,14 +24,20 @@ _MISSING = object()
 
 
 def with_last_applied(wanted: Mapping[str, Any], namespace: str) -> Json:
-    """`wanted` as it is sent: in `namespace` ("" for cluster-scoped kinds), with itself in the annotation."""
+    """`wanted` as it is sent: in `namespace` ("" for cluster-scoped kinds), with itself in the annotation,
+    which of a Secret has the names alone: a merge asks for no more."""
     metadata = dict(wanted.get("metadata") or {})
     if namespace:
         metadata["namespace"] = namespace
     annotations = {k: v for k, v in (metadata.get("annotations") or {}).items() if k != LAST_APPLIED}
     plain = {**wanted, "metadata": {**metadata, "annotations": annotations}}
-    annotations = {**annotations, LAST_APPLIED: encoded(plain)}
+    kept = {**plain, "data": dict.fromkeys(plain["data"], "***")} if _holds_secrets(plain) else plain
+    annotations = {**annotations, LAST_APPLIED: encoded(kept)}
     return {**plain, "metadata": {**metadata, "annotations": annotations}}
+
+
+def _holds_secrets(wanted: Mapping[str, Any]) -> bool:
+    return wanted.get("kind") == "Secret" and bool(wanted.get("data"))
 
 
 def last_applied(live: Mapping[str, Any]) -> Json | None:

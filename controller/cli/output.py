@@ -65,7 +65,7 @@ def write(chosen: Format, value: dict[str, Any], resource: Resource) -> str:
     if not chosen.managed_fields:
         value = without_managed_fields(value)
     if chosen.kind == "yaml":
-        from controller.cli import yamlout  # noqa: PLC0415 - slow to load
+        from specs import yamlout  # noqa: PLC0415 - slow to load
 
         return yamlout.dump(value)
     if chosen.kind == "json":

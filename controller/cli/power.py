@@ -14,9 +14,9 @@ import sys
 from controller.cli import merge3, until
 from controller.cli.changes import checked_dry_run, configure_dry_run, dry_words, wait_ready
 from controller.cli.client import MERGE_PATCH, Client, connect
-from controller.cli.errors import CliError, Reported, UsageError, printable, rendered
+from controller.cli.errors import CliError, Reported, printable, rendered
 from controller.cli.flags import duration
-from controller.cli.resources import DOMAINS
+from controller.cli.resources import DOMAINS, domain_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,9 +81,7 @@ def configure(flags: Flags) -> None:
 
 def run(args: argparse.Namespace) -> int:
     dry_run = checked_dry_run(args)
-    names = [name.removeprefix("domain/").removeprefix("domains/") for name in args.words]
-    if not names or not all(names):
-        raise UsageError(f"name at least one domain: {args.command} NAME…")
+    names = domain_names(args.words, f"name at least one domain: {args.command} NAME…")
     client = connect(args)
     changed: list[until.Awaited] = []
     asked: list[until.Awaited] = []

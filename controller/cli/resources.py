@@ -7,6 +7,7 @@ taken from `specs.kinds`: that costs more time than the whole command.
 
 from __future__ import annotations
 
+import copy
 from urllib.parse import quote
 
 from controller.cli.errors import CliError, UsageError
@@ -24,7 +25,8 @@ UNKNOWN_TYPE = "the server doesn't have a resource type"
 
 
 class Resource:
-    """One collection. `word` is how mutations name it: `domain.domctl.io`."""
+    """One collection. `word` is how mutations name it: `domain.domctl.io`. `within`: the namespace that
+    a file says, whatever the command says."""
 
     def __init__(
         self, plural: str, singular: str, kind: str, *, namespaced: bool, short: Sequence[str] = ()
@@ -36,6 +38,8 @@ class Resource:
         self.short = short
         self.group = GROUP
         self.version = VERSION
+        self.categories: Sequence[str] = ()
+        self.within = ""
 
     @property
     def word(self) -> str:
@@ -49,8 +53,15 @@ class Resource:
     def names(self) -> set[str]:
         return {self.plural, self.singular, self.kind.lower(), *self.short}
 
+    def inside(self, namespace: str) -> Resource:
+        """The same, of this namespace alone ("" for cluster-scoped kinds)."""
+        one = copy.copy(self)
+        one.within = namespace
+        return one
+
     def path(self, namespace: str = "", name: str = "", sub: str = "") -> str:
         """Of the collection in `namespace` ("" for all of a namespaced kind) or of one object."""
+        namespace = self.within or namespace
         path = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
         if self.namespaced and namespace:
             path += f"/namespaces/{quote(namespace, safe='')}"
@@ -97,17 +108,31 @@ KNOWN = (
 
 
 def find(client: Client, word: str) -> Resource:
-    """What `word` means: domain, domains, dom, Domain, domains.domctl.io, domains.v1.domctl.io."""
+    """What `word` means: domain, domains, dom, Domain, domains.domctl.io, domains.v1.domctl.io; of the core
+    group configmaps.v1 or, as kubectl writes it, configmaps.v1 with a dot behind."""
     name, _, group = word.lower().partition(".")
     for resource in KNOWN:
         if name in resource.names and group in {"", resource.group, f"{VERSION}.{resource.group}"}:
             return resource
-    for served in ("", GROUP) if group == VERSION else (GROUP, ""):
-        if group in {"", served, f"{VERSION}.{served}".rstrip(".")}:
+    for served in ("", GROUP) if group.rstrip(".") == VERSION else (GROUP, ""):
+        if group in {"", served, f"{VERSION}.{served}", f"{VERSION}.{served}".rstrip(".")}:
             for resource in discovered(client, served):
                 if name in resource.names:
                     return resource
     raise CliError(f'{UNKNOWN_TYPE} "{word}"', hint="domctl api-resources lists what there is")
+
+
+def all_of(client: Client, word: str) -> list[Resource]:
+    """What `word` means: a type, or a category, whose types are those of the server. Raises CliError."""
+    try:
+        return [find(client, word)]
+    except CliError:
+        of_category = [
+            one for group in (GROUP, "") for one in discovered(client, group) if word in one.categories
+        ]
+        if not of_category:
+            raise
+        return of_category
 
 
 def of_kind(kind: str) -> Resource:
@@ -142,6 +167,7 @@ def from_discovery(entry: dict[str, Any], group: str) -> Resource:
         short=entry.get("shortNames") or (),
     )
     resource.group = group
+    resource.categories = entry.get("categories") or ()
     return resource
 
 
@@ -156,7 +182,7 @@ def named(client: Client, words: Sequence[str]) -> list[tuple[Resource, list[str
             "arguments in resource/name form (e.g. 'domctl get resource/<resource_name>')"
         )
     if not with_slash:
-        types = [find(client, word) for word in words[0].split(",") if word]
+        types = [one for word in words[0].split(",") if word for one in all_of(client, word)]
         if len(types) != 1 and len(words) > 1:
             raise UsageError("several types cannot be given together with names")
         return [(resource, _checked(list(words[1:]))) for resource in types]
@@ -166,6 +192,18 @@ def named(client: Client, words: Sequence[str]) -> list[tuple[Resource, list[str
         resource = find(client, kind)
         found.setdefault(resource.plural, (resource, []))[1].extend(_checked([name]))
     return list(found.values())
+
+
+def domain_names(words: Sequence[str], usage: str, *, most: int | None = None) -> list[str]:
+    """Names of domains, each perhaps as `domain/NAME`. Raises UsageError: `usage`, if there is none, or more
+    than `most`."""
+    names = []
+    for word in words:
+        kind, slash, name = word.partition("/")
+        names.append(name if slash and kind in DOMAINS.names else word)
+    if not all(names) or not 1 <= len(names) <= (most or len(names)):
+        raise UsageError(usage)
+    return _checked(names)
 
 
 def _checked(names: list[str]) -> list[str]:

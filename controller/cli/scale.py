@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
+from controller.cli import lists
 from controller.cli.changes import checked_dry_run, configure_dry_run, dry_words
 from controller.cli.client import MERGE_PATCH, connect
 from controller.cli.errors import CliError, StatusError, UsageError, printable, report
-from controller.cli.resources import named
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,10 +23,11 @@ EXAMPLES = (("Set the number of replicas", "domctl scale TYPE/NAME --replicas=3"
 
 def configure(flags: Flags) -> None:
     about = "Set how many replicas objects should have. Only kinds that have replicas can be scaled."
-    flags.describe("(TYPE NAME… | TYPE/NAME…) --replicas=COUNT [options]", about, EXAMPLES)
+    flags.describe("(-f FILENAME | TYPE NAME… | TYPE/NAME…) --replicas=COUNT [options]", about, EXAMPLES)
     flags.value("--replicas", default=-1, to=int, text="The new desired number of replicas. Required.")
     flags.value("--current-replicas", default=-1, to=int, text="Scale only if there are as many now.")
     flags.value("--resource-version", text="Scale only what is still of this version.")
+    lists.configure_files(flags)
     configure_dry_run(flags)
     flags.connection()
 
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--replicas=COUNT is required, and COUNT must be 0 or more")
     client = connect(args)
     failed: list[CliError] = []
-    for resource, names in named(client, args.words):
+    for resource, names in lists.targets(client, args, args.words):
         if not names:
             raise UsageError("resource(s) were provided, but no name was specified")
         for name in names:

@@ -9,8 +9,8 @@ a dry run of that is computed as the client's side would. With dry_run "client" 
 from __future__ import annotations
 
 from controller.cli import owned
-from controller.cli.client import APPLY_PATCH, JSON_PATCH, Client
-from controller.cli.clientside import ATTEMPTS, ClientSide, live_object, warn_of_end
+from controller.cli.client import APPLY_PATCH, JSON_PATCH
+from controller.cli.clientside import ATTEMPTS, ClientSide, live_in_steps, warn_of_end
 from controller.cli.errors import CliError, StatusError, printable
 from controller.cli.merge3 import LAST_APPLIED
 
@@ -18,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from controller.cli.client import Client, Steps
     from controller.cli.manifests import Manifest
 
     Object = dict[str, Any]
@@ -32,12 +33,9 @@ class Refused(CliError):
 
 
 class ServerSide:
-    """Applies one object at a time."""
+    """Applies objects, each by a client of its own or all by one."""
 
-    def __init__(
-        self, client: Client, field_manager: str, dry_run: str, *, validation: str = "Strict", force: bool
-    ) -> None:
-        self._client = client
+    def __init__(self, field_manager: str, dry_run: str, *, validation: str = "Strict", force: bool) -> None:
         self._manager = field_manager
         self._dry_run = dry_run
         self._force = force
@@ -47,19 +45,21 @@ class ServerSide:
         if dry_run == "server":
             self._apply_query.append(("dryRun", "All"))
 
-    def apply(self, one: Manifest, namespace: str) -> tuple[str, Object]:
+    def apply(self, client: Client, one: Manifest, namespace: str) -> Steps[tuple[str, Object]]:
         """created, configured or unchanged, with the object as it then is. Raises StatusError."""
         for attempt in range(ATTEMPTS):
-            live = live_object(self._client, one, namespace)
+            live = yield from live_in_steps(client, one, namespace)
             try:
-                return self._apply(one, namespace, live)
+                return (yield from self._apply(client, one, namespace, live))
             except StatusError as error:
                 racing = error.reason == "Conflict" and not error.field_conflicts
                 if not racing or attempt == ATTEMPTS - 1:
                     raise
         raise AssertionError("unreachable")
 
-    def _apply(self, one: Manifest, namespace: str, live: Object | None) -> tuple[str, Object]:
+    def _apply(
+        self, client: Client, one: Manifest, namespace: str, live: Object | None
+    ) -> Steps[tuple[str, Object]]:
         wanted = sent(one, namespace)
         if live and not self._force:
             _refuse_other_set(one, wanted, live)
@@ -70,10 +70,13 @@ class ServerSide:
         path = one.resource.path(namespace, one.name)
         patch = owned.take_over(live, self._manager) if live else []
         if patch and self._dry_run == "server":
-            return ClientSide(self._client, self._manager, "server", self._validation).apply(one, namespace)
+            told = ClientSide(self._manager, "server", self._validation)
+            return (yield from told.apply(client, one, namespace))
         if patch:
-            self._client.call("PATCH", path, self._query, patch, content_type=JSON_PATCH)
-        after: Object = self._client.call("PATCH", path, self._apply_query, wanted, content_type=APPLY_PATCH)
+            yield from client.asked("PATCH", path, self._query, patch, content_type=JSON_PATCH)
+        after: Object = yield from client.asked(
+            "PATCH", path, self._apply_query, wanted, content_type=APPLY_PATCH
+        )
         if live is None:
             return "created", after
         if settled(live) == settled(after):

@@ -45,12 +45,15 @@ class Awaited:
 
 
 class Wait:
-    """One wait. `on_met` and `on_pending` tell the user; `hopeless` gives a reason to stop early or ""."""
+    """One wait. `on_met` and `on_pending` tell the user; `hopeless` gives a reason to stop early or "".
+    `since`: a revision at which nothing that is awaited had ended; what happened after it is heard, though
+    the object be gone again by now."""
 
     def __init__(self, client: Client, met: Met, timeout_s: float) -> None:
         self._client = client
         self._met = met
         self._until = time.monotonic() + (FOREVER_S if timeout_s < 0 else timeout_s)
+        self.since = ""
         self.on_met: Callable[[Awaited], None] = _ignore
         self.on_pending: Callable[[Awaited], None] = _ignore
         self.hopeless: Callable[[Object], str] = _never
@@ -93,7 +96,7 @@ class _Group:
 
     def run(self) -> list[Awaited]:
         """Those that did not get there."""
-        wait, tick_s, revision = self._wait, _TELL_EVERY_S, ""
+        wait, tick_s, revision = self._wait, _TELL_EVERY_S, self._wait.since
         while True:
             revision = revision or self._list()
             now = time.monotonic()
@@ -145,6 +148,12 @@ def condition(value: Object, name: str) -> Object | None:
         if str(one.get("type", "")).casefold() == name.casefold():
             return dict(one)
     return None
+
+
+def conditions(value: Object) -> list[str]:
+    """The types of the conditions that an object has."""
+    found = (value.get("status") or {}).get("conditions") or ()
+    return sorted(printable(str(one.get("type", ""))) for one in found)
 
 
 def is_condition(value: Object, name: str, wanted: str = "True") -> bool:

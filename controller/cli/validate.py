@@ -6,8 +6,8 @@ import sys
 
 from controller.cli import manifests
 from controller.cli.annotations import FORMATS
-from controller.cli.changes import configure_files
 from controller.cli.errors import UsageError
+from controller.cli.lists import configure_files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output == "json":
         sys.stdout.write(output.as_json(found))
     elif args.output == "yaml":
-        from controller.cli import yamlout  # noqa: PLC0415
+        from specs import yamlout  # noqa: PLC0415
 
         sys.stdout.write(yamlout.dump(found))
     else:

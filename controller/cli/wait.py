@@ -6,9 +6,8 @@ import sys
 
 from controller.cli import jsonpath, lists, until
 from controller.cli.client import connect
-from controller.cli.errors import CliError, Reported, StatusError, UsageError
+from controller.cli.errors import CliError, Reported, StatusError, UsageError, printable
 from controller.cli.flags import duration
-from controller.cli.resources import named
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ EXAMPLES = (
 
 
 def configure(flags: Flags) -> None:
-    usage = "(TYPE/NAME… | TYPE NAME… | TYPE (-l label | --all)) --for=CONDITION [options]"
+    usage = "(-f FILENAME | TYPE/NAME… | TYPE NAME… | TYPE (-l label | --all)) --for=CONDITION [options]"
     flags.describe(usage, ABOUT, EXAMPLES)
     flags.value(
         "--for", text="What to wait for: create|delete|condition=NAME[=VALUE]|jsonpath='{PATH}'[=VALUE]"
@@ -47,6 +46,7 @@ def configure(flags: Flags) -> None:
     )
     flags.switch("--all", text="Select all objects of the type in the namespace.")
     flags.switch("-A", "--all-namespaces", text="With -l or --all: across all namespaces.")
+    lists.configure_files(flags)
     lists.configure_selectors(flags)
     flags.connection()
 
@@ -64,10 +64,20 @@ def run(args: argparse.Namespace) -> int:
     left = wait.run(awaited)
     for one in left:
         sys.stderr.write(f"error: timed out waiting for the condition on {one.resource.plural}/{one.name}")
-        sys.stderr.write(f": {until.reason_of(one.last)}\n" if not removing or one.last else "\n")
+        sys.stderr.write(f": {_why(one.last, getattr(args, 'for'))}\n" if not removing or one.last else "\n")
     if left:
         raise Reported
     return 0
+
+
+def _why(value: until.Object | None, awaited: str) -> str:
+    """What the object says of itself; if it has no such condition at all, those that it has."""
+    kind, _, rest = awaited.partition("=")
+    name = rest.partition("=")[0]
+    if value is None or kind != "condition" or until.condition(value, name) is not None:
+        return until.reason_of(value)
+    there = ", ".join(until.conditions(value)) or "none yet"
+    return f"it has no condition {printable(name)} (there are: {there}); {until.reason_of(value)}"
 
 
 def _is_there(client: Client, one: until.Awaited, *, removing: bool) -> bool:
@@ -91,8 +101,8 @@ def _met(one: until.Awaited) -> None:
 def _awaited(client: Client, args: argparse.Namespace) -> list[until.Awaited]:
     found: list[until.Awaited] = []
     selecting = args.all or args.selector or args.field_selector
-    for resource, names in named(client, args.words):
-        namespace = client.namespace if resource.namespaced else ""
+    for resource, names in lists.targets(client, args, args.words):
+        namespace = (resource.within or client.namespace) if resource.namespaced else ""
         if names:
             lists.no_selectors_with_names(args)
             found += [until.Awaited(resource, namespace, name) for name in names]

@@ -66,6 +66,11 @@ def follow(client: Client, scope: Scope, start: str, until: float | None = None)
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
 
+def deadline(client: Client) -> float | None:
+    """When a watch must end that was given a time, from now on (monotonic)."""
+    return None if client.watch_s is None else time.monotonic() + client.watch_s
+
+
 def _may_pass(error: CliError) -> bool:
     return isinstance(error, Unreached) or (
         isinstance(error, StatusError) and error.code >= 429 and error.code != 501

@@ -24,7 +24,7 @@ from controller.doctor.facts import Round
 from controller.doctor.report import report
 from controller.model import Decision
 from tests.apiserver import serving
-from tests.clicase import Cli, Ran, applied, domain, eventually, node
+from tests.clicase import Cli, Ran, applied, domain, node
 
 EXAMPLES = Path(__file__).parents[2] / "specs" / "examples"
 
@@ -148,45 +148,7 @@ async def test_describe_shows_conditions_and_events(cli: Cli) -> None:
     assert (await cli("describe domain nope")).code == 1
 
 
-# delete, start, shutdown, wait
-
-
-async def test_delete_returns_when_the_object_is_gone(cli: Cli) -> None:
-    await applied(cli, domain())
-    deleting = asyncio.create_task(cli("delete domain web"))
-    await eventually(lambda: cli.is_terminating("web"))
-    await asyncio.sleep(0.3)
-    assert not deleting.done()
-    await cli.remove("web")
-    assert await deleting == Ran(0, 'domain.domctl.io "web" deleted\n', "")
-
-
-async def test_delete_that_is_held_up_says_why(cli: Cli) -> None:
-    await applied(cli, domain())
-    await cli.become("web", "False", "NodeUnreachable")
-    ran = await cli("delete domain/web --timeout 500ms")
-    assert ran.code == 1
-    assert ran.err == "error: timed out waiting for domains/web to be gone: NodeUnreachable: words\n"
-
-
-async def test_delete_does_not_wait_when_told_so(cli: Cli) -> None:
-    file = cli.file(domain("a") + "---\n" + domain("b"))
-    await cli("apply -f", file)
-    ran = await cli("delete --wait=false -f", file)
-    assert ran == Ran(0, 'domain.domctl.io "a" deleted\ndomain.domctl.io "b" deleted\n', "")
-
-
-async def test_delete_of_what_is_not_there(cli: Cli) -> None:
-    ran = await cli("delete domain nope")
-    assert ran == Ran(1, "", 'Error from server (NotFound): domains.domctl.io "nope" not found\n')
-    assert await cli("delete domain nope --ignore-not-found") == Ran(0, "", "")
-
-
-async def test_delete_dry_run_deletes_nothing(cli: Cli) -> None:
-    await applied(cli, domain())
-    ran = await cli("delete domain web --dry-run=server")
-    assert ran == Ran(0, 'domain.domctl.io "web" deleted (server dry run)\n', "")
-    assert not await cli.is_terminating("web")
+# start, shutdown, wait
 
 
 async def test_start_and_shutdown_say_what_they_changed(cli: Cli) -> None:
@@ -290,6 +252,14 @@ async def test_wait_does_not_take_a_condition_of_an_earlier_spec(cli: Cli) -> No
     assert ran.err.startswith("error: timed out waiting for the condition on domains/web")
 
 
+async def test_wait_for_a_condition_that_no_domain_has_names_those_it_has(cli: Cli) -> None:
+    await applied(cli, domain())
+    await cli.become("web", "False")
+    ran = await cli("wait domain/web --for=condition=Raedy --timeout=0")
+    assert ran.code == 1
+    assert "it has no condition Raedy (there are: Ready" in ran.err
+
+
 async def test_waiting_for_deletion_ends_when_another_object_took_the_name(cli: Cli) -> None:
     await applied(cli, domain())
     waiting = asyncio.create_task(cli("wait domain/web --for=delete --timeout=30s"))
@@ -322,6 +292,14 @@ async def test_confirm_dead_without_a_terminal_needs_yes(cli: Cli) -> None:
     assert (said.node, said.reason, said.by) == ("hv1", "PSU burnt", "admin")
     assert (await cli("node confirm-dead hv1 --withdraw")).code == 0
     assert await cli.api.store.get(keys.confirmed_dead("hv1")) is None
+
+
+async def test_replacing_a_node_vouches_for_its_disks_too(cli: Cli) -> None:
+    await applied(cli, node())
+    ran = await cli("node replace hv1 --yes --reason", "burnt out")
+    assert ran == Ran(0, "node.domctl.io/hv1 confirmed dead and wiped\n", "")
+    assert (await decision(cli, keys.confirmed_dead("hv1"))).wiped
+    assert (await cli("node replace hv1")).code == 1, "stdin is no terminal"
 
 
 @pytest.mark.parametrize(("typed", "code"), [("hv1", 0), ("hv2", 1), ("y", 1), ("", 1)])

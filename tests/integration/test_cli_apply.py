@@ -282,3 +282,25 @@ async def test_from_the_clients_side_both_apply_in_turn_without_a_change(cli: Cl
     assert (await cli.kubectl(f"apply -f {file}")).out.startswith("domain.domctl.io/web configured")
     assert (await cli("apply --server-side=false -f", file)).out == again
     assert (await cli("apply --server-side=false --force-conflicts -f", file)).code == 1
+
+
+async def test_a_secret_applied_from_the_clients_side_stands_in_its_data_alone(cli: Cli) -> None:
+    def secret(**texts: str) -> str:
+        head = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}}
+        return cli.file(json.dumps({**head, "data": {"a": "Zmlyc3Q="}, "stringData": texts}))
+
+    def words() -> Any:
+        return cli("apply --server-side=false -f", path)
+
+    path = secret(b="hunter2", c="other")
+    assert (await words()).out == "secret/s created\n"
+    assert (await words()).out == "secret/s unchanged\n"
+    path = secret(b="hunter3")
+    assert (await words()).out == "secret/s configured\n"
+    found = (await cli.api.call("GET", "/api/v1/namespaces/default/secrets/s")).body
+    assert found["data"] == {"a": "Zmlyc3Q=", "b": "aHVudGVyMw=="}
+    kept = found["metadata"]["annotations"][LAST_APPLIED]
+    assert not any(value in kept for value in ("hunter", "aHVudGVy", "Zmlyc3Q=", "stringData"))
+    path = secret(b="hunter4")
+    shown = await cli("diff --server-side=false -f", path)
+    assert shown.code == 1 and "hunter" not in shown.out

@@ -45,6 +45,8 @@ TEMPLATES = (
     "{@.items[0].metadata.name}",
     "{'literal'}",
     "{.items[7].metadata.name}",
+    "{.items[?(@.metadata.name=='web' || @.metadata.name=='db')].metadata.name}",
+    "{.items[?(@.metadata.name && @.spec.vcpus)].metadata.name}",
     "{",
     "{end}",
     "{.items[}",

@@ -381,3 +381,23 @@ async def test_kubectl_runs_domctl_as_a_plugin(cli: Cli) -> None:
     await applied(cli, domain())
     assert await cli.kubectl("domctl get domains -o name") == Ran(0, "domain.domctl.io/web\n", "")
     assert (await cli.kubectl("domctl get domain nope")).code == 1
+
+
+# migrate
+
+
+async def test_a_request_says_how_long_it_stays_where_that_is_said(cli: Cli) -> None:
+    await applied(cli, domain("web"))
+    for words, expected in (("", None), (" --ttl=90m", 5400), (" --ttl 1500ms", 2), (" --ttl=0", 0)):
+        ran = await cli(f"migrate web{words}")
+        assert ran.code == 0, ran.err
+        name = ran.out.split()[0].partition("/")[2]
+        asked = (await cli.api.call("GET", f"/apis/domctl.io/v1/namespaces/default/migrations/{name}")).body
+        assert asked["spec"].get("ttlSecondsAfterFinished") == expected, words
+    for words, said in (
+        ("--ttl=-1s", "negative"),
+        ("--ttl=soon", "invalid duration"),
+        ("--abort --ttl=1s", "no --to"),
+    ):
+        refused = await cli(f"migrate web {words}")
+        assert (refused.code, said in refused.err) == (1, True), (words, refused)

@@ -189,14 +189,10 @@ def note(word, name):
     with SEEN.open("a") as file:
         print(word, name, file=file)
 
-@kopf.on.startup()
-def start(settings, **_):
-    settings.posting.enabled = False
-    settings.scanning.disabled = True
-
 @kopf.on.create("domctl.io", "v1", "domains")
-def created(name, patch, spec, **_):
+def created(name, body, patch, spec, **_):
     note("created", name)
+    kopf.info(body, reason="Noted", message="it was seen")
     patch.metadata.labels["memory"] = spec["memory"]
 
 @kopf.on.update("domctl.io", "v1", "domains", field="spec.vcpus")
@@ -238,6 +234,8 @@ def test_an_operator_written_with_kopf_reacts_to_domains(server: Controller, tmp
         assert len(body["metadata"]["finalizers"]) == 2, "Kopf's is beside domctl's"
         server.api().merge(f"{DOMAINS}/web-1", {"spec": {"vcpus": 2}})
         heard("updated None 2 web-1")
+        told = until(lambda: _told_by_kopf(server), 30, lambda: f"no event:\n{log.read_text()[-4000:]}")
+        assert told == ["Normal Noted it was seen"]
         server.api().delete(f"{DOMAINS}/web-1")
         heard("deleted web-1")
         until(lambda: not names(server), READY_S, lambda: f"it does not go:\n{log.read_text()[-4000:]}")
@@ -249,3 +247,13 @@ def test_an_operator_written_with_kopf_reacts_to_domains(server: Controller, tmp
 def _labelled(server: Controller) -> Any:
     body = server.api().get(f"{DOMAINS}/web-1")
     return body if body["metadata"].get("labels", {}).get("memory") == "32Mi" else None
+
+
+def _told_by_kopf(server: Controller) -> Any:
+    """What its handler tells for people becomes an Event."""
+    listed = server.api().get("/api/v1/namespaces/default/events?fieldSelector=involvedObject.name%3Dweb-1")
+    return [
+        f"{one['type']} {one['reason']} {one['message']}"
+        for one in listed["items"]
+        if one["source"].get("component") == "kopf"
+    ]

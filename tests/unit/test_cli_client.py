@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,6 +55,7 @@ class Script:
 
     def __init__(self, answers: Sequence[Answer]) -> None:
         self.asked: list[str] = []
+        self.heads: list[list[bytes]] = []
         self._answers = list(answers)
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
@@ -82,6 +84,7 @@ class Script:
                     return
                 head += got
             self.asked.append(head.split(b"\r\n")[0].decode())
+            self.heads.append(head.split(b"\r\n"))
             reply = self._answers.pop(0)
             if not isinstance(reply, bytes):
                 reply(connection)
@@ -100,12 +103,28 @@ class Script:
 @contextmanager
 def scripted(*answers: Answer) -> Iterator[tuple[Script, Client]]:
     script = Script(answers)
-    client = Client(script.url, Credentials(None, ""))
+    client = Client(script.url, Credentials(None))
     try:
         yield script, client
     finally:
         client.close()
         script.close()
+
+
+def test_who_is_impersonated_is_named_in_every_request_of_every_kind() -> None:
+    who = [("Impersonate-User", "joé".encode()), ("Impersonate-Group", b"dev"), ("Impersonate-Group", b"ops")]
+    with scripted(answer({}), answer({}), events(), events(), hang_up) as (script, _):
+        client = Client(script.url, Credentials(None, who))
+        client.get("/a")
+        client.call("PATCH", "/a", body={})
+        list(client.stream("/a", (), "application/json", None))
+        list(client.pieces("/a"))
+        with client.begin("/a", (), {}) as sock:
+            assert sock.recv(1) == b""
+        client.close()
+    named = [[line for line in head if line.startswith(b"Impersonate-")] for head in script.heads]
+    wanted = [f"{name}: ".encode() + value for name, value in who]
+    assert named == [wanted] * 5
 
 
 def test_a_dropped_get_is_sent_once_more() -> None:
@@ -251,7 +270,7 @@ def test_a_watch_does_not_go_on_when_it_is_refused(monkeypatch: pytest.MonkeyPat
 
 def test_a_watch_gives_up_on_a_server_that_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "RECONNECT_S", 0.5)
-    client = Client("http://127.0.0.1:1", Credentials(None, ""))
+    client = Client("http://127.0.0.1:1", Credentials(None))
     began = time.monotonic()
     with pytest.raises(Unreached, match="was refused"):
         names(follow(client, Scope("/x", []), "3"), 1)
@@ -320,12 +339,47 @@ def test_get_watch_lists_again_after_a_gap_and_prints_only_what_changed(
     assert err.getvalue().startswith("Error from server (Forbidden)")
 
 
+def test_a_watch_that_is_given_a_time_ends_then(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+
+    with scripted(answer(table()), silent) as (script, _):
+        (tmp_path / "config").write_text(json.dumps({
+            "clusters": [{"name": "x", "cluster": {"server": script.url}}],
+            "contexts": [{"name": "x", "context": {"cluster": "x"}}],
+            "current-context": "x",
+        }))  # fmt: skip
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+        began = time.monotonic()
+        with redirect_stdout(io.StringIO()):
+            assert main(["get", "domains", "-w", "--request-timeout=1s"]) == 0
+        assert 0.9 < time.monotonic() - began < 10
+
+
 @pytest.mark.parametrize("server", ["ftp://x", "https://", "https://:1"])
 def test_an_address_that_is_none_is_refused(server: str) -> None:
     with pytest.raises(CliError, match="must be https://HOST:PORT"):
-        Client(server, Credentials(None, ""))
+        Client(server, Credentials(None))
 
 
 def test_hosts_that_do_not_exist_are_named() -> None:
     with pytest.raises(Unreached, match="Unable to connect to the server"):
-        Client("http://name.invalid:1", Credentials(None, "")).get("/x")
+        Client("http://name.invalid:1", Credentials(None)).get("/x")
+
+
+def test_a_migration_that_is_gone_before_it_is_waited_for_has_moved_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As --ttl=0 has it: what it said last is heard by a watch from when it was made."""
+    monkeypatch.setattr("secrets.choice", lambda letters: letters[0])
+    meta = {"name": "web-bbbbb", "namespace": "default", "uid": "u1", "resourceVersion": "7"}
+    ended = {"metadata": meta, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+    watched = events({"type": "MODIFIED", "object": ended}, {"type": "DELETED", "object": ended})
+    answers = [answer({"metadata": {"name": "web"}}), answer({"metadata": meta}, 201), watched]
+    with scripted(*answers) as (script, _), redirect_stdout(io.StringIO()) as out:
+        config = {"clusters": [{"name": "a", "cluster": {"server": script.url}}]}
+        (tmp_path / "config").write_text(json.dumps(config))
+        words = ["migrate", "web", "--ttl=0", "--wait", "--timeout=5s", "--cluster", "a"]
+        assert main([*words, "--kubeconfig", str(tmp_path / "config")]) == 0
+    assert "resourceVersion=7" in script.asked[2] and "watch=" in script.asked[2]
+    assert out.getvalue().endswith("migration.domctl.io/web-bbbbb condition met\n")

@@ -66,6 +66,11 @@ WRONG = [
     "{.a..}",
     '{"}',
     "{.a[?(@.b==x)]}",
+    "{.a[?(@.b&&@.c)]}",
+    "{.a[?(@.b || @.c)]}",
+    "{.a[?(@.b=='x' || @.c=='y')].b}",
+    '{.a[?(@.b=="x" && @.c=="y")].b}',
+    "{.a&b}",
 ]
 
 
@@ -73,6 +78,13 @@ WRONG = [
 def test_wrong_template_is_refused_before_it_is_used(template: str) -> None:
     with pytest.raises(CliError, match=r"error parsing jsonpath"):
         Template(template)
+
+
+def test_a_filter_of_several_conditions_is_refused_in_kubectls_words_and_text_in_it_is_text() -> None:
+    with pytest.raises(CliError, match=r"unrecognized character in action: U\+007C '\|'") as refused:
+        Template("{.a[?(@.b=='x' || @.c=='y')].b}")
+    assert "one condition" in refused.value.hint
+    assert Template("{.a[?(@.b=='x || y')].b}").render({"a": [{"b": "x || y"}, {"b": "x"}]}) == "x || y"
 
 
 @pytest.mark.parametrize(

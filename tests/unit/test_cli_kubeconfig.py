@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from controller.cli import credentials as module
-from controller.cli.credentials import credentials
+from controller.cli.credentials import Credentials, credentials
 from controller.cli.errors import CliError
 from controller.cli.flags import Flags
 from controller.cli.kubeconfig import Target, target
@@ -40,6 +40,10 @@ def config(name: str, server: str, **user: Any) -> dict[str, Any]:
 def write(path: Path, value: object, *, as_yaml: bool = True) -> Path:
     path.write_text(yaml.safe_dump(value) if as_yaml else json.dumps(value))
     return path
+
+
+def authorization(found: Credentials) -> str:
+    return dict(found.headers).get("Authorization", b"").decode()
 
 
 @pytest.mark.parametrize("as_yaml", [True, False])
@@ -127,12 +131,12 @@ def https(user: dict[str, Any], cluster: dict[str, Any] | None = None) -> Target
 def test_token_file_is_read_and_wins_over_the_token(tmp_path: Path) -> None:
     (tmp_path / "t").write_text("from-file\n")
     found = credentials(https({"token": "x", "tokenFile": str(tmp_path / "t")}))
-    assert found.authorization == "Bearer from-file"
+    assert authorization(found) == "Bearer from-file"
 
 
 def test_user_and_password_become_basic_authentication() -> None:
     expected = "Basic " + base64.b64encode(b"me:secret").decode()
-    assert credentials(https({"username": "me", "password": "secret"})).authorization == expected
+    assert authorization(credentials(https({"username": "me", "password": "secret"}))) == expected
 
 
 def test_a_token_is_never_sent_in_clear_to_another_host() -> None:
@@ -196,6 +200,12 @@ def test_a_key_passes_through_a_file_that_only_its_owner_can_read(
         ({"client-certificate-data": "!", "client-key-data": "/w=="}, {}, "not base64 of a PEM text"),
         ({}, {"certificate-authority-data": "eA=="}, "is no certificate"),
         ({"auth-provider": {}}, {}, "auth-provider"),
+        ({"as": "joe", "as-user-extra": {"scopes": ["x"]}}, {}, "as-user-extra"),
+        ({"as-groups": ["dev"]}, {}, "without impersonating a user"),
+        ({"as-uid": "7"}, {}, "without impersonating a user"),
+        ({"as": "joe", "as-groups": "dev"}, {}, "must be a list"),
+        ({"as": "joe\r\nX: y"}, {}, "cannot be impersonated"),
+        ({"as": "joe\udcff"}, {}, "cannot be impersonated"),
         ({"exec": {"apiVersion": "v0", "command": "x"}}, {}, "apiVersion must be"),
         ({"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "/nope/x"}}, {}, "not found"),
     ],
@@ -226,13 +236,13 @@ print(json.dumps({"apiVersion": info["apiVersion"], "kind": "ExecCredential",
 
 def test_exec_plugin_gives_a_token_and_knows_the_cluster(tmp_path: Path) -> None:
     user = plugin(tmp_path, ECHO, env=[{"name": "WHO", "value": "me"}], provideClusterInfo=True)
-    assert credentials(https(user)).authorization == "Bearer me@https://a:1"
+    assert authorization(credentials(https(user))) == "Bearer me@https://a:1"
 
 
 def test_exec_plugin_may_give_a_certificate(tmp_path: Path, pair: dict[str, str]) -> None:
     status = {"clientCertificateData": pair["cert"], "clientKeyData": pair["key"]}
     user = plugin(tmp_path, f"import json; print(json.dumps({{'status': {status!r}}}))")
-    assert credentials(https(user)).authorization == ""
+    assert authorization(credentials(https(user))) == ""
 
 
 @pytest.mark.parametrize(
@@ -252,4 +262,27 @@ def test_exec_plugin_that_fails_is_named(tmp_path: Path, script: str, message: s
 
 def test_exec_plugin_is_not_run_when_there_is_a_token(tmp_path: Path) -> None:
     user = {**plugin(tmp_path, "raise SystemExit(3)"), "token": "mine"}
-    assert credentials(https(user)).authorization == "Bearer mine"
+    assert authorization(credentials(https(user))) == "Bearer mine"
+
+
+def test_who_is_impersonated_by_the_file_or_the_command_line_is_asked_for(tmp_path: Path) -> None:
+    user = {"token": "mine", "as": "joé", "as-groups": ["dev", "ops"]}
+    file = write(tmp_path / "c", config("a", "https://a:1", **user))
+    asked = [("Authorization", b"Bearer mine"), ("Impersonate-User", "joé".encode())]
+    groups = [("Impersonate-Group", b"dev"), ("Impersonate-Group", b"ops")]
+    found = credentials(target(arguments("--kubeconfig", str(file))))
+    assert found.headers == [*asked, *groups]
+    argv = ("--kubeconfig", str(file), "--as", "eve", "--as-group=a", "--as-group", "b", "--as-uid=7")
+    assert credentials(target(arguments(*argv))).headers[1:] == [
+        ("Impersonate-User", b"eve"),
+        ("Impersonate-Uid", b"7"),
+        ("Impersonate-Group", b"a"),
+        ("Impersonate-Group", b"b"),
+    ]
+
+
+def test_a_plugin_named_by_a_path_is_looked_for_beside_the_file(tmp_path: Path) -> None:
+    for command, found in (("./bin/plug", f"{tmp_path}/./bin/plug"), ("plug", "plug"), ("/bin/x", "/bin/x")):
+        value = config("a", "https://a:1", exec={"command": command})
+        file = write(tmp_path / "c", value)
+        assert target(arguments("--kubeconfig", str(file))).user["exec"]["command"] == found

@@ -136,3 +136,14 @@ def test_an_annotation_that_cannot_be_read_counts_as_none(text: object) -> None:
 @given(st.recursive(scalars, lambda s: st.lists(s, max_size=3) | st.dictionaries(st.text(max_size=3), s)))
 def test_encoding_is_json_with_the_same_value(value: object) -> None:
     assert json.loads(encoded(value)) == value
+
+
+def test_of_a_secret_the_annotation_has_names_alone() -> None:
+    secret = {"kind": "Secret", "metadata": {"name": "s"}, "data": {"token": "aHVudGVyMg=="}}
+    sent = with_last_applied(secret, "default")
+    assert sent["data"] == secret["data"]
+    assert last_applied(sent) == {
+        "kind": "Secret",
+        "metadata": {"name": "s", "namespace": "default", "annotations": {}},
+        "data": {"token": "***"},
+    }

@@ -9,10 +9,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.cli import output, table, yamlout
+from controller.cli import output, table
 from controller.cli.describe import described, title
 from controller.cli.errors import CliError, StatusError, Unreached, printable, rendered
 from controller.cli.table import Grid, Options, Printer
+from specs import yamlout
 from specs.yamldoc import load
 
 COLUMNS = [
@@ -88,6 +89,7 @@ TRAPS = ["on", "yes", "1e3", "0o17", "0777", "12:30", "52:54:00:12:34:56", "2026
          ".inf", "0x1f", "1_000", "-", "=", "<<", "a: b", "#x", "a\nb", "a\nb\n", " a\n b ", "\ta", "ü",
          "\u2028", "a\u2029\n", "a\x85b", "a\nb\x07", "1.", "+1", ".5",
          "1e-3", "NaN", "true", "\x1b[31m", "'", '"',
+         "y", "N", "0X1F", "0B1", "0O7", "-0x1F", "1_0.5", "1_0e3", "0x_1", "y_", "yn",
          "a\n\nb\n\n", "@a", "%a", "!a", "&a", "*a", "? a"]  # fmt: skip
 
 
@@ -96,6 +98,13 @@ def test_strings_in_yaml_stay_strings_for_old_and_new_readers(text: str) -> None
     written = yamlout.dump({"key": text, "list": [text]})
     assert yaml.safe_load(written) == {"key": text, "list": [text]}
     assert load(written).documents[0].value == {"key": text, "list": [text]}
+
+
+@pytest.mark.parametrize(
+    "text", ["y", "Y", "n", "N", "0X1F", "0B1", "0O7", "-0x1F", "+0b1", "1_0.5", "1_0e3"]
+)
+def test_what_kubectl_reads_as_something_else_is_quoted(text: str) -> None:
+    assert yamlout.dump({"a": text, text: "a"}).count(f'"{text}"') == 2
 
 
 json_values = st.recursive(
@@ -117,7 +126,7 @@ def test_yaml_reads_back_as_what_was_written(value: dict[str, Any]) -> None:
 
 def test_yaml_is_laid_out_as_kubectl_does() -> None:
     value = {"b": [{"y": 1, "x": "1"}], "a": {"t": "one\ntwo\n"}, "c": [], "d": {}}
-    assert yamlout.dump(value) == 'a:\n  t: |\n    one\n    two\nb:\n- x: "1"\n  y: 1\nc: []\nd: {}\n'
+    assert yamlout.dump(value) == 'a:\n  t: |\n    one\n    two\nb:\n- x: "1"\n  "y": 1\nc: []\nd: {}\n'
 
 
 def test_managed_fields_are_left_out_of_objects_and_lists() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.transcripts import Step, answer, parse
+from tests.transcripts import Step, answer, fits, parse
 
 TEXT = """\
 # A remark.
@@ -55,3 +55,32 @@ def test_what_differs_from_run_to_run_is_not_compared() -> None:
     assert answer(0, uid.format(1), "") == answer(0, uid.format(2), "")
     assert answer(0, "memory: 64Mi", "") != answer(0, "memory: 65Mi", "")
     assert answer(1, "", "x") == ("? 1", "  ! x")
+
+
+@pytest.mark.parametrize(
+    ("expected", "seen", "fit"),
+    [
+        ("a b", "a b", True),
+        ("a b", "a c", False),
+        ("a ... d", "a b c d", True),
+        ("a ... d", "a d", True),
+        ("a ... a", "a", False),
+        ("a ... d", "b c d", False),
+        ("a ... d", "a b", False),
+        ("a ... c ... e", "a b c d e", True),
+        ("a ... c d ... e", "a c b d e", False),
+        ("...", "", True),
+        ("a ...", "a b c", True),
+    ],
+)
+def test_three_dots_stand_for_any_lines(expected: str, seen: str, fit: bool) -> None:
+    lines = [tuple(f"  {word}" for word in text.split()) for text in (expected, seen)]
+    assert fits(lines[0], lines[1]) is fit
+
+
+def test_what_may_be_anything_is_not_learnt() -> None:
+    step = Step("kubectl diff", common=("  a",), others={"1.20": ("  a", "  ...")})
+    step.learn("1.20", ("  a", "  b"), newest=False)
+    assert step.others == {"1.20": ("  a", "  ...")}
+    step.learn("1.20", ("  c",), newest=False)
+    assert step.others == {"1.20": ("  c",)}
