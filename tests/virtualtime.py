@@ -87,7 +87,8 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 
 def world() -> World:
-    """The running loop's clock, its wall clock counted from noon of a fixed day, and counted ids."""
+    """The running loop's clock, its wall clock counted from noon of a fixed day, counted ids, and a processor
+    that computes at no cost."""
     loop = asyncio.get_running_loop()
     numbers = itertools.count(1)
 
@@ -95,4 +96,9 @@ def world() -> World:
         seconds = int(loop.time() - START_S)
         return f"2026-01-02T{12 + seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}Z"
 
-    return World(now=loop.time, wall=wall, new_id=lambda: f"00000000-0000-4000-8000-{next(numbers):012}")
+    return World(
+        now=loop.time,
+        wall=wall,
+        new_id=lambda: f"00000000-0000-4000-8000-{next(numbers):012}",
+        cpu=lambda: 0.0,
+    )

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from random import Random
 
+from controller import keys
 from controller.api.resources import DOMAINS, MIGRATIONS, NODES
 from tests.sim.cluster import Replica
 from tests.sim.converged import is_met, says_ready
@@ -50,31 +52,39 @@ async def another_machine(drills: Drills, rng: Random) -> None:
         await cluster.sleep(1.0)
 
 
-async def moved_behind_a_cut(drills: Drills, rng: Random) -> None:
+async def moved_behind_a_cut(drills: Drills, rng: Random, *, is_silent: bool = False) -> None:
     """What is off, for all that domctl knows, is started and moved by hand behind a cut; of both ends the one
     that it left answers first. Only where moves by hand are declared. Perhaps its definition stays where it
     was, or a user sends it to a third node meanwhile. Somebody had said of the target, for nothing and before
-    all this, that the domain is not there: that word must be used up by now."""
+    all this, that the domain is not there: that word must be used up by now, though its node was silent since
+    (`is_silent`)."""
     cluster, found = drills.cluster, await drills.some_uuid(rng)
     if found is None or not cluster.policy.hand_migrations or drills.hands.busy:
         return
     (uuid, home), name = found, cluster.trace.named(found[0])
     drills.hands.busy[name] = None
     try:
-        await _behind_a_cut(drills, rng, uuid, home)
+        await _behind_a_cut(drills, rng, uuid, home, is_silent=is_silent)
     finally:
         del drills.hands.busy[name]
 
 
-async def _behind_a_cut(drills: Drills, rng: Random, uuid: str, home: SimHost) -> None:
+async def _behind_a_cut(drills: Drills, rng: Random, uuid: str, home: SimHost, *, is_silent: bool) -> None:
     cluster, name = drills.cluster, drills.cluster.trace.named(uuid)
     others = {n for n in cluster.objects("nodes") if n in cluster.hosts} - {home.name}
     target = cluster.hosts[rng.choice(sorted(others))]
+    if is_silent:
+        for replica in cluster.replicas:
+            cluster.network.cut(replica, target.name)
+        await cluster.sleep(BROKEN_AFTER_S)
     await drills.api.resolve(name, not_on=(target.name,))
     await drills.api.edit(DOMAINS, name, _state("shutoff"), "shutoff")
     await cluster.sleep(OFF_WITHIN_S)
     body, domain = cluster.objects("domains").get(name), home.domains.get(uuid)
-    if body is None or not (says_ready(body) and is_met(cluster, body)) or domain is None:
+    dead = cluster.etcd.peek(keys.CONFIRMED_DEAD + target.name)  # whoever starts something there lied
+    if body is None or not (says_ready(body) and is_met(cluster, body)) or domain is None or dead:
+        for replica in cluster.replicas if is_silent else ():
+            cluster.network.heal(replica, target.name)
         return
     drills.say(f"nobody hears of {home.name} and {target.name} while {name} is moved")
     for replica in cluster.replicas:
@@ -94,6 +104,42 @@ async def _behind_a_cut(drills: Drills, rng: Random, uuid: str, home: SimHost) -
     await cluster.sleep(rng.uniform(30.0, 50.0))
     for replica in cluster.replicas:
         cluster.network.heal(replica, target.name)
+
+
+async def moved_from_sight(drills: Drills, rng: Random) -> None:
+    """Somebody moves a domain by hand to a host that no controller reaches. Who leads hears its home tell
+    that it left; then another leads, who finds its home without it."""
+    cluster, ends, led_by = drills.cluster, await drills.ends_of_a_move(rng), _reign(drills)
+    if ends is None or not led_by or cluster.policy.hand_migrations:  # declared, silence alone holds it
+        return
+    uuid, source, target = ends
+    body = cluster.objects("domains").get(cluster.trace.named(uuid), {})
+    if not says_ready(body):
+        return
+    async with drills.moving():
+        drills.say(f"nobody hears of {target.name} while {uuid} is moved there from {source.name}")
+        for replica in cluster.replicas:
+            cluster.network.cut(replica, target.name)
+        await cluster.sleep(BROKEN_AFTER_S)
+        answer = None
+        if _reign(drills) == led_by and cluster.etcd.running:
+            before, source.temper = source.temper, replace(source.temper, event_loss=0.0, event_late=0.0)
+            answer = await drills.hands.on(source.name).migrate(uuid, target, Manner(undefine_source=True))
+            await cluster.sleep(rng.uniform(15.0, 25.0))
+            source.temper = before
+    leader = cluster.leader
+    if answer is None and leader is not None and _reign(drills) == led_by:  # else nobody saw it go
+        leader.kill()
+        await drills.again(leader, 1.0)
+        await cluster.sleep(rng.uniform(80.0, 100.0))
+    for replica in cluster.replicas:
+        cluster.network.heal(replica, target.name)
+
+
+def _reign(drills: Drills) -> tuple[str, int] | tuple[()]:
+    """Which process leads, if etcd can be asked."""
+    leader = drills.cluster.leader if drills.cluster.etcd.running else None
+    return () if leader is None else (leader.name, leader.starts)
 
 
 async def doubled(drills: Drills, rng: Random) -> None:
@@ -290,14 +336,58 @@ async def left_armed(drills: Drills, rng: Random) -> None:
     await cluster.sleep(10.0)
     body = cluster.objects("domains").get(name) if cluster.etcd.running else None
     if body is not None and is_met(cluster, body) and {home.daemon, target.daemon} == {"up"}:
-        moved = Manner(undefine_source=False)
-        if await hands.on(home.name).migrate(
-            body["metadata"]["uid"], target, moved
-        ) is None and await _is_led(drills, home, for_s=25):
+        uuid, moved = body["metadata"]["uid"], Manner(undefine_source=False)
+        cluster.doubled.add(uuid)  # a host that boots before a leader could disarm it starts a second one
+        if await hands.on(home.name).migrate(uuid, target, moved) is None and await _is_led(
+            drills, home, for_s=25
+        ):
+            cluster.doubled.discard(uuid)
             home.power_off()
             await cluster.sleep(10.0)
             hands.power_on(home)
             await cluster.sleep(20.0)
+    del hands.busy[name]
+
+
+async def armed_behind_a_cut(drills: Drills, rng: Random) -> None:
+    """A domain that starts with its host is moved by hand while nobody hears of either end; its definition
+    stays, and a new libvirtd there has forgotten where it went. That host is read first, and boots later.
+    Only where moves by hand are declared, for else nothing holds it."""
+    cluster, hands, name = drills.cluster, drills.hands, f"c{rng.randrange(1000)}"
+    nodes = sorted(n for n in cluster.objects("nodes") if n in cluster.hosts) if cluster.etcd.running else []
+    if len(nodes) < 2 or hands.guard.moves or not cluster.policy.hand_migrations:
+        return
+    home, target = (cluster.hosts[n] for n in rng.sample(nodes, 2))
+    wish = {"placement": {"node": home.name}, "recovery": {"autostart": True}}
+    if not await drills.api.create(DOMAINS, name, {"type": "qemu", "memory": "32Mi", **wish}):
+        return
+    hands.busy[name] = None
+    await cluster.sleep(10.0)
+    body = cluster.objects("domains").get(name) if cluster.etcd.running else None
+    if body is not None and is_met(cluster, body) and {home.daemon, target.daemon} == {"up"}:
+        uuid = body["metadata"]["uid"]
+        cluster.doubled.add(uuid)  # a host that boots before a leader could disarm it starts a second one
+        async with drills.moving():
+            drills.say(f"nobody hears of {home.name} and {target.name} while {name} is moved")
+            for replica in cluster.replicas:
+                cluster.network.cut(replica, home.name)
+                cluster.network.cut(replica, target.name)
+            await cluster.sleep(BROKEN_AFTER_S)
+            answer = await hands.on(home.name).migrate(uuid, target, Manner(undefine_source=False))
+            home.kill_daemon()
+            home.start_daemon()
+            for replica in cluster.replicas:
+                cluster.network.heal(replica, home.name)
+            await cluster.sleep(5.0)  # until the new one is up
+            led = answer is None and await _is_led(drills, home, for_s=40)
+        if led:
+            cluster.doubled.discard(uuid)
+            home.power_off()
+            await cluster.sleep(10.0)
+            hands.power_on(home)
+            await cluster.sleep(20.0)
+        for replica in cluster.replicas:
+            cluster.network.heal(replica, target.name)
     del hands.busy[name]
 
 
@@ -322,9 +412,12 @@ def _state(state: str) -> Callable[[Body], object]:
 
 
 COINCIDENCES: dict[str, Drill] = {
+    "armed_behind_a_cut": armed_behind_a_cut,
+    "moved_from_sight": moved_from_sight,
     "another_machine": another_machine,
     "set_back_unremembered": partial(Drills.set_back, is_remembered=False),
     "moved_behind_a_cut": moved_behind_a_cut,
+    "word_of_a_silent_node": partial(moved_behind_a_cut, is_silent=True),
     "doubled": doubled,
     "own_disk": own_disk,
     "all_at_once": all_at_once,

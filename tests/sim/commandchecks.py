@@ -94,6 +94,7 @@ class CommandChecks:
         self._check_read_again(sent)
         if sent.call == "create":
             self._check_still_due(sent, now)
+            self._check_rest(sent)
         if sent.call == "migrate":
             self._check_tries(sent)
         if sent.call in REQUEST_OF:
@@ -137,6 +138,11 @@ class CommandChecks:
         self._heard.tries[sent.uuid, held[-1].request] = tried
         if tried > TRIES and self._heard.past == self._heard.cluster.pasts:
             self._complain("L3", f"{sent.client} migrates {sent.uuid} for the {tried}th time for one request")
+
+    def _check_rest(self, sent: Sent) -> None:
+        """What ended by itself and is said to rest does so until its user asks for something else."""
+        if sent.uuid in self._heard.rests and self._heard.past == self._heard.cluster.pasts:
+            self._complain("Rest", f"{sent.client} creates {sent.uuid} on {sent.host}, which ended and rests")
 
     def _check_still_due(self, sent: Sent, now: float) -> None:
         """Safety 2, step 3: what justified this start was looked at again just before."""

@@ -150,9 +150,10 @@ def renamed(xml: str, uuid: str, name: str) -> str:
     return re.sub(r"<name>[^<]*</name>", f"<name>{name}</name>", xml, count=1)
 
 
-def plain(uuid: str, name: str, metadata: str = "", mebibytes: int = 32) -> str:
+def plain(uuid: str, name: str, metadata: str = "", mebibytes: int = 32, devices: str = "") -> str:
     """A domain of somebody else's."""
     return (
         f"<domain type='qemu'><name>{name}</name><uuid>{uuid}</uuid><metadata>{metadata}</metadata>"
-        f"<memory unit='KiB'>{mebibytes * 1024}</memory><vcpu>1</vcpu><os><type>hvm</type></os></domain>"
+        f"<memory unit='KiB'>{mebibytes * 1024}</memory><vcpu>1</vcpu><os><type>hvm</type></os>"
+        f"{devices}</domain>"
     )

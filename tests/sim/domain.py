@@ -46,6 +46,7 @@ class SimDomain:
     snapshots: int = 0
     gone: str = ""
     stuck: bool = False
+    thawed_at: float = -1e9  # when it was stuck last
     deaf: bool = False
     asked: bool = False  # to shut down
     boots: int = 0  # tells one life of the guest from the next
@@ -57,6 +58,7 @@ class SimDomain:
     starts_stuck: bool = False  # libvirtd lost the start half-way and answers every change with a time-out
     agent_up: bool = False  # the guest's agent has opened its channel, where there is one
     completed: Job | None = None  # the last migration, as this side tells of it
+    moved_to: str = ""  # the image that somebody put its disk on by hand: what it wrote since is there alone
     at_end: Callable[[], None] | None = None  # who else is to know when it ends
     record: Record = field(init=False)
 

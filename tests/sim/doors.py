@@ -212,8 +212,8 @@ class SessionDoor:
     async def list(self) -> Listing:
         return await self._read("list", "", self.session.list)
 
-    async def detail(self, uuid: str) -> Detail:
-        return await self._read("detail", uuid, lambda: self.session.detail(uuid))
+    async def detail(self, uuid: str, known: Detail | None = None) -> Detail:
+        return await self._read("detail", uuid, lambda: self.session.detail(uuid, known))
 
     async def figures(self) -> Figures:
         """Nothing is decided by them, so they are noted for no check, and no story tells of them."""

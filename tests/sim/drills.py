@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
@@ -22,7 +22,7 @@ from controller.model import Assignment
 from drivers.errors import StoreError
 from drivers.hypervisor import Mark
 from drivers.memory import Backup
-from drivers.store import Compare, Delete, Put, TxnResult, Write
+from drivers.store import Compare, Delete, KeyValue, Put, TxnResult, Write
 from specs.requests import ANNOTATIONS
 from tests.sim import pasts
 from tests.sim.cluster import Cluster, Replica
@@ -34,6 +34,7 @@ from tests.sim.workload import FIRST_HOSTS, SPARE_HOST
 
 FIRST_S, LAST_S = 25.0, 520.0
 TIMES = 6  # in one run
+LONG_AGO = "2026-01-02T11:45:00Z"  # of every run
 WITHIN_S = 120.0  # after that the moment does not come any more
 
 
@@ -191,16 +192,28 @@ class Drills:
             return
         what = rng.choice(["reset", "reboot"])
         at = self.cluster.world_of("drill").wall()
-
-        def change(body: Body) -> None:
-            body["metadata"].setdefault("annotations", {})[ANNOTATIONS[what]] = at
-
-        await self.api.edit(DOMAINS, self.cluster.trace.named(found[0]), change, what)
+        await self.api.edit(DOMAINS, self.cluster.trace.named(found[0]), _asks(what, at), what)
         met = await self.moment(what)
         if met is not None:
             _, replica, _ = met
             replica.kill()
             await self.again(replica, rng.uniform(20.0, 60.0))
+
+    async def asked_before(self, rng: Random) -> None:
+        """A user asks twice, and then the first value is back, as by a commit that is taken back; and then he
+        asks for something else, by a value of long ago."""
+        found = await self.some_uuid(rng)
+        if found is None or not self.cluster.etcd.running:
+            return
+        name, (what, other) = self.cluster.trace.named(found[0]), rng.sample(["reset", "reboot"], 2)
+        wall, values = self.cluster.world_of("drill").wall, []
+        for _ in range(2):
+            values.append(wall())
+            await self.api.edit(DOMAINS, name, _asks(what, values[-1]), what)
+            await self.cluster.sleep(rng.uniform(4.0, 8.0))
+        for again, value in ((what, values[0]), (other, LONG_AGO)):
+            await self.api.edit(DOMAINS, name, _asks(again, value), f"{again} of before")
+            await self.cluster.sleep(8.0)
 
     async def slow_lease(self, rng: Random) -> None:
         """etcd answers late, and then not any more, while the host keeps a command waiting."""
@@ -248,6 +261,22 @@ class Drills:
         await self.api.edit(DOMAINS, name, lambda body: body["spec"].update(state="shutoff"), "shutoff")
         await self.cluster.sleep(rng.uniform(16.5, 18.5))
         host.thaw()
+
+    async def taken_back(self, rng: Random) -> None:
+        """A guest that does not listen is to stop, and then is not, which its leader is told late (I18)."""
+        found, leader = await self.some_uuid(rng), self.cluster.leader
+        if found is None or leader is None:
+            return
+        name, deaf = self.cluster.trace.named(found[0]), found[1].temper.deaf
+        found[1].temper.deaf = 1.0
+        await self.api.edit(DOMAINS, name, lambda body: body["spec"].update(state="shutoff"), "shutoff")
+        met = await self.moment("intent stop", name=name)
+        leader.ways.lag_s = 60.0
+        if met is not None:
+            await self.cluster.sleep(rng.uniform(0.5, 4.0))
+            await self.api.edit(DOMAINS, name, lambda body: body["spec"].update(state="running"), "running")
+            await self.cluster.sleep(60.0)
+        leader.ways.lag_s, found[1].temper.deaf = 0.0, deaf
 
     async def started_by_hand(self, rng: Random) -> None:
         """Somebody starts a domain just before its definition is taken away."""
@@ -312,7 +341,8 @@ class Drills:
         self.hands.power_on(met[2])
 
     async def lost_key(self, rng: Random) -> None:
-        """Somebody deletes an object's key with etcdctl, and puts it back."""
+        """Somebody deletes an object's key with etcdctl, and puts it back, unless somebody created another of
+        that name meanwhile: then what was lost stays so."""
         found = await self.some_uuid(rng)
         if found is None or not self.cluster.etcd.running:
             return
@@ -321,16 +351,26 @@ class Drills:
         if kv is None or b"deletionTimestamp" in kv.value:
             return
         store = self.api.objects.store
-        await store.txn([Compare(kv.key, kv.mod_revision)], [Delete(kv.key)])
+        with suppress(StoreError):  # perhaps it is deleted nonetheless
+            await store.txn([Compare(kv.key, kv.mod_revision)], [Delete(kv.key)])
         self.say(f"the key of {name} is lost")
         await self.cluster.sleep(rng.uniform(5.0, 25.0))
-        while True:
-            try:
-                await store.txn([Compare(kv.key, 0)], [Put(kv.key, kv.value)])
-                break
-            except StoreError:
-                await self.cluster.sleep(1.0)
-        self.say(f"the key of {name} is back")
+        while (uid := await self._put_back(kv)) is None:
+            await self.cluster.sleep(1.0)
+        if uid == found[0]:
+            self.say(f"the key of {name} is back")
+        else:
+            self.say(f"the key of {name} is another's now")
+            self.cluster.lost.add(found[0])
+
+    async def _put_back(self, kv: KeyValue) -> str | None:
+        """The uid of the object that the key holds now; None if it must be tried again."""
+        try:
+            result = await self.api.objects.store.txn([Compare(kv.key, 0)], [Put(kv.key, kv.value)])
+        except StoreError:
+            return None
+        now = kv if result.ok else self.cluster.etcd.peek(kv.key)
+        return None if now is None else str(msgspec.json.decode(now.value)["metadata"]["uid"])
 
     async def cloned_machine(self, rng: Random) -> None:
         """A copy of another host, with that one's host_uuid, is registered, and domains are sent there."""
@@ -507,6 +547,10 @@ class Drills:
             await self.again(replica, 0.0)
 
 
+def _asks(what: str, at: str) -> Callable[[Body], object]:
+    return lambda body: body["metadata"].setdefault("annotations", {}).update({ANNOTATIONS[what]: at})
+
+
 Drill = Callable[[Drills, Random], Awaitable[None]]
 
 DRILLS: dict[str, Drill] = {
@@ -515,9 +559,11 @@ DRILLS: dict[str, Drill] = {
     "asleep": Drills.asleep,
     "killed": Drills.killed,
     "asked_once": Drills.asked_once,
+    "asked_before": Drills.asked_before,
     "slow_lease": Drills.slow_lease,
     "cut_off": Drills.cut_off,
     "change_of_mind": Drills.change_of_mind,
+    "taken_back": Drills.taken_back,
     "autostart_lost": Drills.autostart_lost,
     "lost_key": Drills.lost_key,
     "cloned_machine": Drills.cloned_machine,
@@ -530,6 +576,8 @@ DRILLS: dict[str, Drill] = {
     "old_memory": pasts.old_memory,
     "twice": pasts.twice,
     "between_beats": pasts.between_beats,
+    "elected_again": pasts.elected_again,
+    "word_forgotten": pasts.word_forgotten,
     "started_by_hand": Drills.started_by_hand,
     "moved_away": Drills.moved_away,
     "came_back": Drills.came_back,

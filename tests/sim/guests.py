@@ -99,7 +99,7 @@ class Guests:
         domain = self._host.domains.get(uuid)
         if domain is None or not domain.stuck:
             return
-        domain.stuck = False
+        domain.stuck, domain.thawed_at = False, self._host.clock()
         self._host.operations.answered(domain, True)
         if domain.asked:
             self.obey(domain)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from controller.model import Assignment, Intent, IntentKind
 from tests.sim.cluster import Cluster
 from tests.sim.domain import Change
 
 LATE_S: Final = 180.0
-WANTED_LATELY_S: Final = 25.0  # a watch that lags 8 s, and then a write that takes 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +56,8 @@ class Heard:
     migrated_at: dict[str, float] = field(default_factory=dict)
     reads_since: dict[tuple[str, str], float] = field(default_factory=dict)
     last: dict[str, Assignment] = field(default_factory=dict)
+    requested: dict[str, dict[str, Any]] = field(default_factory=dict)  # Migrations, by key
+    moved_cold: set[str] = field(default_factory=set)  # domains
     ended_at: dict[str, float] = field(default_factory=dict)
     shown: dict[str, str] = field(default_factory=dict)
     tries: dict[tuple[str, str], int] = field(default_factory=dict)  # by uuid and request
@@ -68,7 +69,9 @@ class Heard:
     transients: set[str] = field(default_factory=set)
     asked: dict[tuple[str, str], set[str]] = field(default_factory=dict)  # by uuid and request: its values
     once: dict[tuple[str, str], int] = field(default_factory=dict)  # and how often it was sent
+    rests: dict[str, int] = field(default_factory=dict)  # said so: by uuid, the generation of which
     created_in: dict[tuple[str, str, str], int] = field(default_factory=dict)  # the past it was sent in
+    launched: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)  # host, uuid: candidates
     known: dict[str, int] = field(default_factory=dict)  # by client: the highest revision it was answered at
     outdated: set[tuple[str, str]] = field(default_factory=set)  # by client and uuid: see `StoreChecks`
 
@@ -101,11 +104,8 @@ class Heard:
         )
 
     def moves_cold(self, name: str) -> bool:
-        """A Migration that has not ended asks for it to be shut off, moved and started again."""
-        return any(
-            body["spec"]["domain"] == name and body["spec"].get("mode") == "Cold"
-            for body in self.cluster.objects("migrations").values()
-        )
+        """A Migration asks, or asked, for it to be shut off, moved and started again."""
+        return name in self.moved_cold
 
     def term_of(self, client: str) -> str:
         terms = [token for token, name in self.tokens.items() if name == client]

@@ -62,6 +62,8 @@ class Temper:
     refuses_starts: str = ""  # why every start fails
     copy_s: Range = (5.0, 25.0)  # a migration until its switch-over
     stalls: float = 0.0  # migrations whose guest is faster than the copying
+    grows: bool = False  # and those copy on and on, where others stand still
+    job_s: Range = (0.0, 0.0)  # how long QEMU takes to tell of a migration
     stale_definition: float = 0.1  # sources that keep what UNDEFINE_SOURCE was to take
     late_s: Range = (0.0, 0.0)  # how long a thawed libvirtd takes to begin what it was asked while frozen
     left_paused: float = 0.1  # of switch-overs that are disturbed: sources that stay paused
@@ -270,6 +272,15 @@ class SimHost:
         """The guest exists and holds its disks; a domain that a migration paused does not."""
         domain = self.domains.get(uuid)
         return domain is not None and domain.holds_disks
+
+    def stands(self, uuid: str) -> bool:
+        """The guest exists, wherever its disks are: a domain that a migration paused does not count."""
+        domain = self.domains.get(uuid)
+        return (
+            domain is not None
+            and domain.live is not None
+            and not (domain.gone or domain.in_migration or domain.handed_over)
+        )
 
     def named(self, name: str) -> SimDomain | None:
         for domain in self.domains.values():

@@ -6,9 +6,16 @@ starts that an administrator makes by hand are his.
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from controller.model import IntentKind, Rule
-from tests.sim.domain import Change
+from tests.sim.definition import OWN_STORAGE
+from tests.sim.domain import Change, SimDomain
 from tests.sim.heard import Heard
+from tests.sim.migration import Migration
+
+_SOURCE: Final = re.compile(r"<source file=['\"]([^'\"]+)")
 
 
 class HostChecks:
@@ -34,8 +41,7 @@ class HostChecks:
             self._changed_by_replica(change)
         elif change.what in ("defined", "arriving", "started") and not self._heard.is_own_move(change):
             self._heard.by_hand.add((change.host, uuid))
-        if change.what in ("started", "resumed"):
-            self._heard.unmet_since.pop(uuid, None)  # however short it ran, between two looks
+        self._note_run(change)
         if change.what in ("resumed", "stopped", "launched"):
             self._heard.paused_by_hand.discard((change.host, uuid))
         if change.what == "arriving":
@@ -51,6 +57,12 @@ class HostChecks:
             elif change.reason != "failed":
                 self._heard.ended_at[uuid] = cluster.clock()
 
+    def _note_run(self, change: Change) -> None:
+        if change.what in ("started", "resumed"):
+            self._heard.unmet_since.pop(change.uuid, None)  # however short it ran, between two looks
+        if change.what in ("launched", "started") and change.by not in self._heard.cluster.replicas:
+            self._heard.rests.pop(change.uuid, None)
+
     def _check_departure(self, change: Change) -> None:
         """I2: what the port was asked to move goes where an open intent says, and neither end keeps a
         capability of its own, but what somebody put there by hand."""
@@ -60,6 +72,7 @@ class HostChecks:
         past = self._heard.past != self._heard.cluster.pasts
         if migration is None or migration.target.name != change.host or past:
             return
+        self._check_copied(change, migration)
         source, target = migration.source.name, migration.target.name
         held = self._heard.cluster.assignment(uuid)
         intent = held.intent if held is not None else None
@@ -86,6 +99,8 @@ class HostChecks:
             return
         if what in ("launched", "started", "stopped", "undefined", "resumed", "defined"):
             self._check_quiet(change)
+        if what in ("defined", "launched"):
+            self._check_disk(change)
         if what == "paused" and not self._heard.was_wanted(uuid, "paused"):
             self._complain("I11", f"{change.by} paused {uuid} on {change.host}, which nobody wanted")
         if what == "autostart" and change.reason == "on" and uuid not in self._heard.autostarts:
@@ -99,6 +114,23 @@ class HostChecks:
         if what == "stopped":
             kinds = {IntentKind.STOP, IntentKind.START, IntentKind.SAVE, IntentKind.MIGRATE}
             self._check_taken(change, kinds)
+
+    def _check_disk(self, change: Change) -> None:
+        """Promise 7: what was written where somebody moved its disk by hand is not left behind."""
+        domain = self._heard.cluster.hosts[change.host].domains[change.uuid]
+        given = domain.config if change.what == "defined" else domain.live
+        if domain.moved_to and domain.moved_to not in (given or ""):
+            self._complain(
+                "Disk", f"{change.by} {change.what} {change.uuid} on {change.host} without {domain.moved_to}"
+            )
+
+    def _check_copied(self, change: Change, migration: Migration) -> None:
+        """libvirt writes over whatever has the path of a disk that it copies."""
+        domains = migration.target.domains
+        copied = _images(domains[change.uuid]) if migration.manner.copy_disks else set[str]()
+        for uuid, domain in domains.items():
+            if uuid != change.uuid and (lost := copied & _images(domain)):
+                self._complain("Disk", f"{change.uuid} is copied over {lost} of {uuid} on {change.host}")
 
     def _check_quiet(self, change: Change) -> None:
         """Safety 4: once another leader's quiet time is over, nothing of former leaders arrives any more."""
@@ -129,6 +161,11 @@ class HostChecks:
                 f"{change.by} {change.what} {change.uuid} on {change.host}, its place is {assignment.node}",
             )
         others = [c for c in assignment.candidates if c != change.host]
+        if change.what == "launched":
+            self._heard.launched[change.host, change.uuid] = assignment.candidates
+        elif change.what == "started":  # what came back since its QEMU runs is its next leader's to clear
+            at_launch = self._heard.launched.pop((change.host, change.uuid), assignment.candidates)
+            others = [c for c in others if c in at_launch]
         if others:
             self._complain(
                 "I2",
@@ -160,8 +197,7 @@ class HostChecks:
     def _check_own_pause(self, change: Change) -> None:
         """A pause by hand is ended by request alone, or by a wish that it be paused, or off, first."""
         by_hand = (change.host, change.uuid) in self._heard.paused_by_hand
-        moves = self._heard.cluster.objects("migrations").values()
-        if any(m["spec"].get("mode") == "Cold" for m in moves):
+        if self._heard.moved_cold:
             return  # it is to stop for that, and must hear it
         wishes = ("paused", "saved", "shutoff", "absent")
         wished = any(self._heard.was_wanted(change.uuid, wish) for wish in wishes)
@@ -175,3 +211,9 @@ class HostChecks:
             self._complain(
                 "I11", f"{change.by} {change.what} {change.uuid} on {change.host} without such an intent"
             )
+
+
+def _images(domain: SimDomain) -> set[str]:
+    """Files on the host's own storage."""
+    found = {image for xml in (domain.config, domain.live) for image in _SOURCE.findall(xml or "")}
+    return {image for image in found if image.startswith(OWN_STORAGE)}

@@ -15,7 +15,7 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from drivers.errors import (
     AuthFailed,
@@ -51,6 +51,7 @@ from drivers.libvirt.capabilities import DRIVERS, public
 from drivers.libvirt.deadlines import Deadlines
 from drivers.libvirt.errors import FROM_RPC, SYSTEM_ERROR, outcome, told_by_daemon
 from drivers.libvirt.lane import SLOTS
+from drivers.libvirt.link import SLOTS_OF
 from drivers.libvirt.moving import MAX_MOVING, too_many_migrations
 from drivers.libvirt.session import MAX_MESSAGE_BYTES
 from specs.uri import ParsedUri, UriNotAllowed, parse_uri
@@ -273,8 +274,10 @@ class SimSession:
         sent_at, records = await self._read("list", (), self._limits.read_s)
         return Listing(sent_at, self.clock(), records)
 
-    async def detail(self, uuid: str) -> Detail:
+    async def detail(self, uuid: str, known: Detail | None = None) -> Detail:
         sent_at, detail = await self._read("detail", (uuid,), self._limits.read_s)
+        if known is not None and known.record.active == detail.record.active:
+            return structs.replace(known, record=detail.record)
         return dated(detail, sent_at)
 
     async def figures(self) -> Figures:
@@ -319,11 +322,12 @@ class SimSession:
     async def _aside_connection(self) -> Connection:
         async with self._adding:
             if self._aside is None:
-                self._aside = await self._another()
+                self._aside = await self._another("jobs")
             return self._aside
 
-    async def _another(self) -> Connection:
+    async def _another(self, role: str) -> Connection:
         connection = await self._owner.another(self, self._change.host)
+        connection.free = SLOTS_OF.get(role, SLOTS)
         connection.on_lost = self._lost
         if self._closed_because:
             connection.close()
@@ -418,7 +422,7 @@ class SimSession:
                     return connection
             if len(self._moving) >= MAX_MOVING:
                 raise too_many_migrations()
-            self._moving.append(await self._another())
+            self._moving.append(await self._another("migrate"))
             return self._moving[-1]
 
     async def abort_job(self, uuid: str, permit: Permit) -> Result:
@@ -471,7 +475,7 @@ class SimSession:
             raise self.closed()
         async with self._adding:
             if self._console_line is None:
-                self._console_line = await self._another()
+                self._console_line = await self._another("consoles")
                 self._console_line.on_lost = self._consoles_lost
             line = self._console_line
         console = SimConsole(self, line, uuid, device, sink)

@@ -87,14 +87,19 @@ def summary(found: list[Outcome], took_s: float) -> str:
 
 
 def mutated(name: str, target: Path) -> Path:
-    """A copy of this tree with the mutant in it. Raises CalledProcessError when it no longer applies."""
+    """A copy of this tree with the mutant in it. Raises as `planted_in` does."""
     tree = target / "tree"
     for part in ("controller", "drivers", "specs", "tests"):
         shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tree)
+    planted_in(tree, name)
+    return tree
+
+
+def planted_in(tree: Path, name: str) -> None:
+    """Raises CalledProcessError when the mutant no longer applies to what is there."""
     patch = (MUTANTS / f"{name}.patch").read_bytes()
     subprocess.run(["patch", "-p1", "--fuzz=0", "-s"], input=patch, cwd=tree, check=True)
-    return tree
 
 
 def _arguments() -> argparse.Namespace:

@@ -47,6 +47,7 @@ SWITCH_S = (0.05, 0.3)
 CONFIRM_S = (0.2, 1.6)
 NO_ROUTE_S = 3.1
 STUCK_S = 1.0  # how often a migration that is held up by a stopped guest tries again
+ROUND_S = 5.0  # in which all of a guest's memory is sent once, where it writes faster than that
 BY = "migration"
 
 
@@ -183,6 +184,9 @@ class Migration:
             return Job("migration-out", 0.0, 0, 0, 0)
         total = self._bytes()
         elapsed_s = self.source.clock() - self._began_at
+        if self._stalls and self.source.temper.grows and self.phase == "copying":
+            rounds = elapsed_s / ROUND_S
+            return Job("migration-out", elapsed_s, int(total * rounds), total // 2 + int(rounds) % 7, total)
         share = (
             1.0 if self.phase != "copying" else min(elapsed_s / self._copy_s, 0.5 if self._stalls else 1.0)
         )

@@ -348,6 +348,8 @@ class Operations:
                 return None
         if domain.stuck:
             await self._reply_of(domain)
+        if self._host.temper.job_s[1]:
+            await asyncio.sleep(self._host.seconds(self._host.temper.job_s))
         return migration.job() if uuid in self.migrations else None
 
     async def abort_job(self, uuid: str, by: str) -> HypervisorError | None:

@@ -130,10 +130,11 @@ class Operator:
         return await self.api.resolve(name, keep=node)
 
     async def _choose(self, name: str, body: Body, found: re.Match[str]) -> bool:
-        """Two copies: the one on the domain's own node stays."""
+        """Two copies: the one on the domain's own node stays, or that which runs, if the other never ran."""
         uuid = body["metadata"]["uid"]
-        active, held = self.cluster.active_on(uuid), self.cluster.assignment(uuid)
-        if len(active) < 2:
+        standing = [name for name, host in self.cluster.hosts.items() if host.stands(uuid)]
+        active, held = self.cluster.active_on(uuid) or standing, self.cluster.assignment(uuid)
+        if len(standing) < 2:
             return False
         keep = held.node if held is not None and held.node in active else active[0]
         return await self.api.resolve(name, keep=keep)
@@ -242,6 +243,14 @@ class Operator:
 
         return await self.api.edit(DOMAINS, name, change, "source.shared")
 
+    async def _follow_disk(self, name: str, body: Body, found: re.Match[str]) -> bool:
+        def change(b: Body) -> None:
+            for disk in b["spec"].get("disks", []):
+                if disk["name"] == found["disk"]:
+                    disk["source"]["file"] = found["path"]
+
+        return await self.api.edit(DOMAINS, name, change, f"its disk is {found['path']}")
+
     async def _remove_save(self, name: str, body: Body, found: re.Match[str]) -> bool:
         return await self.hands.managedsave_remove(found["node"], body["metadata"]["uid"])
 
@@ -279,14 +288,14 @@ class Operator:
         """libvirtd does not let go of an interrupted start: its own note of it is removed."""
         return await self.hands.forget_stuck_start(found["node"], body["metadata"]["uid"])
 
-    async def _clear_autostart(self, name: str, body: Body, found: re.Match[str]) -> bool:
-        """From a rescue system: its links are gone, and the word that it is dead is withdrawn."""
+    async def _replace(self, name: str, body: Body, found: re.Match[str]) -> bool:
+        """Its disks are wiped, and then it is said so: not of one that has somebody's memory, saved there."""
         host = self.cluster.hosts.get(found["node"])
-        if host is None or host.powered:
+        if host is None or host.powered or any(d.saved is not None for d in host.domains.values()):
             return False
-        for domain in host.domains.values():
-            domain.autostart = False
-        return await self.api.withdraw(found["node"])
+        host.domains.clear()
+        self.hands.taken_for_dead[host.name] = None
+        return await self.api.confirm_dead(host.name, wiped=True)
 
 
 LEFT_SAVED = re.compile(r"virsh managedsave-remove (?P<uuid>[0-9a-f-]{36}) on")
@@ -337,6 +346,7 @@ WAYS: tuple[tuple[re.Pattern[str], Way], ...] = (
     (re.compile(r"^domctl start \S+( -n \S+)?, then domctl save"), Operator._start_and_save),
     (re.compile(r"^domctl (?P<what>resume|restore|drop-saved) "), Operator._ask),
     (re.compile(r"^set source.shared"), Operator._share),
+    (re.compile(r"set spec\.disks\[(?P<disk>[^\]]+)\]\.source to (?P<path>\S+)"), Operator._follow_disk),
     (re.compile(r"virsh managedsave-remove on (?P<node>[^\s;,]+)"), Operator._remove_save),
     (re.compile(r"undefine on (?P<node>\S+): .*managed save image exists"), Operator._remove_save),
     (re.compile(r"^virsh destroy and virsh undefine on (?P<nodes>.+?), if"), Operator._remove_copies),
@@ -344,5 +354,5 @@ WAYS: tuple[tuple[re.Pattern[str], Way], ...] = (
     (re.compile(r"has another domain named (?P<name>[^\s;]+)"), Operator._make_room),
     (re.compile(r"^undefine the copies"), Operator._undefine_copies),
     (re.compile(r"^on the host: stop libvirtd, .* on (?P<node>\S+)"), Operator._start_anew),
-    (re.compile(r"^make sure that (?P<node>\S+) never boots again"), Operator._clear_autostart),
+    (re.compile(r"^domctl node replace (?P<node>[^\s,]+)"), Operator._replace),
 )

@@ -7,14 +7,17 @@ one after the other away. They are kept apart from `drills`, where what meets a 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
 
 from controller import keys
 from controller.api.resources import DOMAINS
 from drivers.memory import Backup
-from drivers.store import Compare, KeyValue, TxnResult, Write
+from drivers.store import ChangeSet, Compare, KeyValue, TxnResult, Write
 from tests.sim.cluster import Cluster, Replica
 from tests.sim.converged import is_met, says_ready
 
@@ -26,6 +29,8 @@ PLACED_S = 8.0
 CLIENT = "drill"
 ON_ITS_WAY_S = 0.0001  # less than any message takes
 BEAT_WITHIN_S = 12.0
+LAPSED_WITHIN_S = 40.0  # a lease of 15 s, and the next leader
+ELECTED_WITHIN_S = 8.0  # before the term of who cannot hear runs out
 ANSWERED_S = 0.1  # by then its answer has come
 
 
@@ -133,6 +138,78 @@ async def twice(drills: Drills, rng: Random) -> None:
     for host in active:
         cluster.network.rejoin(host)
     await _again(cluster, leader)
+
+
+async def word_forgotten(drills: Drills, rng: Random) -> None:
+    """etcd is set back, and acknowledged; and then to the same backup again, which has not that word. Who
+    leads still remembers it, at a revision that this store does not have yet."""
+    cluster, past = drills.cluster, drills.cluster.pasts
+    reasons = {(body.get("status") or {}).get("reason") for body in cluster.objects("domains").values()}
+    if "StoreNotTrusted" in reasons or cluster.leader is None:
+        return
+    backup, known = cluster.etcd.snapshot(), set(cluster.objects("nodes"))
+    await cluster.sleep(rng.uniform(2.0, 6.0))
+    calm = cluster.leader is not None and cluster.etcd.running and cluster.pasts == past
+    if not calm or drills.hands.guard.moves or cluster.nodes_in(backup) != known:
+        return
+    cluster.trace.say("DRILL", "etcd is set back")
+    _set_back(cluster, backup)
+    await cluster.sleep(rng.uniform(6.0, 12.0))
+    await drills.api.acknowledge()
+    await cluster.sleep(rng.uniform(1.0, 8.0))
+    if cluster.leader is None or drills.hands.guard.moves or cluster.pasts != past + 1:
+        return
+    cluster.trace.say("DRILL", "etcd is set back to the same backup again")
+    _set_back(cluster, backup)
+
+
+async def elected_again(drills: Drills, rng: Random) -> None:
+    """Who leads is gone, another is elected, and etcd is set back to just before that. Whoever came back
+    meanwhile is elected there, by a key of the same create revision; then the other one is heard of again,
+    whose lease stood in the backup."""
+    cluster, leader, known = drills.cluster, drills.cluster.leader, set(drills.cluster.objects("nodes"))
+    if leader is None or not cluster.etcd.running or drills.hands.guard.moves:
+        return
+    leader.kill()
+    past, backup = cluster.pasts, await _just_before_an_election(cluster)
+    second = cluster.leader
+    await _again(cluster, leader)
+    await cluster.sleep(rng.uniform(1.0, 3.0))
+    calm = backup is not None and cluster.etcd.running and cluster.pasts == past
+    if backup is None or second is None or not calm or drills.hands.guard.moves:
+        return
+    if cluster.leader is not second or cluster.nodes_in(backup) != known:
+        return
+    cluster.network.cut(second.name, "etcd")
+    cluster.trace.say("DRILL", f"etcd is set back to just before {second.name} was elected, who cannot hear")
+    _set_back(cluster, backup)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(ELECTED_WITHIN_S):
+            while cluster.etcd.peek(keys.LEADER) is None:
+                await cluster.sleep(ANSWERED_S)
+    cluster.network.heal(second.name, "etcd")
+
+
+async def _just_before_an_election(cluster: Cluster) -> Backup | None:
+    """Wait for one; etcd as it was one revision before, the new leader's lease included."""
+    latest: deque[Backup] = deque([cluster.etcd.snapshot()], maxlen=2)
+    elected = asyncio.Event()
+
+    def changed(change_set: ChangeSet) -> None:
+        latest.append(cluster.etcd.snapshot())
+        if any(change.kv.key == keys.LEADER and change.kind == "put" for change in change_set.changes):
+            elected.set()
+            cluster.etcd.on_change.remove(changed)
+
+    cluster.etcd.on_change.append(changed)
+    try:
+        async with asyncio.timeout(LAPSED_WITHIN_S):
+            await elected.wait()
+    except TimeoutError:
+        cluster.etcd.on_change.remove(changed)
+        return None
+    before, after = latest
+    return replace(before, leases=after.leases)
 
 
 def _standing(cluster: Cluster, uuid: str) -> tuple[KeyValue | None, KeyValue | None]:

@@ -117,11 +117,11 @@ class Api:
     def _decision(self, **parts: Any) -> Decision:
         return Decision(by="operator", at=self.objects.world.wall(), **parts)
 
-    async def confirm_dead(self, name: str) -> bool:
+    async def confirm_dead(self, name: str, *, wiped: bool = False) -> bool:
         try:
             node = await self.objects.get(NODES, "", name)
             same = Compare(node.key, node.create_revision, on="create")
-            value = msgspec.json.encode(self._decision(node=name))
+            value = msgspec.json.encode(self._decision(node=name, wiped=wiped))
             return (await self.objects.store.txn([same], [Put(keys.confirmed_dead(name), value)])).ok
         except (NotFound, StoreError):
             return False

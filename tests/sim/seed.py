@@ -20,6 +20,7 @@ from tests.sim.checks import Checks, Violation
 from tests.sim.cluster import Cluster
 from tests.sim.coincidences import COINCIDENCES
 from tests.sim.converged import moves_wait, what_is_left
+from tests.sim.diskdrills import DISK_DRILLS
 from tests.sim.doors import Notes
 from tests.sim.drills import DRILLS, Drills
 from tests.sim.duties import Duties
@@ -31,11 +32,12 @@ from tests.sim.moving import Moving
 from tests.sim.operator import Operator
 from tests.sim.people import Api
 from tests.sim.process import ProcessLoop, loop_of_processes
+from tests.sim.resting import RESTING
 from tests.sim.trace import Trace
 from tests.sim.workload import FIRST_HOSTS, LENGTH_S, SPARE_HOST, Workload
 
 REPLICAS = ("c1", "c2")
-MOMENTS = {**DRILLS, **COINCIDENCES}
+MOMENTS = {**DRILLS, **COINCIDENCES, **DISK_DRILLS, **RESTING}
 ALL_DRILLS = (*MOMENTS, *MOVING_DRILLS)
 SAMPLE_S = 10.0
 CONVERGE_S = 900.0

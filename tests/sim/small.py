@@ -21,7 +21,16 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from controller.limits import Timing
-from controller.model import Assignment, Decision, Intent, IntentKind, Proof, Quarantine, Rule
+from controller.model import (
+    Assignment,
+    Decision,
+    Intent,
+    IntentKind,
+    MovedDisk,
+    Proof,
+    Quarantine,
+    Rule,
+)
 from controller.plan.snapshot import (
     Held,
     Ladder,
@@ -39,12 +48,16 @@ from drivers.errors import Cause
 from drivers.hypervisor import Detail, Record, State
 from specs.mark import Mark
 from specs.requests import ANNOTATIONS
-from tests.unit.plancase import CLUSTER, NOW, UUID, Cluster
+from tests.unit.plancase import CLUSTER, NOW, UUID, WALL, WALL_S, Cluster
 
 OTHER_CLUSTER: Final = "f0f0f0f0-0000-4000-8000-00000000000f"
 SECOND: Final = "d0d0d0d0-0000-4000-8000-000000000002"
 EPOCH: Final = 3
 READS: Final = ((990.0, 991.0), (995.0, 996.0))
+IMAGE, OVERLAY = "/srv/root.img", "/srv/root.s1"
+DISK: Final = [{"name": "root", "source": {"file": IMAGE, "shared": True}}]
+MOVED: Final = ("disk moved", "disk moved, noted")
+"""On host a it stands on OVERLAY, by hand; its spec says IMAGE."""
 
 # (state, reason, libvirt's isActive)
 STATES: Final[dict[str, tuple[str, str, bool]]] = {
@@ -88,6 +101,7 @@ class Promise(Struct, frozen=True):
     proof: str = ""
     paused: bool = False
     saved: bool = False
+    ended: bool = False
 
 
 class World(Struct, frozen=True):
@@ -209,6 +223,12 @@ MORE_PROMISES: Final = (
     *(Promise((), proof=proof) for proof in ("a:R1", "a:R1!", "a:R3", "a:absent!")),
 )
 
+_RESTING: Final = (
+    Promise(ended=True),
+    Promise(intent="define@a", ended=True),
+    *(Promise((), proof=proof, ended=True) for proof in ("a:R1", "a:R1!", "a:R3", "a:absent!")),
+    *(Promise((), proof=proof) for proof in ("a:R3", "a:absent!")),
+)
 _FEW_PROMISES: Final = (None, Promise(), Promise(intent="start@a"), Promise(("a", "b")))
 
 # One at a time beside the centre, or in pairs.
@@ -237,6 +257,7 @@ BESIDE: Final[tuple[dict[str, Any], ...]] = (
     {"aside": "unreadable"},
     {"aside": "must leave a"},
     {"aside": "was asked to stop"},
+    *({"aside": moved} for moved in MOVED),
     {"wanted": "orphaned"},
 )
 
@@ -244,8 +265,10 @@ BESIDE: Final[tuple[dict[str, Any], ...]] = (
 BESIDE_STATES: Final[tuple[dict[str, Any], ...]] = (
     {"resigned": False},
     *({"aside": f"asked to {what}"} for what in ANNOTATIONS),
+    *({"aside": f"asked long ago to {what}"} for what in ANNOTATIONS),
     {"aside": "older memory"},
     {"aside": "autostart wanted"},
+    {"aside": "disk moved, noted"},
 )
 """Beside these, all wishes."""
 
@@ -268,6 +291,8 @@ def worlds(*, everything: bool) -> Iterator[World]:
     for beside in BESIDE_STATES:
         for a, b, wanted, promise in itertools.product(near, AWAY, ALL_WISHES, promises):
             yield replace(World(a, b, wanted, promise), **beside)
+    for a, b, wanted, promise in itertools.product(near, AWAY, ALL_WISHES, (*promises, *_RESTING)):
+        yield World(a, b, wanted, promise, aside="never again")
     if everything:
         for one, other in itertools.combinations(BESIDE, 2):
             if not one.keys() & other.keys():
@@ -280,7 +305,9 @@ def worlds(*, everything: bool) -> Iterator[World]:
 
 def snapshot(world: World) -> Snapshot:
     nodes, memo = _nodes(world.aside), _memo(world.wanted, world.aside)
-    seen = {n: _sighting(n, world.on(n)) for n in ("a", "b") if world.on(n).seen}
+    disk = IMAGE if world.aside in MOVED else ""
+    moved = {"a": OVERLAY if disk else "", "b": disk}
+    seen = {n: _sighting(n, world.on(n), moved[n]) for n in ("a", "b") if world.on(n).seen}
     stored = _stored(world.wanted, world.aside)
     names: dict[str, dict[str, str]] = {n: {"web": UUID} for n in seen}
     usage: dict[str, Usage] = {}
@@ -290,6 +317,7 @@ def snapshot(world: World) -> Snapshot:
         usage = {f"host-{n}": Usage(8, 4 << 30) for n in ("a", "b")}
     return Snapshot(
         now=NOW,
+        wall_s=WALL_S,
         cluster=CLUSTER,
         term=Term(elected_at=900.0 if world.resigned else 980.0, predecessor_resigned=world.resigned),
         timing=Timing(),
@@ -299,13 +327,16 @@ def snapshot(world: World) -> Snapshot:
         nodes=nodes,
         views={n: _view(n, world.on(n).link) for n in ("a", "b") if n in nodes},
         domains={} if stored is None else {UUID: stored},
-        assignments={} if world.promise is None else {UUID: _held(world.promise)},
+        assignments={} if world.promise is None else {UUID: _held(world.promise, disk, world.aside)},
         sightings={UUID: seen} if seen else {},
         names=names,
         usage=usage,
         dead=_dead(world.word),
+        dead_since=dict.fromkeys(_dead(world.word), NOW),
         quarantine=_quarantine(world.aside),
         resolutions=_resolutions(world.word),
+        resolved_since={(UUID, n): NOW for n in ("a", "b")},
+        proved_since={(UUID, n): NOW for n in ("a", "b")},
         awaiting={(UUID, n): 999.0 for n in ("a", "b") if world.on(n).link == "awaiting"},
         ends=_ends(world.end),
         signs={UUID: {"old": 980.0, "between reads": 993.0, "fresh": 999.0}[world.signs]},
@@ -321,7 +352,7 @@ def _nodes(aside: str) -> dict[str, Any]:
     for name in ("a", "b"):
         if name == "b" and aside == "b is not registered":
             continue
-        cluster.node(name, observeOnly=aside == f"{name} observe only")
+        cluster.node(name, observeOnly=aside == f"{name} observe only", allowedPaths=["/srv"])
     return cluster.nodes
 
 
@@ -334,6 +365,9 @@ def _view(node: str, link: str) -> NodeView:
         how, cause = (Link.BACKING_OFF, "") if link == "silent" else (Link.REFUSED, Cause.KEY_REFUSED)
         return replace(view, link=how, cause=cause, why="so", session=0)
     return view
+
+
+_ASKED_AT = {"asked ": WALL, "asked long ago ": "2026-01-31T11:50:00Z"}
 
 
 @cache
@@ -350,11 +384,16 @@ def _stored(wanted: str, aside: str) -> StoredDomain | None:
         spec["placement"] = {"node": "b"}
     if aside == "autostart wanted" and not wanted.startswith("transient"):
         spec |= {"placement": {"node": "a"}, "recovery": {"autostart": True}}
+    if aside == "never again":
+        spec["restartPolicy"] = "Never"
     if aside == "older memory":
         spec["memory"] = "48Mi"
+    if aside in MOVED:
+        spec["disks"] = DISK
     meta: dict[str, Any] = {"deletionTimestamp": "2026-01-01T00:00:00Z"} if deleted else {}
-    if aside.startswith("asked to "):
-        meta["annotations"] = {ANNOTATIONS[aside.removeprefix("asked to ")]: "2026-01-01T00:00:00Z"}
+    when, asks, what = aside.partition("to ")
+    if asks and when in _ASKED_AT:
+        meta["annotations"] = {ANNOTATIONS[what]: _ASKED_AT[when]}
     return Cluster().domain(UUID, meta=meta, **spec).domains[UUID]
 
 
@@ -365,17 +404,20 @@ def _memo(wanted: str, aside: str) -> dict[str, dict[str, tuple[Any, Any]]]:
 
 
 @cache
-def _rendered(epoch: int) -> tuple[str, str]:
-    cluster = Cluster().node("a").domain(UUID, state="running").assigned("a", UUID, epoch=epoch)
-    return cluster.rendered("a", UUID)
+def _rendered(epoch: int, disk: str = "") -> tuple[str, str]:
+    """As domctl gave it; and where somebody moved its disk, with that since."""
+    cluster = Cluster().node("a", allowedPaths=["/srv"])
+    cluster.domain(UUID, state="running", **({"disks": DISK} if disk else {}))
+    xml, digest = cluster.assigned("a", UUID, epoch=epoch).rendered("a", UUID)
+    return xml.replace(IMAGE, disk or IMAGE), digest
 
 
 @cache
-def _sighting(node: str, obs: Obs) -> Sighting:
+def _sighting(node: str, obs: Obs, disk: str) -> Sighting:
     state, reason, active = STATES[obs.seen]
     record = Record(UUID, "web", State(state), reason, active)
     epoch = {"old": EPOCH - 1, "future": EPOCH + 1}.get(obs.mark, EPOCH)
-    xml, digest = _rendered(epoch)
+    xml, digest = _rendered(epoch, disk)
     mark: Mark | None = Mark(CLUSTER, UUID, epoch, digest)
     if obs.mark == "none":
         mark = None
@@ -410,7 +452,7 @@ _RULES = {"R1": Rule.REVOKED, "R3": Rule.CONFIRMED_DEAD, "resolved": Rule.RESOLV
 
 
 @cache
-def _held(promise: Promise) -> Held:
+def _held(promise: Promise, disk: str, aside: str) -> Held:
     kind, _, at = promise.intent.partition("@")
     intent = (
         Intent(kind=IntentKind(kind), node=at, epoch=EPOCH, op="op", why="why", at="then") if kind else None
@@ -420,7 +462,8 @@ def _held(promise: Promise) -> Held:
         node, _, rule = promise.proof.partition(":")
         vanished = rule.endswith("!")
         proofs = (Proof(node=node, rule=_RULES[rule.rstrip("!")], epoch=EPOCH, at="then", vanished=vanished),)
-    xml, digest = _rendered(EPOCH)
+    xml, digest = _rendered(EPOCH, disk)
+    noted = {"root": MovedDisk(source=OVERLAY, defined=True)} if aside == "disk moved, noted" else {}
     return Held(
         Assignment(
             cluster=CLUSTER,
@@ -441,6 +484,8 @@ def _held(promise: Promise) -> Held:
             stopped=promise.stopped,
             paused=promise.paused,
             saved=digest if promise.saved else "",
+            ended="shutdown" if promise.ended else "",
+            moved_disks=noted,
         ),
         5,
     )

@@ -108,9 +108,10 @@ def _is_kept(case: MoveWorld, node: str) -> bool:
 
 def _may_have_run(case: MoveWorld) -> bool:
     """On the target: unless this leader heard all of it, and never that it went on there; or it was to stand
-    there until it is let go, and was not."""
+    there until it is let go, and was not, and its guest did not shut itself down there."""
     if case.copy != "none":
-        return case.heard == "resumed" or case.copy == "let-go"
+        ended_itself = on(case.world, "b").seen == "ended"
+        return case.heard == "resumed" or case.copy == "let-go" or ended_itself
     unbroken = case.heard == "unbroken" and case.call != "another's"
     return not (unbroken and on(case.world, "b").link != "silent")
 

@@ -14,7 +14,7 @@ import msgspec
 
 from controller.model import Assignment, IntentKind, Rule
 from controller.plan.types import Action, ActionKind, Reason, Verdict
-from tests.sim.small import EPOCH, STATES, Obs, Promise, World
+from tests.sim.small import EPOCH, MOVED, STATES, Obs, Promise, World
 
 PROVING: Final = frozenset({"ended", "destroyed", "ended-by-crash", "saved"})
 HOLDS_DISKS: Final = frozenset({"running", "user-paused", "crashed", "ending", "postcopy"})
@@ -201,7 +201,16 @@ def _quiet(world: World, action: Action) -> str:
     return "" if resolved else "safety 4: within the quiet time"
 
 
-ALWAYS: Final = (_held, _known, _ours, _explicit, _quiet)
+def _disk(world: World, action: Action) -> str:
+    """What the guest wrote since is where somebody moved its disk, and not where its spec says."""
+    gives = action.kind in (ActionKind.START, ActionKind.DEFINE, ActionKind.MIGRATE)
+    if world.aside not in MOVED or world.promise is None or not gives:
+        return ""
+    seen = known(on(world, "a")) and on(world, "a").seen
+    return "a disk that was moved by hand is put back" if seen or world.aside != MOVED[0] else ""
+
+
+ALWAYS: Final = (_held, _known, _ours, _explicit, _quiet, _disk)
 
 
 # --- one kind each
@@ -220,6 +229,8 @@ def _start(world: World, action: Action) -> str:
         return f"I2: {other} was last seen to have it"
     if world.aside == f"{node} in quarantine" and node not in _candidates(world):
         return "I15: the node is in quarantine"
+    if world.aside == "never again" and world.promise is not None and _rests(world, world.promise, node):
+        return "it ended, and is to rest"
     if on(world, node).seen == "saved" and world.aside == "older memory":
         return "it goes on with an older definition, and nobody was told"
     assert action.after is not None
@@ -230,6 +241,15 @@ def _start(world: World, action: Action) -> str:
     if world.promise is None:
         return ""
     return "" if _may_start(world, world.promise, node) else "I22: there is no evidence that it ended"
+
+
+def _rests(world: World, promise: Promise, node: str) -> bool:
+    """It ran, and what is known of its end is noted, or seen, or its node was taken for dead."""
+    if promise.ended:
+        return on(world, node).seen != "saved"
+    ran = promise.started and not promise.stopped and not promise.intent
+    left = "a:R3" in promise.proof and not promise.candidates
+    return ran and (left or (bool(promise.candidates) and on(world, "a").seen in INACTIVE - {"saved"}))
 
 
 def _sole_candidate(world: World, action: Action) -> str:
@@ -308,7 +328,8 @@ def _stop(world: World, action: Action) -> str:
     if migrating:
         return "safety 5: a migration is under way"
     both = here.seen in HOLDS_DISKS and other.seen in HOLDS_DISKS
-    if both:
+    dead = world.word == f"dead {_other(action.node)}" and not known(other)  # what was seen there is no more
+    if both and not dead:
         return "a duplicate is destroyed without a human's word"
     if _tombstone(world):
         return ""
@@ -551,6 +572,8 @@ def _silent(world: World, verdict: Verdict) -> str:
         return "" if stopped and not unread else "L4: it is not known to be off"
     if world.promise is None or _candidates(world) != ("a",) or not known(here):
         return "L4: it is not known to be as wanted"
+    if world.aside in MOVED and here.seen:
+        return "L4: its disk is not where its spec says, and nothing is said"
     if world.wanted in ("running", "transient"):
         fine = here.seen in ("running", "ending") and here.mark == "right"
     elif world.wanted == "paused":

@@ -137,7 +137,7 @@ class Stage:
 # --- stories: what leads to each kind of action
 
 
-async def _both(stage: Stage, **spec: Any) -> None:
+async def both(stage: Stage, **spec: Any) -> None:
     """Both domains, one on each host, as wanted."""
     await stage.nodes()
     for name, host in zip(NAMES, HOSTS, strict=True):
@@ -158,25 +158,25 @@ async def _define(stage: Stage) -> None:
 
 
 async def _stop(stage: Stage) -> None:
-    await _both(stage)
+    await both(stage)
     for name in NAMES:
         await stage.edit(name, state="shutoff")
 
 
 async def _pause(stage: Stage) -> None:
-    await _both(stage)
+    await both(stage)
     for name in NAMES:
         await stage.edit(name, state="paused")
 
 
 async def _resume(stage: Stage) -> None:
-    await _both(stage, state="paused")
+    await both(stage, state="paused")
     for name in NAMES:
         await stage.edit(name, state="running")
 
 
 async def _save(stage: Stage) -> None:
-    await _both(stage)
+    await both(stage)
     for name in NAMES:
         await stage.edit(name, state="saved")
 
@@ -190,19 +190,19 @@ async def _drop_saved(stage: Stage) -> None:
 
 
 async def _reboot(stage: Stage) -> None:
-    await _both(stage)
+    await both(stage)
     for name in NAMES:
         await stage.ask(name, "reboot")
 
 
 async def _reset(stage: Stage) -> None:
-    await _both(stage)
+    await both(stage)
     for name in NAMES:
         await stage.ask(name, "reset")
 
 
 async def _forget(stage: Stage) -> None:
-    await _both(stage, persistence="transient")
+    await both(stage, persistence="transient")
 
 
 async def _stop_the_deaf(stage: Stage) -> None:
@@ -213,7 +213,7 @@ async def _stop_the_deaf(stage: Stage) -> None:
 
 async def _move(stage: Stage) -> None:
     """Each to the other's host, and then it shall run there."""
-    await _both(stage, state="shutoff")
+    await both(stage, state="shutoff")
     for name, host in zip(NAMES, reversed(HOSTS), strict=True):
         await stage.edit(name, placement={"node": host}, state="running")
 
@@ -230,13 +230,13 @@ async def _lose_a_host(stage: Stage) -> None:
 
 
 async def _lose_the_mark(stage: Stage) -> None:
-    await _both(stage)
+    await both(stage)
     for name, host in zip(NAMES, stage.hosts, strict=True):
         await _virsh(stage, host).set_mark(stage.uuid(name), None, live=True, config=False)
 
 
 async def _set_autostart(stage: Stage) -> None:
-    await _both(stage)
+    await both(stage)
     for name, host in zip(NAMES, stage.hosts, strict=True):
         await _virsh(stage, host).autostart(stage.uuid(name))
 
@@ -246,13 +246,13 @@ def _virsh(stage: Stage, host: SimHost) -> Virsh:
 
 
 async def _hand_back(stage: Stage) -> None:
-    await _both(stage, deletionPolicy="Orphan")
+    await both(stage, deletionPolicy="Orphan")
     for name in NAMES:
         await stage.delete(name)
 
 
 async def _delete(stage: Stage) -> None:
-    await _both(stage)
+    await both(stage)
     for name in NAMES:
         await stage.delete(name)
 

@@ -15,10 +15,11 @@ from controller import keys
 from controller.model import Assignment, Decision, Intent, IntentKind, LeaderRecord, Rule
 from drivers.store import Compare, Put, TxnResult, Write
 from specs.domain import ACTIVE_STATES
-from specs.requests import ANNOTATIONS
-from tests.sim.converged import message_of, transient
-from tests.sim.heard import WANTED_LATELY_S, Heard
+from specs.requests import ANNOTATIONS, LATE_S, instant_of
+from tests.sim.converged import is_over, message_of, transient
+from tests.sim.heard import Heard
 
+MIGRATIONS: Final = keys.object_prefix("migrations")
 UNFENCED: Final = frozenset({keys.LEADER, keys.LAST_LEADER, keys.HEARTBEAT, keys.CLUSTER})
 
 
@@ -52,6 +53,17 @@ class StoreChecks:
         for write in writes:
             if write.key.startswith(domains) and isinstance(write, Put):
                 self._object(client, write)
+            elif write.key.startswith(MIGRATIONS):
+                self._request(client, write)
+
+    def _request(self, client: str, write: Write) -> None:
+        """I11: a replica takes a Migration away when that has ended and says how long it is to stay since."""
+        heard = self._heard
+        before = heard.requested.pop(write.key, None)
+        if isinstance(write, Put):
+            self._requests(write.key, msgspec.json.decode(write.value))
+        elif client in heard.cluster.replicas and not (before and is_over(heard.cluster, before)):
+            self._complain("I11", f"{client} takes {write.key} away, which is to stay")
 
     def _excuse(self, uuid: str, write: Put) -> None:
         """What an operator says of a node counts as a read of what stands there shut off, until that changes:
@@ -66,6 +78,7 @@ class StoreChecks:
         """What etcd says now is what was wanted and promised at another time."""
         self._may_ask_again()
         self._heard.tries.clear()
+        self._heard.rests.clear()
         self._heard.last.clear()
         self._heard.wanted.clear()
         self._heard.unmet_since.clear()
@@ -73,6 +86,15 @@ class StoreChecks:
             self._heard.last[uuid] = assignment
         for body in self._heard.cluster.objects("domains").values():
             self._wants(body)
+        self._heard.requested.clear()
+        self._heard.moved_cold.clear()
+        for key, body in self._heard.cluster.stored(MIGRATIONS):
+            self._requests(key, body)
+
+    def _requests(self, key: str, body: dict[str, Any]) -> None:
+        self._heard.requested[key] = body
+        if body["spec"].get("mode") == "Cold":
+            self._heard.moved_cold.add(body["spec"]["domain"])
 
     def _may_ask_again(self) -> None:
         """What was asked for once is carried out once more if the backup has the request and not that it was
@@ -94,10 +116,20 @@ class StoreChecks:
         fenced = any(c.key == keys.LEADER and c.on == "create" and c.revision for c in compares)
         if not fenced:
             self._complain("I5", f"{client} wrote {', '.join(written)} without comparing the leader key")
+        leader = self._leader()
+        if leader != client:
+            self._complain("I5", f"{client} wrote {', '.join(written)} while {leader or 'nobody'} leads")
         compared = {c.key for c in compares}
         for key in written:
             if key.startswith(keys.ASSIGNMENTS) and key not in compared:
                 self._complain("I5", f"{client} wrote {key} without comparing its revision")
+
+    def _leader(self) -> str:
+        """Whose the leader key is, whether or not that process still runs; "": nobody's."""
+        cluster = self._heard.cluster
+        kv = cluster.etcd.peek(keys.LEADER)
+        holder = cluster.identities.get(msgspec.json.decode(kv.value, type=LeaderRecord).id) if kv else None
+        return holder.name if holder is not None else ""
 
     def _led(self, client: str, write: Write, result: TxnResult) -> None:
         if isinstance(write, Put):
@@ -197,21 +229,18 @@ class StoreChecks:
     def _check_intended(
         self, client: str, uuid: str, intent: Intent, before: Assignment | None, after: Assignment
     ) -> None:
-        now = self._heard.cluster.clock()
+        """What is to be done is wanted in the moment that it is recorded, however late a watch is (I18)."""
         if intent.kind is IntentKind.FORGET and uuid not in self._heard.transients:
             self._complain("safety 2", f"{client} intends to make {uuid} transient, which nobody wanted")
-        if intent.kind is IntentKind.SAVE and not self._heard.was_wanted(uuid, "saved"):
-            self._complain("I11", f"{client} intends to save {uuid}, which nobody wanted")
+        standing = self._heard.wanted.get(uuid)
+        wanted = standing[-1][1] if standing else "absent"
+        told = (client, uuid) in self._heard.outdated  # then its commands are looked at
+        if intent.kind is IntentKind.SAVE and wanted != "saved" and not told:
+            self._complain("I11", f"{client} intends to save {uuid}, which nobody wants")
         if intent.kind in (IntentKind.STOP, IntentKind.DELETE):
-            lately = [
-                wanted for at, wanted in self._heard.wanted.get(uuid, ()) if at >= now - WANTED_LATELY_S
-            ]
-            standing = self._heard.wanted.get(uuid)
-            wanted_now = standing[-1][1] if standing else "absent"
-            kept = self._heard.kept.get(uuid, -1e9) > now - 600.0
+            kept = self._heard.kept.get(uuid, -1e9) > self._heard.cluster.clock() - 600.0
             cold = self._heard.moves_cold(after.name)
-            stays = wanted_now in ACTIVE_STATES and "shutoff" not in lately and not cold
-            told = (client, uuid) in self._heard.outdated  # then its commands are looked at
+            stays = wanted in ACTIVE_STATES and not cold
             if not after.tombstone and not kept and stays and not told:
                 self._complain("I11", f"{client} intends to stop {uuid}, which is to run")
         if intent.kind is IntentKind.START:
@@ -251,10 +280,20 @@ class StoreChecks:
         uuid = body["metadata"]["uid"]
         self._heard.cluster.trace.call(uuid, body["metadata"]["name"])
         self._wants(body)
-        reason = (body.get("status") or {}).get("reason", "")
+        status, generation = body.get("status") or {}, body["metadata"].get("generation")
+        reason = status.get("reason", "")
+        if reason == "Completed" and status.get("observedGeneration") == generation:
+            self._heard.rests[uuid] = generation
+        elif self._heard.rests.get(uuid) != generation:
+            self._heard.rests.pop(uuid, None)
         if client in self._heard.cluster.replicas and self._heard.shown.get(uuid) != reason:
             self._heard.shown[uuid] = reason
             self._heard.cluster.trace.say(client, f"says of {uuid}: {reason}: {message_of(body)}")
+
+    def _is_of_late(self, value: str) -> bool:
+        """What was asked for long ago asks for nothing."""
+        now, at = (instant_of(text) for text in (self._heard.cluster.world_of("checks").wall(), value))
+        return now is not None and at is not None and now - at <= LATE_S
 
     def _wants(self, body: dict[str, Any]) -> None:
         state = body["spec"].get("state") or "running"
@@ -266,7 +305,7 @@ class StoreChecks:
             self._heard.autostarts.add(body["metadata"]["uid"])
         annotations = body["metadata"].get("annotations") or {}
         for name, key in ANNOTATIONS.items():
-            if key in annotations:
+            if key in annotations and self._is_of_late(annotations[key]):
                 self._heard.asked.setdefault((body["metadata"]["uid"], name), set()).add(annotations[key])
         history = self._heard.wanted.setdefault(body["metadata"]["uid"], deque(maxlen=16))
         if not history or history[-1][1] != wanted:

@@ -27,6 +27,7 @@ EDITS = 14
 MOVES = 5
 
 Step = Callable[[], Awaitable[object]]
+STAYS_S = (0, 30, 300, None)  # requests, one after the other, when they have ended
 
 
 class Workload:
@@ -208,6 +209,8 @@ class Workload:
             spec["mode"] = "Cold"
         if copies:
             spec["copyStorage"] = True
+        if (stays_s := STAYS_S[self._asked % len(STAYS_S)]) is not None:
+            spec["ttlSecondsAfterFinished"] = stays_s
         if not await self._api.create(MIGRATIONS, name, spec) or not ended_after_s:
             return
         await self._cluster.sleep(ended_after_s)
