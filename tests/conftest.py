@@ -18,8 +18,11 @@ from hypothesis import HealthCheck, settings
 os.environ.setdefault("PYTHONASYNCIODEBUG", "1")
 
 # How long an example takes says more of what else this machine does than of the code.
-settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("shared")
+SHARED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The run of every change draws the same examples each time, so that what fails in it came with the change.
+# Chance has its turn in the long run.
+settings.register_profile("same", SHARED, derandomize=True)
+settings.register_profile("fresh", SHARED)
 
 pytest_plugins = ["tests.lab.fixture"]
 
@@ -37,6 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     # A shell that runs the tests in the background has interrupts ignored, and so had all that they start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    settings.load_profile("fresh" if config.getoption("--long") else "same")
     asked = config.getoption("--require")
     required = frozenset() if asked == "none" else frozenset(asked.split(","))
     if unknown := required.difference(KINDS):

@@ -35,12 +35,15 @@ class Doors:
     original: str  # libvirtd.conf
 
     def uri(self, transport: str, driver: str = "qemu") -> str:
+        if transport == "unix":
+            return self.host.local_uri
         user = "root@" if transport == "ssh" else ""
         return f"{driver}+{transport}://{user}{self.host.address}/system"
 
     def credentials(self, transport: str) -> Credentials:
         """What opens the door."""
         return {
+            "unix": Credentials(),
             "ext": Credentials(command=str(self.files / "ext")),
             "tls": Credentials(pki_dir=str(self.files / "pki")),
             "tcp": Credentials(auth_file=str(self.files / "auth.yaml")),

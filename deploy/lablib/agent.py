@@ -1,4 +1,5 @@
-"""The small Linux again, with a guest agent and deaf to ACPI: it ends only when its agent is told to.
+"""The small Linux again, with a guest agent and deaf to ACPI: it ends, or boots again, only when its agent is
+told to.
 
 `agent.gz` is the initramfs of `guest` with a second archive behind it, as the kernel allows: QEMU's own agent
 with the libraries that it needs here, the module of its channel, and an init of its own. One word on the
@@ -37,7 +38,7 @@ _INIT = f"""\
 while read -r module; do insmod "/modules/$module" || echo "no $module"; done < /modules/agent
 how=answers
 for word in $(cat /proc/cmdline); do case $word in agent=*) how=${{word#agent=}} ;; esac; done
-printf '#!/bin/sh\\npoweroff -f\\n' > /sbin/shutdown
+printf '#!/bin/sh\\ncase " $* " in *" -r "*) exec reboot -f ;; esac\\npoweroff -f\\n' > /sbin/shutdown
 [ $how != deaf ] || printf '#!/bin/sh\\n' > /sbin/shutdown
 chmod +x /sbin/shutdown
 port=

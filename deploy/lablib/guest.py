@@ -11,8 +11,8 @@ file of the host, that file shows when and where a guest really ran. Both power 
   to copy. `restless.img` also changes every page at every tick, faster than any migration copies.
 - `off.img`, `fault.img`, `reboot.img` and `panic.img` end by themselves a second after they began: they power
   off (ACPI), triple-fault, restart by the keyboard controller, or tell a pvpanic device that they panicked.
-- `echo.img` writes READY, and then what it reads from its serial port; `flood.img` writes TICK lines as fast
-  as the port takes them.
+- `echo.img` writes READY, and then what it reads from each of two serial ports; `flood.img` writes TICK lines
+  as fast as the port takes them.
 - `vmlinuz` and `initramfs.gz`: Debian's or Ubuntu's own kernel with a static busybox; a line every 100 ms.
   Direct kernel boot with `console=ttyS0 quiet` and 96 MiB or more.
 """
@@ -149,17 +149,22 @@ _CALL_AGAIN = bytes.fromhex("e87c0090")  # call again; nop
 
 _NEVER_REST = bytes.fromhex("e9c8ff90")  # jmp line, where the clock would be looked at
 
-# Asleep between timer ticks; its port has a FIFO of 16 bytes, so it reads some 300 bytes a second.
+# Asleep between timer ticks; its ports have FIFOs of 16 bytes, so it reads some 300 bytes a second of each.
+# Where there is no port, ff is read.
 _ECHO = bytes.fromhex(
     "fa31c08ed88ed0bc007cfb"  # 7c00       cli; ax, ds, ss = 0; sp = 7c00; sti
     "bafa03b001ee"  # 7c0b                 mov dx, 3fa; mov al, 1; out dx, al
-    "be2f7c"  # 7c11                       mov si, text
-    "ac84c07406"  # 7c14 next:             lodsb; test al, al; jz rest
-    "baf803eeebf5"  # 7c19                 mov dx, 3f8; out dx, al; jmp next
-    "f4"  # 7c1f rest:                     hlt
-    "bafd03eca80174f7"  # 7c20 drain:      mov dx, 3fd; in al, dx; test al, 1; jz rest
-    "baf803eceeebf1"  # 7c28               mov dx, 3f8; in al, dx; out dx, al; jmp drain
-    "52454144590a00"  # 7c2f text:         READY
+    "bafa02ee"  # 7c11                     mov dx, 2fa; out dx, al
+    "be467c"  # 7c15                       mov si, text
+    "ac84c07406"  # 7c18 next:             lodsb; test al, al; jz rest
+    "baf803eeebf5"  # 7c1d                 mov dx, 3f8; out dx, al; jmp next
+    "f4"  # 7c23 rest:                     hlt
+    "bafd03eca8017407"  # 7c24 drain:      mov dx, 3fd; in al, dx; test al, 1; jz second
+    "baf803eceeebf1"  # 7c2c               mov dx, 3f8; in al, dx; out dx, al; jmp drain
+    "bafd02ec3cff74e8"  # 7c33 second:     mov dx, 2fd; in al, dx; cmp al, ff; je rest
+    "a80174e4"  # 7c3b                     test al, 1; jz rest
+    "baf802eceeebed"  # 7c3f               mov dx, 2f8; in al, dx; out dx, al; jmp second
+    "52454144590a00"  # 7c46 text:         READY
 )
 
 # Waits `%02x` timer ticks, then ends as one of ENDINGS says, and if that did nothing sleeps for ever.

@@ -3,7 +3,8 @@
 Seven in ten want everything as JSON, as informers do, two in ten what has a label, and one in ten a Table.
 One in nine is read and decoded by this process, which tells how long each change took since it was sent to
 etcd. What the others are sent is taken from their sockets by the kernel (MSG_TRUNC), so that the crowd does
-not cost this machine more than the server that is measured.
+not cost this machine more than the server that is measured. It says `ready` when all of them are open, and
+fails if one is refused, or ends before it is told to.
 
 `crowd.py change ENDPOINT SECONDS RATE` is who changes them, with the time in an annotation.
 """
@@ -49,7 +50,8 @@ def wanted(number: int) -> tuple[str, str]:
 def request(number: int, revision: str) -> bytes:
     query, accept = wanted(number)
     path = f"{V1}/domains?watch=1&resourceVersion={revision}&allowWatchBookmarks=true{query}"
-    return f"GET {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n".encode()
+    # An end of the watch is to be an end of the connection, which is seen without reading.
+    return f"GET {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\nConnection: close\r\n\r\n".encode()
 
 
 class Crowd:
@@ -60,6 +62,8 @@ class Crowd:
         self.context.load_cert_chain(cert, key)
         self.delays: list[float] = []
         self.silent: list[socket.socket] = []
+        self.open = 0  # of those that are read by this process
+        self.lost: list[str] = []
 
     def revision(self) -> str:
         with self.context.wrap_socket(
@@ -78,7 +82,8 @@ class Crowd:
             socket.create_connection((self.host, self.port)), server_hostname=self.host
         )
         conn.sendall(request(number, revision))
-        assert conn.recv(15) == b"HTTP/1.1 200 OK"
+        if (said := conn.recv(15)) != b"HTTP/1.1 200 OK":
+            sys.exit(f"watcher {number} was refused: {said.decode()}")
         self.silent.append(socket.socket(fileno=conn.detach()))
 
     def drain(self) -> None:
@@ -89,19 +94,40 @@ class Crowd:
         room = bytearray(1 << 20)  # into which nothing is written
         while True:
             for number, _ in poll.poll():
-                if not found[number].recv_into(room, 0, socket.MSG_TRUNC):
-                    poll.unregister(number)
+                with contextlib.suppress(ConnectionError):
+                    if found[number].recv_into(room, 0, socket.MSG_TRUNC):
+                        continue
+                poll.unregister(number)
+                self.lost.append("one of those who are not read")
 
     async def read(self, number: int, revision: str) -> None:
         reader, writer = await asyncio.open_connection(self.host, self.port, ssl=self.context, limit=1 << 20)
         writer.write(request(number, revision))
-        assert b"200" in await reader.readline()
-        with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+        try:
+            if b"200" not in (said := await reader.readline()):
+                self.lost.append(f"{number}, which was refused: {said.decode().strip()}")
+                return
+            self.open += 1
             while line := await reader.readline():
                 if (at := line.find(MARK)) >= 0:
                     now, began = time.monotonic(), at + len(MARK)
                     self.delays.append(now - float(line[began : line.index(b'"', began)]))
-        writer.transport.abort()
+            self.lost.append(f"{number}, which the server ended")
+        except (OSError, ValueError) as error:
+            self.lost.append(f"{number}: {error}")
+        finally:
+            writer.transport.abort()
+
+    async def opened(self, wanted: int) -> None:
+        """Until all that are read are open, or one is lost."""
+        async with asyncio.timeout(60):
+            while self.open < wanted and not self.lost:  # noqa: ASYNC110 - it counts, once
+                await asyncio.sleep(0.05)
+        self.check()
+
+    def check(self) -> None:
+        if self.lost:
+            sys.exit(f"{len(self.lost)} watchers were lost: {'; '.join(self.lost[:5])}")
 
 
 async def watch(crowd: Crowd, count: int) -> None:
@@ -112,15 +138,22 @@ async def watch(crowd: Crowd, count: int) -> None:
         await asyncio.to_thread(crowd.join_silent, number, revision)
     threading.Thread(target=crowd.drain, daemon=True).start()
     readers = [asyncio.create_task(crowd.read(number, revision)) for number in loud]
-    await asyncio.sleep(2)
+    await crowd.opened(len(readers))
+    await asyncio.sleep(2)  # for the server to have done with their beginning
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
+    crowd.check()
     for reader in readers:
         reader.cancel()
-    await asyncio.gather(*readers, return_exceptions=True)
+    for ended in await asyncio.gather(*readers, return_exceptions=True):
+        if not isinstance(ended, asyncio.CancelledError):
+            sys.exit(f"a watcher failed: {ended!r}")
     delays = sorted(crowd.delays)
+    if not delays:
+        sys.exit("no change was seen by anybody")
     told = {
         "events": len(delays),
+        "open": crowd.open + len(crowd.silent),
         "median_ms": median(delays) * 1000,
         "p99_ms": delays[int(len(delays) * 0.99)] * 1000,
         "max_ms": delays[-1] * 1000,

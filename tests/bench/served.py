@@ -1,4 +1,4 @@
-"""The API server on a real etcd, as a process of its own that says how it fares: `served.py DIR ENDPOINT`.
+"""The API server on a real etcd, as a process of its own that says how it fares: `served.py DIR ENDPOINT N`.
 
 It prints its URL, and for each line on its standard input what happened since the line before, as JSON: the
 longest that the loop did not come back to a task that sleeps a millisecond (by the clock, and by the
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import math
 import os
 import subprocess
 import sys
@@ -24,15 +25,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import msgspec
 import requests
 
-from controller import keys
+from controller import collector, keys
 from controller.birth import newborn
+from controller.figures import Board, Reading, Use
+from controller.metrics import Metrics
 from controller.model import Assignment
 from controller.objects import encode
 from controller.pki import Pki
 from controller.world import World
 from drivers.etcd import EtcdConfig, EtcdStore
+from drivers.hypervisor import DomainFigures, Figures, HostFigures
 from drivers.store import Put
-from tests.apiserver import domain, real_world, serving
+from tests.apiserver import Options, domain, real_world, serving
 
 PAUSE_S = 0.001
 BATCH = 100  # objects written in one transaction
@@ -44,7 +48,7 @@ async def fill(endpoint: str, count: int, *, assigned: bool = False) -> None:
     first = [_domain(n, world) for n in range(90)]  # what differs between the others is put in as text
     writes: list[Put] = []
     for n in range(count):
-        name, uid = f"d{n:05}", world.new_id()
+        name, uid = f"d{n:05}", uid_of(n)
         value = first[n % 90].replace(b"NAME", name.encode()).replace(b"UID", uid.encode())
         writes.append(Put(keys.object_key("domains", "default", name), value))
         if assigned:
@@ -72,6 +76,10 @@ def _domain(n: int, world: World) -> bytes:
     body = newborn("Domain", body, replace(world, new_id=lambda: "UID"))
     body["status"] |= {"state": "running", "node": f"hv{n % 9}", "phase": "Running", "reason": "Running"}
     return encode(body)
+
+
+def uid_of(n: int) -> str:
+    return f"{n:08x}-0000-4000-8000-000000000000"
 
 
 class Loop:
@@ -109,11 +117,28 @@ def _status_mb(name: str) -> float:
     return int(next(line for line in lines if line.startswith(name)).split()[1]) / 1024
 
 
-async def serve(directory: Path, endpoint: str) -> None:
+def fill_figures(metrics: Metrics, board: Board, count: int, at: float) -> None:
+    """What the leader would know of `fill`'s domains, for /metrics and metrics.k8s.io."""
+    for number in range(9):
+        names = {uid_of(n): ("default", f"d{n:05}") for n in range(number, count, 9)}
+        of = tuple(DomainFigures(uuid, 1000.25, 64 << 20, 64 << 20) for uuid in names)
+        figures = Figures(at, at, of, HostFigures(123.5, 1 << 30, 4 << 30))
+        metrics.figures.put(f"hv{number}", figures, names)
+        uses = dict.fromkeys(names, Use(0.25, 64 << 20))
+        board.put(f"hv{number}", Reading("2026-01-01T00:00:00Z", 30, math.inf, Use(1, 1 << 30), uses))
+        for name in names.values():
+            metrics.domain(*name, "running", ready=True)
+        for call in ("open", "list", "state", "xml", "define", "create", "stats", "events"):
+            metrics.libvirt_call(f"hv{number}", call, 0.01, None)
+
+
+async def serve(directory: Path, endpoint: str, count: int) -> None:
     store, loop = EtcdStore(EtcdConfig(endpoints=(endpoint,))), Loop()
-    async with serving(store, directory) as api:
+    metrics = Metrics(asyncio.get_running_loop().time, "bench")
+    async with serving(store, directory, Options(metrics=metrics)) as api:
+        fill_figures(metrics, api.figures, count, api.objects.world.now())
         gc.collect()
-        gc.freeze()  # as `domctl serve` does
+        collector.settle()  # as `domctl serve` does
         watching = asyncio.create_task(loop.watch())
         print(api.url, flush=True)
         reader = asyncio.StreamReader()
@@ -129,9 +154,10 @@ async def serve(directory: Path, endpoint: str) -> None:
 class Served:
     """One server, which ends with this."""
 
-    def __init__(self, directory: Path, endpoint: str) -> None:
+    def __init__(self, directory: Path, endpoint: str, shown: int = 0) -> None:
+        """`shown`: of how many domains it has metrics and figures."""
         self.process = subprocess.Popen(
-            [sys.executable, __file__, str(directory), endpoint],
+            [sys.executable, __file__, str(directory), endpoint, str(shown)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -170,4 +196,4 @@ def reading(reply: Any) -> int:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(Path(sys.argv[1]), sys.argv[2]))
+    asyncio.run(serve(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))

@@ -16,10 +16,10 @@ class Run:
 
     `moment`: when; `switched`, if the switch-over was to be met and had passed. `phase`: what the Migration
     ended as. `place`: where the domain runs at the end, `source`, `target` or `elsewhere`. `guest`: `kept`,
-    or `restarted` if it began to count anew, or that libvirt ran it on both hosts. `settled_s`: from the
-    moment on that all was whole again until the domain was Ready, its Migration ended and every host read
-    clean. `wrong`: what broke a promise, or nothing. `said`: what the Migration says of its end, and of how
-    many attempts, unless it just succeeded."""
+    or `restarted` if it began to count anew. `settled_s`: from the moment on that all was whole again until
+    the domain was Ready, its Migration ended and every host read clean. `wrong`: what broke a promise, that
+    it ran on both hosts for one, or nothing. `said`: what the Migration says of its end, and of how many
+    attempts, unless it just succeeded."""
 
     number: int
     seed: str

@@ -81,10 +81,11 @@ def _abort(world: World) -> None:
 
 
 BRIEF, WHILE, LONG = (0.0, 2.0), (2.0, 12.0), (10.0, 40.0)
+STALL = (45.0, 60.0)  # longer than a job may stand still
 
 MISFORTUNES = {
     "nothing": Misfortune(lambda _world: None, (0.0, 0.0)),
-    "aborted": Misfortune(_abort, (0.0, 0.0)),
+    "aborted": Misfortune(_abort, (0.0, 0.0), "copying"),
     "source daemon killed": Misfortune(_kill_daemon("source"), WHILE),
     "target daemon killed": Misfortune(_kill_daemon("target"), WHILE),
     "both daemons killed": Misfortune(_both(_kill_daemon("source"), _kill_daemon("target")), WHILE),
@@ -103,6 +104,9 @@ MISFORTUNES = {
     "target guest killed": Misfortune(_signal_qemu("target", signal.SIGKILL), BRIEF),
     "source guest frozen": Misfortune(_signal_qemu("source", signal.SIGSTOP), LONG),
     "target guest frozen": Misfortune(_signal_qemu("target", signal.SIGSTOP), LONG),
+    "target guest frozen till its job is ended": Misfortune(
+        _signal_qemu("target", signal.SIGSTOP), STALL, "copying"
+    ),
     "source cut off": Misfortune(_cut("source"), LONG),
     "target cut off": Misfortune(_cut("target"), LONG),
     "both cut off": Misfortune(_both(_cut("source"), _cut("target")), LONG),

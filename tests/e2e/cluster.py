@@ -16,7 +16,7 @@ from tests.labhost import LAB, LabHost
 IMAGES = "/var/lib/libvirt/images"
 MUTATING = (
     *("define", "create", "shutdown", "destroy", "undefine", "set_mark", "set_autostart"),
-    *("suspend", "resume", "save", "drop_saved", "reboot", "reset"),
+    *("suspend", "resume", "save", "drop_saved", "reboot", "reset", "migrate", "abort_job"),
 )
 CONVERGE_S = 30.0
 

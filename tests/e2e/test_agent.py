@@ -24,14 +24,17 @@ FILES = ("vmlinuz", "agent.gz")
 
 @pytest.fixture
 def linux(cluster: Cluster) -> Cluster:
-    """Every host has the guest with an agent."""
+    """Every host has the guest with an agent, which has written nothing there yet."""
     with tempfile.TemporaryDirectory() as made:
         subprocess.run([str(LAB), "guest", "--out", made], check=True, capture_output=True)
         assert (Path(made) / "agent.gz").exists(), "no qemu-ga: run deploy/bootstrap"
         for host in cluster.hosts:
             for name in FILES:
                 host.path(f"{IMAGES}/{name}").write_bytes((Path(made) / name).read_bytes())
-            host.path(f"{IMAGES}/ticks").mkdir(exist_ok=True)
+            written = host.path(f"{IMAGES}/ticks")
+            written.mkdir(exist_ok=True)
+            for file in written.iterdir():
+                file.unlink()
     return cluster
 
 
@@ -52,13 +55,18 @@ def console(name: str) -> str:
     return f"{IMAGES}/ticks/{name}"
 
 
-def booted(host: LabHost, name: str, agent: str) -> None:
+def booted(host: LabHost, name: str, agent: str, times: int = 1) -> None:
     said = host.path(console(name))
     until(
-        lambda: said.exists() and f"AGENT {agent}" in said.read_text(errors="replace"),
+        lambda: boots(host, name, agent) >= times,
         BOOT_S,
         lambda: said.read_text(errors="replace")[-2000:] if said.exists() else "it wrote nothing",
     )
+
+
+def boots(host: LabHost, name: str, agent: str) -> int:
+    said = host.path(console(name))
+    return said.read_text(errors="replace").count(f"AGENT {agent}") if said.exists() else 0
 
 
 def channel(host: LabHost, name: str) -> str:
@@ -95,6 +103,30 @@ def test_the_agent_ends_a_guest_that_does_not_listen_to_acpi(linux: Cluster) -> 
     time.sleep(1)
     assert host.path(console("a")).stat().st_size > before, "it heard the power button"
     shut_off(linux, "a", 30)
+
+
+@pytest.mark.long
+def test_a_guest_is_asked_once_to_start_again_and_its_run_stays_the_same(linux: Cluster) -> None:
+    """By its agent, for it hears nothing else."""
+    linux.run("a", **guest("a", "answers", ALONE))
+    before = linux.verify("a")
+    booted(before.host, "a", "answers")
+    until(lambda: channel(before.host, "a") == "connected", 10, lambda: channel(before.host, "a"))
+    linux.controller.domctl("reboot", "a")
+    booted(before.host, "a", "answers", times=2)
+    until(lambda: asked(linux, "a") == {"reboot": "done"}, 10, lambda: linux.story("a"))
+    linux.wait_ready("a")
+    linux.verify("a", same_run=before)
+    linux.controller.kill()
+    linux.controller.start()
+    linux.wait_ready("a")
+    time.sleep(3)
+    assert boots(before.host, "a", "answers") == 2, "it was asked again"
+
+
+def asked(cluster: Cluster, name: str) -> dict[str, str]:
+    """What came of requests."""
+    return {r["name"]: r["outcome"] for r in cluster.domain(name)["status"].get("requests", [])}
 
 
 NEXT = [{"method": "agent", "timeoutSeconds": 12}, {"method": "destroy"}]

@@ -336,10 +336,13 @@ def test_an_emptied_store_deletes_nothing(stored_cluster: Cluster, etcd: EtcdSer
 
 def points(*kinds: str) -> list[Any]:
     """Where a controller may be killed in these actions. Nothing happens between the end of a step and the
-    beginning of the next: what begins an action is always tried, what begins a later step takes long."""
+    beginning of the next: what begins an action is always tried, what begins a later step takes long, and so
+    does a second action's record, which is made as the first one's is, and the end of a step that only
+    reads."""
     found = [p for p in FAULT_POINTS if p.split(".")[0] in kinds]
     first = [p for p in found if p.split(".")[1] in ("record", "finish")]
-    late = [p for p in found if p.endswith(".before") and p not in first]
+    late = {p for p in found if p.endswith(".before")} - {*first}
+    late |= {p for p in found if p.startswith("revoke.record") or p.split(".")[1] in ("recheck", "listed")}
     return [pytest.param(p, marks=[pytest.mark.long] if p in late else []) for p in found]
 
 

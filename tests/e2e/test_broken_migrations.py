@@ -17,75 +17,115 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import libvirt
+import msgspec
 import pytest
 
+from controller.model import Assignment, Copy
 from tests.e2e.client import MIGRATIONS, Object, is_ready, reason
-from tests.e2e.cluster import Cluster, with_tick_images
+from tests.e2e.cluster import IMAGES, Cluster
+from tests.e2e.moving import ENDED, FULL, coming, filled, has_job, ready_to_tick, slow, ticks
 from tests.e2e.serve import until
+from tests.etcdserver import EtcdServer
 from tests.labhost import CommandError, LabHost
 from tests.oracle import watching
 
 pytestmark = [pytest.mark.lab, pytest.mark.etcd, pytest.mark.long, pytest.mark.timeout(300)]
 
 NAME = "moved"
-SPEED = 10  # MiB/s: the migration is still under way when its controller dies
 SETTLE_S = 90.0
-ENDED = ("Succeeded", "Failed", "Aborted")
-Shape = Callable[[LabHost, str], None]
+Shape = Callable[[LabHost, str, LabHost], None]
 
 
-# -- what a host can be made to show; the domain's definition is given ---------------------------------
+# -- what a host can be made to show; the domain's definition, and the other host, are given -------------
 
 
-def active(_host: LabHost, _xml: str) -> None:
+def active(_host: LabHost, _xml: str, _other: LabHost) -> None:
     """It runs there already, without a definition."""
 
 
-def started(host: LabHost, xml: str) -> None:
+def started(host: LabHost, xml: str, _other: LabHost) -> None:
     _start(host, xml)
     host.virsh("undefine", NAME)
 
 
-def started_persistent(host: LabHost, xml: str) -> None:
+def started_persistent(host: LabHost, xml: str, _other: LabHost) -> None:
     _start(host, xml)
 
 
-def absent(host: LabHost, _xml: str) -> None:
+def absent(host: LabHost, _xml: str, _other: LabHost) -> None:
+    _clear(host)
+
+
+def _clear(host: LabHost) -> None:
     with contextlib.suppress(CommandError):
         host.virsh("destroy", NAME)
     with contextlib.suppress(CommandError):
         host.virsh("undefine", NAME)
 
 
-def shut_off(host: LabHost, xml: str) -> None:
+def shut_off(host: LabHost, xml: str, _other: LabHost) -> None:
     """Defined, for no known reason."""
-    absent(host, xml)
+    _clear(host)
     host.define(xml)
 
 
-def destroyed(host: LabHost, xml: str) -> None:
+def destroyed(host: LabHost, xml: str, _other: LabHost) -> None:
     """It ended there before everybody's eyes, and its definition is there."""
     host.define(xml)
     host.virsh("destroy", NAME)
 
 
-def in_migration(host: LabHost, xml: str) -> None:
+def killed(host: LabHost, xml: str, _other: LabHost) -> None:
+    """Its QEMU died before everybody's eyes, and its definition is there."""
+    host.define(xml)
+    for pid in host.qemu_pids():
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: _state(host) == "shut off", 20, "libvirt does not notice its end")
+
+
+def moved_away(host: LabHost, xml: str, other: LabHost) -> None:
+    """Somebody migrated it and left its definition behind; what arrived has ended since."""
+    host.define(xml)
+    host.virsh("migrate-setspeed", NAME, "1000")
+    host.virsh("migrate", "--live", "--p2p", NAME, other.uri)
+    assert "migrated" in host.virsh("domstate", "--reason", NAME)
+    _clear(other)
+
+
+def moved_and_stands(host: LabHost, xml: str, other: LabHost) -> None:
+    """It has left, as domctl has it leave, but for the definition, which says that it was migrated."""
+    _let_stand(host, xml, other)
+
+
+def moved_wholly_and_stands(host: LabHost, xml: str, other: LabHost) -> None:
+    """It has left just as domctl has it leave."""
+    _let_stand(host, xml, other, "--undefinesource")
+
+
+def _let_stand(host: LabHost, xml: str, other: LabHost, *how: str) -> None:
+    host.define(xml)
+    host.virsh("migrate-setspeed", NAME, "1000")
+    host.virsh("migrate", "--live", "--p2p", "--suspend", "--persistent", *how, NAME, other.uri)
+    assert _state(other) == "paused"
+
+
+def in_migration(host: LabHost, xml: str, _other: LabHost) -> None:
     """Paused for a migration that nobody is at work on."""
     _paused(host, xml, "migration")
 
 
-def post_copy(host: LabHost, xml: str) -> None:
+def post_copy(host: LabHost, xml: str, _other: LabHost) -> None:
     _paused(host, xml, "post-copy")
 
 
-def standing(host: LabHost, xml: str) -> None:
+def standing(host: LabHost, xml: str, _other: LabHost) -> None:
     """Paused as what has arrived is, until the controller lets it go."""
     _start(host, xml, "--paused")
 
 
-def unreachable(host: LabHost, xml: str) -> None:
+def unreachable(host: LabHost, _xml: str, _other: LabHost) -> None:
     """Nobody can know that nothing of it is there."""
-    absent(host, xml)
+    _clear(host)
     host.cut()
 
 
@@ -95,7 +135,7 @@ def _start(host: LabHost, xml: str, *how: str) -> None:
 
 
 def _paused(host: LabHost, xml: str, why: str) -> None:
-    if NAME in host.virsh("list", "--name").split():
+    if coming(host, NAME):
         host.virsh("suspend", NAME)
     else:
         _start(host, xml, "--paused")
@@ -110,7 +150,8 @@ def _paused(host: LabHost, xml: str, why: str) -> None:
 class Row:
     """`ends_on`: where the domain runs when all is cleared up (source, target, or either); `held`: the
     reasons one of which domctl gives instead, doing nothing. `guest`: whose guest goes on, `source`'s or
-    `target`'s; empty: a new one is started."""
+    `target`'s; empty: a new one is started. `copy`: what was recorded of the copy at the target. `paused`: by
+    its user, who wants it so."""
 
     source: Shape
     target: Shape
@@ -118,6 +159,12 @@ class Row:
     guest: str = ""
     held: tuple[str, ...] = ()
     on_doubt: str = "Reboot"
+    copy: Copy = Copy.STANDING
+    paused: bool = False
+
+    @property
+    def state(self) -> str:
+        return "paused" if self.paused else "running"
 
 
 TABLE = {
@@ -129,40 +176,76 @@ TABLE = {
     "left in migration, and active with a definition": Row(
         in_migration, started_persistent, "target", "target"
     ),
-    "left in migration, and absent": Row(in_migration, absent, "source", "source", on_doubt="Hold"),
+    "left in migration, and absent": Row(in_migration, absent, "either", "source", on_doubt="Hold"),
+    "left in migration, and absent since it may go on, in doubt": Row(
+        in_migration, absent, held=("MigrationDoubt",), on_doubt="Hold", copy=Copy.LET_GO
+    ),
+    "left in migration, and absent since it may go on, to be started again": Row(
+        in_migration, absent, "source", copy=Copy.LET_GO
+    ),
     "both left in migration": Row(in_migration, in_migration, "either"),
     "absent, and active": Row(absent, started, "target", "target"),
     "a definition, and active": Row(shut_off, started, "target", "target"),
-    "absent, and a definition": Row(absent, shut_off, "target"),
-    "left in migration, and a definition": Row(in_migration, shut_off, "target"),
-    "a definition, and a definition": Row(shut_off, shut_off, "target"),
+    "absent, and a definition of what never went on": Row(absent, shut_off, "source"),
+    "absent, and a definition of what may have gone on": Row(absent, shut_off, "target", copy=Copy.LET_GO),
+    "left in migration, and a definition of what never went on": Row(
+        in_migration, shut_off, "either", "source"
+    ),
+    "left in migration, and a definition of what may have gone on": Row(
+        in_migration, shut_off, "target", copy=Copy.LET_GO
+    ),
+    "a definition, and a definition of what never went on": Row(shut_off, shut_off, "source"),
+    "a definition, and a definition of what may have gone on": Row(
+        shut_off, shut_off, "target", copy=Copy.LET_GO
+    ),
     "absent, and left in migration": Row(absent, in_migration, "either"),
+    "a definition, and left in migration": Row(shut_off, in_migration, "either"),
     "ended at the source, and absent": Row(destroyed, absent, "either"),
+    "killed at the source, and absent": Row(killed, absent, "either"),
+    "migrated from the source by hand, and absent": Row(moved_away, absent, held=("RunsElsewhere",)),
     "a definition for no known reason, and absent": Row(shut_off, absent, "either"),
     "absent everywhere": Row(absent, absent, "either"),
     "active on both": Row(active, started, held=("Duplicate",)),
+    "paused by its user on both": Row(active, standing, "target", "target", paused=True),
     "active, and a copy that stands": Row(active, standing, "either", "source"),
     "left in migration, and a copy that stands": Row(in_migration, standing, "target", "target"),
     "absent, and a copy that stands, in doubt": Row(
         absent, standing, held=("MigrationDoubt",), on_doubt="Hold"
     ),
     "absent, and a copy that stands, to be started again": Row(absent, standing, "either"),
+    "a definition for no known reason, and a copy that stands, in doubt": Row(
+        shut_off, standing, held=("MigrationDoubt",), on_doubt="Hold"
+    ),
+    "a definition for no known reason, and a copy that stands, to be started again": Row(
+        shut_off, standing, "source"
+    ),
+    "a definition that was migrated, and a copy that stands": Row(
+        moved_and_stands, absent, "target", "target", on_doubt="Hold"
+    ),
+    "absent, and a copy that stands, which its host knows to have had all in time": Row(
+        moved_wholly_and_stands, absent, "target", "target", on_doubt="Hold"
+    ),
+    "unreachable, and a copy that stands": Row(unreachable, standing, held=("NodeUnreachable",)),
     "unreachable, and active": Row(unreachable, started, "target", "target"),
     "unreachable, and absent": Row(unreachable, absent, held=("NodeUnreachable",)),
     "unreachable, and a definition": Row(unreachable, shut_off, held=("NodeUnreachable",)),
     "unreachable, and left in migration": Row(unreachable, in_migration, held=("NodeUnreachable",)),
     "active, and unreachable": Row(active, unreachable, held=("NodeUnreachable",)),
+    "left in migration, and unreachable": Row(in_migration, unreachable, held=("NodeUnreachable",)),
     "absent, and unreachable": Row(absent, unreachable, held=("NodeUnreachable",)),
 }
 
 
 @pytest.mark.parametrize("what", TABLE)
-def test_a_migration_that_broke_off_is_cleared_up_as_the_table_says(cluster: Cluster, what: str) -> None:
-    row = TABLE[what]
-    source, target = broken_off(cluster, row.on_doubt)
+def test_a_migration_that_broke_off_is_cleared_up_as_the_table_says(
+    stored_cluster: Cluster, etcd: EtcdServer, what: str
+) -> None:
+    row, cluster = TABLE[what], stored_cluster
+    source, target = broken_off(cluster, row)
+    noted(etcd, source, row)
     xml = source.virsh("dumpxml", "--inactive", "--migratable", NAME)
-    row.target(target, xml)
-    row.source(source, xml)
+    row.target(target, xml, source)
+    row.source(source, xml, target)
     here = {"source": source, "target": target}.get(row.guest)
     run = _run(here) if here is not None else ""
     cluster.controller.start()
@@ -181,7 +264,7 @@ def test_a_migration_that_broke_off_is_cleared_up_as_the_table_says(cluster: Clu
 def test_a_job_that_runs_on_without_its_controller_is_followed_to_its_end(cluster: Cluster) -> None:
     source, target = under_way(cluster, "Hold")
     cluster.controller.kill()
-    assert "Unbounded" in source.virsh("domjobinfo", NAME)
+    assert has_job(source, NAME)
     cluster.controller.start()
     until(lambda: phase(cluster) == "Succeeded", SETTLE_S, lambda: cluster.story(NAME))
     cluster.wait_ready(NAME, timeout_s=SETTLE_S)
@@ -194,8 +277,8 @@ def test_a_target_that_takes_over_late_runs_nothing_beside_its_source(
     """libvirt's own switch-over would: its daemon is frozen just then, for longer than the source waits."""
     source, target = under_way(cluster, "Hold")
     daemon = int((target.directory / "libvirtd.pid").read_text().split()[0])
-    ticks = {host.name: host.path("/var/lib/libvirt/images/ticks") for host in (source, target)}
-    with watching(ticks, tmp_path / "seen"):
+    written = {host.name: host.path(f"{IMAGES}/ticks") for host in (source, target)}
+    with watching(written, tmp_path / "seen"):
         _at_switch_over(source)
         os.kill(daemon, signal.SIGSTOP)
         until(lambda: _state(source) == "running", 40, "its source does not go on")
@@ -204,7 +287,7 @@ def test_a_target_that_takes_over_late_runs_nothing_beside_its_source(
         until(lambda: phase(cluster) in ENDED, SETTLE_S, lambda: cluster.story(NAME))
         cluster.wait_ready(NAME, timeout_s=SETTLE_S)
     found = cluster.verify(NAME)
-    assert _ticks(source).count("TICK 0\n") + _ticks(target).count("TICK 0\n") == 1, "its guest was lost"
+    assert (ticks(source, NAME) + ticks(target, NAME)).count(0) == 1, "its guest was lost"
     assert found.host == target, "it was tried once more"
 
 
@@ -223,28 +306,38 @@ def _at_switch_over(source: LabHost) -> None:
 # -- how ---------------------------------------------------------------------------------------------
 
 
-def under_way(cluster: Cluster, on_doubt: str) -> tuple[LabHost, LabHost]:
+def under_way(cluster: Cluster, on_doubt: str, *, paused: bool = False) -> tuple[LabHost, LabHost]:
     """Source and target of a migration that is at work."""
-    with_tick_images(cluster.hosts)
-    cluster.run(NAME, ticking=True, image="full.img", memory="64Mi", migration={"onDoubt": on_doubt})
-    source = cluster.host_of(NAME)
-    until(lambda: "TICK" in _ticks(source), 20, "its guest is silent")
-    source.virsh("migrate-setspeed", NAME, str(SPEED))
+    ready_to_tick(cluster)
+    cluster.run(NAME, **FULL, migration={"onDoubt": on_doubt})
+    source = filled(cluster, NAME)
+    if paused:
+        cluster.controller.domctl("pause", NAME, "--wait", "--timeout=20s")
+    slow(source, NAME)
     node, target = next((name, host) for name, host in cluster.nodes.items() if host != source)
     spec = {"domain": NAME, "node": node}
     wanted = {"apiVersion": "domctl.io/v1", "kind": "Migration", "metadata": {"name": "m"}, "spec": spec}
     cluster.controller.api().create(MIGRATIONS, wanted)
-    until(lambda: NAME in target.virsh("list", "--name").split(), 30, lambda: cluster.story(NAME))
+    until(lambda: coming(target, NAME), 30, lambda: cluster.story(NAME))
     return source, target
 
 
-def broken_off(cluster: Cluster, on_doubt: str) -> tuple[LabHost, LabHost]:
-    source, target = under_way(cluster, on_doubt)
+def broken_off(cluster: Cluster, row: Row) -> tuple[LabHost, LabHost]:
+    source, target = under_way(cluster, row.on_doubt, paused=row.paused)
     cluster.controller.kill()
     source.virsh("domjobabort", NAME)
     until(lambda: NAME not in target.virsh("list", "--all", "--name").split(), 20, "its target stays")
-    until(lambda: _state(source) == "running", 20, "its source does not go on")
+    until(lambda: _state(source) == row.state, 20, "its source is not as it was")
     return source, target
+
+
+def noted(etcd: EtcdServer, source: LabHost, row: Row) -> None:
+    """What the controller that died had recorded of the copy."""
+    key = f"/domctl/assignments/{source.virsh('domuuid', NAME).strip()}"
+    was = msgspec.json.decode(etcd.get(key), type=Assignment)
+    assert was.intent is not None and was.intent.goes_on != row.paused
+    intent = msgspec.structs.replace(was.intent, copy=row.copy)
+    etcd.put(key, msgspec.json.encode(msgspec.structs.replace(was, intent=intent)))
 
 
 def held(cluster: Cluster, row: Row) -> None:
@@ -273,7 +366,7 @@ def settled(cluster: Cluster, row: Row, source: LabHost, target: LabHost) -> Non
         source.heal()
     until(well, SETTLE_S, lambda: f"{shown(cluster).get('status')}")
     until(lambda: len(cluster.copies(NAME)) == 1, 30, lambda: cluster.story(NAME))
-    assert cluster.verify(NAME).host in ends, cluster.story(NAME)
+    assert cluster.verify(NAME, state=row.state).host in ends, cluster.story(NAME)
 
 
 def shown(cluster: Cluster) -> Object:
@@ -296,8 +389,3 @@ def _run(host: LabHost) -> str:
     except CommandError:
         return ""
     return found[1] if found else ""
-
-
-def _ticks(host: LabHost) -> str:
-    file = host.path(f"/var/lib/libvirt/images/ticks/{NAME}")
-    return file.read_text(errors="replace") if file.exists() else ""

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
-import select
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from tests.e2e.client import DOMAINS
 from tests.e2e.cluster import IMAGES, Cluster, with_tick_images
 from tests.e2e.serve import DOMCTL, until
 from tests.kubectl import newest
+from tests.terminal import Terminal
 
 pytestmark = [pytest.mark.lab, pytest.mark.etcd, pytest.mark.timeout(240)]
 
@@ -164,39 +162,6 @@ def test_of_a_domain_that_is_off_what_it_wrote_is_still_there(cluster: Cluster) 
     refused = domctl(cluster, "console", "ends")
     assert refused.returncode == 1
     assert "the console of ends cannot be opened: the domain is not running" in refused.stderr
-
-
-class Terminal:
-    """A command on a terminal of its own, as a person has it."""
-
-    def __init__(self, command: list[str], env: dict[str, str]) -> None:
-        self._master, slave = pty.openpty()
-        self.process = subprocess.Popen(
-            command, env=env, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
-        )
-        os.close(slave)
-        self.text = ""
-
-    def __enter__(self) -> Terminal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait(10)
-        os.close(self._master)
-
-    def type(self, text: str) -> None:
-        os.write(self._master, text.encode())
-
-    def shows(self, text: str, within_s: float) -> bool:
-        deadline = time.monotonic() + within_s
-        while text not in self.text and time.monotonic() < deadline:
-            if select.select([self._master], [], [], 0.1)[0]:
-                try:
-                    self.text += os.read(self._master, 4096).decode(errors="replace")
-                except OSError:  # the command has ended
-                    return text in self.text
-        return text in self.text
 
 
 @pytest.mark.long

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.client import MIGRATIONS
 from tests.e2e.cluster import Cluster
 from tests.e2e.conftest import QUICK
-from tests.e2e.test_migrations import MIGRATIONS
 from tests.kubectl import newest
 
 pytestmark = [pytest.mark.lab, pytest.mark.etcd, pytest.mark.timeout(240)]

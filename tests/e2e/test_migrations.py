@@ -2,47 +2,14 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from specs.domainxml import machine_of
-from tests.e2e.client import Object
 from tests.e2e.cluster import Cluster
+from tests.e2e.moving import asked, ended, home, status
 from tests.e2e.serve import until
 
 pytestmark = [pytest.mark.lab, pytest.mark.etcd, pytest.mark.timeout(240)]
-
-MIGRATIONS = "/apis/domctl.io/v1/namespaces/default/migrations"
-
-
-def asked(cluster: Cluster, domain: str, **spec: object) -> str:
-    """A Migration, by its name."""
-    name = f"{domain}-{time.monotonic_ns()}"
-    body = {
-        "apiVersion": "domctl.io/v1",
-        "kind": "Migration",
-        "metadata": {"name": name, "namespace": "default"},
-        "spec": {"domain": domain, **spec},
-    }
-    cluster.controller.api().create(MIGRATIONS, body)
-    return name
-
-
-def status(cluster: Cluster, name: str) -> Object:
-    return dict(cluster.controller.api().get(f"{MIGRATIONS}/{name}").get("status") or {})
-
-
-def ended(cluster: Cluster, name: str, timeout_s: float = 40.0) -> Object:
-    def is_over() -> bool:
-        return status(cluster, name).get("phase") in ("Succeeded", "Failed", "Aborted")
-
-    until(is_over, timeout_s, lambda: f"{status(cluster, name)}\n{cluster.controller.tail()}")
-    return status(cluster, name)
-
-
-def home(cluster: Cluster, domain: str) -> str:
-    return str(cluster.domain(domain)["status"]["node"])
 
 
 def test_a_running_domain_moves_and_its_guest_is_the_same_one(calm_cluster: Cluster) -> None:

@@ -19,6 +19,9 @@ from tests.e2e.serve import until
 from tests.labhost import LAB, LabHost
 
 ACPI = [{"method": "acpi", "timeoutSeconds": 20}, {"method": "destroy"}]
+STRANGER = """<domain type='qemu'><name>stranger</name><memory unit='MiB'>32</memory>
+<os><type arch='x86_64'>hvm</type></os><devices><disk type='file' device='disk'>
+<source file='{image}'/><target dev='vda' bus='virtio'/></disk></devices></domain>"""
 SAVES = "/var/lib/libvirt/qemu/save"
 
 
@@ -112,6 +115,69 @@ def test_saved_memory_of_another_definition_or_that_is_broken_waits_for_a_word(c
     cluster.wait_ready("broken")
     cluster.verify("broken")
     assert outcome(cluster, "broken", "drop-saved") == "done"
+
+
+def test_a_disk_that_a_stranger_runs_with_is_told_and_not_tried_in_a_storm(cluster: Cluster) -> None:
+    """QEMU's own lock of the image is the last line; what holds it is nobody's that domctl knows."""
+    host, image = cluster.hosts[0], f"{IMAGES}/locked.img"
+    host.path(image).write_bytes(bytes(1 << 20))
+    host.define(STRANGER.format(image=image))
+    host.virsh("start", "stranger")
+    disks = [{"name": "root", "source": {"file": image}}]
+    cluster.apply("second", placement={"node": "n1"}, disks=disks)
+    cluster.wait_reason("second", "DiskLocked")
+    assert condition(cluster.domain("second"), "Stalled")["status"] == "True"
+    calls = cluster.mutations()
+    time.sleep(8)
+    assert cluster.mutations() == calls, "no storm of starts"
+    assert "running" in host.virsh("domstate", "stranger")
+
+
+def on_overlay(host: LabHost, name: str) -> bool:
+    return f"{name}.s1" in host.virsh("domblklist", name)
+
+
+def test_a_guest_on_an_external_snapshot_is_left_there_and_never_booted_from_its_base(
+    cluster: Cluster,
+) -> None:
+    """What backup tools do. One guest dies on it before domctl can have noticed, one thereafter."""
+    host, names = cluster.hosts[0], ("follows", "commits")
+    for name in names:
+        image = f"{IMAGES}/{name}.qcow2"
+        host.run("qemu-img", "create", "-q", "-f", "qcow2", image, "1M")
+        disk = {"name": "root", "source": {"file": image, "shared": True}, "format": "qcow2"}
+        cluster.apply(name, placement={"node": "n1"}, disks=[disk])
+    cluster.wait_ready(*names)
+    for name in names:
+        spec = f"vda,file={IMAGES}/{name}.s1"
+        host.virsh("snapshot-create-as", name, "--disk-only", "--no-metadata", "--diskspec", spec)
+    host.virsh("destroy", "follows")
+    held = cluster.wait_reason("follows", "DiskMovedByHand")
+    assert condition(held, "Stalled")["status"] == "True"
+    runs = next(copy for copy in copies(host) if copy.name == "commits")
+    host.virsh("suspend", "commits")  # so that it is looked at before the next deep reading
+    host.virsh("resume", "commits")
+    cluster.wait_reason("commits", "DiskMovedByHand")
+    cluster.verify("commits", same_run=runs)
+    assert f"{IMAGES}/commits.s1" in cluster.controller.domctl("describe", "domain", "commits")
+    calls = cluster.mutations()
+    host.virsh("destroy", "commits")
+    time.sleep(4)
+    assert cluster.mutations() == calls, "neither is defined with its base, nor started from it"
+    for name in names:
+        assert cluster.the_copy(name).state == "shut off"
+        assert on_overlay(host, name)
+
+    disk = {"name": "root", "source": {"file": f"{IMAGES}/follows.s1", "shared": True}, "format": "qcow2"}
+    cluster.apply("follows", placement={"node": "n1"}, disks=[disk])
+    host.virsh("start", "commits")
+    host.virsh("blockcommit", "commits", "vda", "--active", "--pivot", "--wait")
+    host.virsh("suspend", "commits")
+    host.virsh("resume", "commits")
+    cluster.wait_ready(*names)
+    for name in names:
+        cluster.verify(name)
+        assert on_overlay(host, name) == (name == "follows")
 
 
 @pytest.mark.long

@@ -96,6 +96,10 @@ def test_a_host_is_managed_over_every_transport_and_says_what_is_wrong(
     assert "connections.commands" in refused("CommandNotAllowed")
     controller.apply(node(doors, "ext", command="ext"))
     ready("ext", encrypted=False)
+    controller.apply(node(doors, "unix"))
+    ready("unix", encrypted=False)
+    controller.apply(node(doors, "ext", command="ext"))
+    ready("ext", encrypted=False)
     shown = controller.domctl("get", "nodes")
     assert "Ready" in shown
     left = list((controller.data_dir / "links").iterdir())

@@ -164,6 +164,16 @@ async def test_a_kind_with_replicas_is_scaled(
     assert "spec.vcpus: must be between" in await kubectl.bad("scale", "domain", "web-1", "--replicas=0")
 
 
+async def test_a_cluster_role_is_made_of_others(kubectl: Kubectl) -> None:
+    await kubectl.good("create", "clusterrole", "sum", "--aggregation-rule=example.org/to-sum=true")
+    await kubectl.good("create", "clusterrole", "part", "--verb=get", "--resource=nodes.domctl.io")
+    await kubectl.good("label", "clusterrole", "part", "example.org/to-sum=true")
+    async with asyncio.timeout(20):
+        found = ""
+        while found != '["nodes"]':
+            found = await kubectl.good("get", "clusterrole", "sum", "-o", "jsonpath={.rules[*].resources}")
+
+
 async def test_refusals_reach_the_user_with_all_causes(kubectl: Kubectl) -> None:
     wrong = DOMAIN.replace("vcpus: 2", "vcpus: 0").replace("512Mi", "1").replace("mac:", "mak:")
     for verb in ("apply", "create"):
@@ -179,7 +189,7 @@ async def test_refusals_reach_the_user_with_all_causes(kubectl: Kubectl) -> None
         "apply", "--validate=warn", "-f", "-", stdin=DOMAIN.replace("vcpus", "cpus")
     )
     assert code == 0
-    assert "Warning: spec.cpus: unknown field" in err
+    assert 'Warning: unknown field "spec.cpus" (did you mean vcpus?)' in err
     stale = await kubectl.good("get", "domain", "web-1", "-o", "json")
     await kubectl.good("label", "domain", "web-1", "a=b")
     err = await kubectl.bad("replace", "-f", "-", stdin=stale)

@@ -2,63 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.doctorrun import DOMCTL, Ran, doctor
 from tests.doors import open_doors
 from tests.labhost import LabHost, tick_xml
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
 
-DOMCTL = [sys.executable, "-c", "from controller.cli.main import main; raise SystemExit(main())"]
 UUID = "5b1f7c52-7f0b-4e6c-9a51-3c6a2b9d1c22"
-
-
-@dataclass(frozen=True)
-class Ran:
-    code: int
-    out: str
-    err: str
-    took_s: float
-
-    @property
-    def report(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.out)
-        return found
-
-    def findings(self, host: LabHost) -> dict[str, list[dict[str, Any]]]:
-        """By check."""
-        shown = next(one for one in self.report["hosts"] if one["uri"] == host.uri)
-        found: dict[str, list[dict[str, Any]]] = {}
-        for one in shown["findings"]:
-            found.setdefault(one["check"], []).append(one)
-        return found
-
-    def of_pair(self, source: LabHost, target: LabHost) -> dict[str, Any]:
-        pairs = self.report["pairs"]
-        return next(one for one in pairs if (one["from"], one["to"]) == (source.uri, target.uri))
-
-
-def doctor(*argv: str) -> Ran:
-    environ = {**os.environ, "KUBECONFIG": "/nonexistent/kubeconfig"}
-    began = time.monotonic()
-    done = subprocess.run(
-        [*DOMCTL, "doctor", *argv], env=environ, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
-    return Ran(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
 
 
 def test_two_lab_hosts_have_nothing_wrong_but_what_the_lab_leaves_open(hosts: tuple[LabHost, ...]) -> None:
@@ -274,9 +235,30 @@ def test_over_ssh_a_host_tells_what_libvirt_does_not(ssh_host: SshHost) -> None:
     assert "ghost" in found["autostart-links"][0]["seen"]
     assert found["lock-manager"][0]["mend"][0]["on"] == host.name
     assert "cgroups" in found, "the lab's qemu.conf says cgroup_controllers = []"
-    assert {"ssh", "clock", "qemu-conf-user", "open-port", "client-limit"} <= set(shown["passed"]), shown
+    passed = {"ssh", "clock", "qemu-conf-user", "open-port", "firewall", "client-limit"}
+    assert passed <= set(shown["passed"]), shown
     left_open = {one["check"]: one["needs"] for one in shown["notChecked"]}
     assert "systemd there" in left_open["starts-at-boot"], "no systemd runs in the lab, and that is said"
+
+
+def test_a_firewall_that_lets_no_migration_in_is_found_and_the_command_that_is_named_mends_it(
+    ssh_host: SshHost,
+) -> None:
+    host = ssh_host.host
+    host.run(
+        "iptables", "-A", "INPUT", "-p", "tcp", "--match", "multiport", "--dports", "22,16509", "-j", "ACCEPT"
+    )
+    host.run("iptables", "-P", "INPUT", "DROP")
+    try:
+        (found,) = ssh_host.doctor().findings(host)["firewall"]
+        assert (found["severity"], "49152 to 49215" in found["seen"]) == ("warning", True), found
+        (mend,) = found["mend"]
+        assert mend["on"] == host.name
+        host.run("bash", "-c", mend["command"])
+        assert "firewall" in ssh_host.doctor().shown(host)["passed"]
+    finally:
+        host.run("iptables", "-P", "INPUT", "ACCEPT")
+        host.run("iptables", "-F", "INPUT")
 
 
 def test_a_host_key_that_is_not_known_is_never_believed(ssh_host: SshHost) -> None:

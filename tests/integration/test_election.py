@@ -87,7 +87,12 @@ class Site:
 
     def replica(self, name: str) -> Replica:
         loop = asyncio.get_running_loop()
-        world = World(now=loop.time, wall=lambda: "2026-01-02T03:04:05Z", new_id=lambda: str(uuid.uuid4()))
+        world = World(
+            now=loop.time,
+            wall=lambda: "2026-01-02T03:04:05Z",
+            new_id=lambda: str(uuid.uuid4()),
+            cpu=lambda: 0.0,
+        )
         network = FaultyStore(self.store)
         watch = StoreWatch(*file_memory(self.directory / f"{name}.json"))
         self.replicas.append(Replica(network, Election(network, world, TIMING, name, "host", watch)))

@@ -353,7 +353,8 @@ async def test_a_hundred_openings_of_a_frozen_host_leave_no_threads_behind(host:
     assert set(stages) - set(asked) <= {"waiting for an earlier attempt to end"}
     assert len(asked) > 50, "it was hardly asked at all"
     await until(lambda: threads_of_openings() == hypervisor.lost_threads == 0, 8)
-    assert len(os.listdir("/proc/self/fd")) <= descriptors + 1
+    # One that was given up lately may still hold its own; a leak would be of as many as were asked.
+    assert len(os.listdir("/proc/self/fd")) <= descriptors + 5
     await hypervisor.close()
 
 

@@ -333,7 +333,7 @@ async def test_children_and_their_files_end_with_the_session(
         await one()
     await until(lambda: left()[1:] == (0, 0), 5)
     await until(lambda: left() <= before, 5)
-    assert not any(thread.name == "libvirt-open" for thread in threading.enumerate())
+    await until(lambda: not any(thread.name == "libvirt-open" for thread in threading.enumerate()), 5)
 
 
 @pytest.mark.parametrize("transport", NAMES)

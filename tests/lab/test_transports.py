@@ -22,6 +22,7 @@ from drivers.hypervisor import Credentials, Target
 from drivers.libvirt import Access, LibvirtHypervisor
 from specs.uri import parse_migration_uri
 from specs.validate import load_file_objects
+from tests.doctorrun import doctor
 from tests.labhost import LAB, CommandError, Lab, LabHost, lab_up, tick_xml
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
@@ -114,6 +115,24 @@ def test_a_guest_migrates_between_the_hosts_by_each_transport(open_lab: Lab, tra
         target.clear()
 
 
+@pytest.mark.parametrize("transport", ["tls", "ssh"])
+def test_a_probe_goes_between_the_hosts_by_the_transport_of_their_uris(open_lab: Lab, transport: str) -> None:
+    shown = nodes(open_lab, transport)
+    one, other = (replace(host, uri=shown[host.name]["uri"]) for host in open_lab.hosts)
+    ran = doctor(one.uri, other.uri, "--probe", *keys(shown[one.name]["connection"]), "-o", "json")
+    for source, target in ((one, other), (other, one)):
+        pair = ran.of_pair(source, target)
+        assert {"migration", "probe-removed"} <= set(pair["passed"]), pair
+    assert [by_socket(host).virsh("list", "--all", "--name").strip() for host in open_lab.hosts] == ["", ""]
+
+
+def keys(connection: dict[str, str]) -> list[str]:
+    """What opens the doors, in the words of the command line."""
+    words = {"pkiDir": "--pki-dir", "knownHosts": "--known-hosts", "keyFile": "--key-file"}
+    return [arg for name, path in connection.items() for arg in (words[name], path)]
+
+
+@pytest.mark.long
 def test_sshd_comes_back_with_the_power_and_with_up(open_lab: Lab) -> None:
     host, other = open_lab.hosts
     way = f"qemu+ssh://root@{host.address}/system"
