@@ -17,6 +17,7 @@ from tests.e2e.client import Api
 from tests.e2e.serve import Controller, until
 
 RBAC: Final = "/apis/rbac.authorization.k8s.io/v1"
+_NODES: Final = "/apis/domctl.io/v1/nodes"
 NODE: Final = {
     "apiVersion": "domctl.io/v1",
     "kind": "Node",
@@ -52,7 +53,7 @@ def small_server(directory: Path) -> Iterator[Controller]:
     found = Controller(directory, {**head, "encryption": {"keyFile": str(keys)}})
     try:
         found.start()
-        found.api().create("/apis/domctl.io/v1/nodes", NODE)
+        found.api().create(_NODES, NODE)
         yield found
     finally:
         found.stop()
@@ -68,10 +69,20 @@ def cleared(controller: Controller) -> Controller:
             where = f"{group}/namespaces/{namespace}/{plural}" if namespace else path
             api.delete(f"{where}/{metadata['name']}")
     until(lambda: not api.get("/apis/domctl.io/v1/domains")["items"], 30, "domains do not go")
+    _renew_node(api)
     until(lambda: _ready(api), 30, "the node is not ready")
     return controller
 
 
+def _renew_node(api: Api) -> None:
+    """A Node that was changed is made anew, for its generation tells how often it was."""
+    if api.get(f"{_NODES}/hv1")["metadata"]["generation"] == 1:
+        return
+    api.delete(f"{_NODES}/hv1")
+    until(lambda: not api.get(_NODES)["items"], 30, "the node does not go")
+    api.create(_NODES, NODE)
+
+
 def _ready(api: Api) -> bool:
-    status = api.get("/apis/domctl.io/v1/nodes/hv1").get("status") or {}
+    status = api.get(f"{_NODES}/hv1").get("status") or {}
     return any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", ()))
