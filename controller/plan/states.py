@@ -152,7 +152,7 @@ def _suspended(case: Case, seen: Sighting) -> Answer:
 
 _TABLE: Final[dict[tuple[str, str], Callable[[Case, Sighting], Answer]]] = {
     ("running", GOING): _goes,
-    ("running", ENDING): _nothing,
+    ("running", ENDING): _ending,
     ("running", HALTED): _resume,
     ("running", FAULTED): _resume,
     ("paused", GOING): _pause,

@@ -575,7 +575,7 @@ def _silent(world: World, verdict: Verdict) -> str:
     if world.aside in MOVED and here.seen:
         return "L4: its disk is not where its spec says, and nothing is said"
     if world.wanted in ("running", "transient"):
-        fine = here.seen in ("running", "ending") and here.mark == "right"
+        fine = here.seen == "running" and here.mark == "right"
     elif world.wanted == "paused":
         fine = here.seen == "user-paused" and here.mark == "right" and world.promise.paused
     elif world.wanted == "saved":

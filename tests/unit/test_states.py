@@ -42,7 +42,7 @@ def action(made: Cluster) -> Action:
     ("wanted", "seen", "paused", "due"),
     [
         ("running", "running", False, None),
-        ("running", "ending", False, None),
+        ("running", "ending", False, Reason.SHUTTING_DOWN),
         ("running", "paused", True, ActionKind.RESUME),
         ("running", "paused", False, Reason.PAUSED_BY_HAND),
         ("running", "faulted", True, ActionKind.RESUME),
