@@ -90,6 +90,9 @@ class Cache:
     moving: dict[str, Intent] = field(default_factory=dict)
     departing: dict[str, Intent] = field(default_factory=dict)
     leaving: set[str] = field(default_factory=set)
+    inherited: dict[str, str] = field(
+        default_factory=dict
+    )  # by UUID, the operation left open before this term
     watches: dict[str, MoveWatch] = field(default_factory=dict)
     moved: asyncio.Event = field(default_factory=asyncio.Event)  # there is news of what moves
     macs: dict[str, str] = field(default_factory=dict)
@@ -97,6 +100,7 @@ class Cache:
     dead: dict[str, Decision] = field(default_factory=dict)
     quarantine: dict[str, Quarantine] = field(default_factory=dict)
     identities: dict[str, Identity] = field(default_factory=dict)
+    kin: dict[str, tuple[str, ...]] = field(default_factory=dict)  # the other nodes of a node's host
     resolutions: dict[str, Decision] = field(default_factory=dict)
     words: Words = field(default_factory=Words)
     store_ack: Decision | None = None
@@ -140,6 +144,7 @@ class Cache:
             usage=self.capacity.used,
             macs=self.macs,
             secrets=self.secrets,
+            kin=self.kin,
             dead=self.dead,
             dead_since=self.words.dead,
             quarantine=self.quarantine,
@@ -148,6 +153,7 @@ class Cache:
             proved_since=self.words.proved,
             awaiting=self.seen.expectations.pending,
             unanswered=self.seen.expectations.unanswered,
+            inherited=self.inherited,
             ends=self.seen.ends,
             signs=self.seen.signs,
             heard=self.seen.heard_at,
@@ -209,6 +215,8 @@ class Cache:
                 contradiction = f"{kv.key} is of revision {kv.mod_revision}, it was of {known} before"
                 self._revisions[kv.key] = 0
             self._put(kv)
+        if not self.synced:
+            self.inherited = _open_operations(self.assignments)
         self.synced = True
         return contradiction
 
@@ -436,6 +444,7 @@ class Cache:
         before = self.identities.pop(name, None)
         if kv is not None:
             self.identities[name] = msgspec.json.decode(kv.value, type=Identity)
+        self.kin = _kin(self.identities)
         for identity in (before, self.identities.get(name)):
             if identity is not None:
                 self.on_dirty(NODE_KEY + identity.node)
@@ -481,6 +490,11 @@ class Cache:
                     self.on_dirty(DOMAIN_KEY + uuid)
         elif before.why != view.why or before.facts != view.facts or denied_again:
             self.on_dirty(NODE_KEY + node)
+        for kin in self.kin.get(node, ()):
+            if before.answers != view.answers:
+                self._dirty_node(kin)
+            elif kin in self.dead:  # this list may belie the word
+                self.on_dirty(NODE_KEY + kin)
         if view.answers and not before.answers:
             for uuid in self.uuids_of(node):
                 self.attempts.node_returned(uuid)
@@ -593,3 +607,16 @@ _TABLES: tuple[tuple[str, Callable[[Cache, str, KeyValue | None], None]], ...] =
 
 def _stored_migration(kv: KeyValue) -> StoredMigration:
     return StoredMigration(_decode_object(kv, Migration), kv.mod_revision, kv.create_revision)
+
+
+def _open_operations(assignments: Mapping[str, Held]) -> dict[str, str]:
+    intents = {uuid: held.assignment.intent for uuid, held in assignments.items()}
+    return {uuid: intent.op for uuid, intent in intents.items() if intent is not None}
+
+
+def _kin(identities: Mapping[str, Identity]) -> dict[str, tuple[str, ...]]:
+    """Of each node, the others of its host: those whose identity begins with the same host's UUID."""
+    hosts: dict[str, list[str]] = {}
+    for identity, pinned in identities.items():
+        hosts.setdefault(identity.rsplit(":", 2)[0], []).append(pinned.node)
+    return {node: tuple(n for n in nodes if n != node) for nodes in hosts.values() for node in nodes}

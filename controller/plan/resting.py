@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from controller.model import IntentKind, Rule
+from controller.model import Intent, IntentKind, Rule
 from controller.plan import states
 from controller.plan.case import Case
 from controller.plan.evidence import is_away
@@ -49,13 +49,26 @@ def how_it_ended(case: Case, seen: Sighting | None) -> str:
 
 def _ran_unseen(case: Case, seen: Sighting | None) -> bool:
     """A start of which nothing was heard any more: its definition is there, and the domain stands as only a
-    run can leave it, and as it did not stand before."""
+    run can leave it, and as it did not stand before. Where it stood so before, too, nobody can tell whether
+    it ran once more, and what must not run twice did."""
     intent = case.assignment.intent
     if intent is None or intent.kind is not IntentKind.START or seen is None or seen.record.active:
         return False
     mark, reason = seen.detail.config_mark, seen.record.reason
-    defined = mark is not None and mark.epoch == intent.epoch
-    return defined and reason in LEFT_BY_RUNS and reason != intent.before
+    if mark is None or mark.epoch != intent.epoch or reason not in LEFT_BY_RUNS:
+        return False
+    return reason != intent.before or (_is_unanswered(case, intent) and _runs_once(case))
+
+
+def _is_unanswered(case: Case, intent: Intent) -> bool:
+    """Its start may have been sent, by this leader or the one before, and nobody heard what came of it."""
+    inherited = case.snap.inherited.get(case.uuid) == intent.op
+    return inherited or (case.uuid, intent.node) in case.snap.unanswered
+
+
+def _runs_once(case: Case) -> bool:
+    spec = case.stored.domain.spec if case.stored is not None else None
+    return spec is not None and effective_restart_policy(spec) is RestartPolicy.NEVER
 
 
 def _witnessed(case: Case) -> str:

@@ -232,8 +232,9 @@ class Snapshot(Struct, frozen=True):
     first read as not there any more. `names`: libvirt names on each node. `requests`: by
     namespace/name of the domain, those that have not ended, oldest first. `moving`: open intents to migrate.
     `unanswered`: where a definition or start of ours was not answered, and when that node was listed first
-    since (None: not yet). `resumes`: when a domain was last heard to resume on a node, or seen to run where
-    it is not at home; `suspends`: when it was last heard to stand still there for a migration.
+    since (None: not yet). `inherited`: by UUID, the operation that a former leader left open. `kin`: the
+    other nodes of a node's host. `resumes`: when a domain was last heard to resume on a node, or seen to run
+    where it is not at home; `suspends`: when it was last heard to stand still there for a migration.
     `secrets`: by namespace and name, what may be known of Secrets.
     `dead_since`, `resolved_since`, `proved_since`: from when on the word of a node, the word that a domain is
     not on a node, and a proof by either counts: what answered there since speaks for itself.
@@ -260,6 +261,7 @@ class Snapshot(Struct, frozen=True):
     usage: Mapping[str, Usage] = field(default_factory=dict)
     macs: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, Mapping[str, SecretFacts]] = field(default_factory=dict)
+    kin: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     dead: Mapping[str, Decision] = field(default_factory=dict)
     dead_since: Mapping[str, float] = field(default_factory=dict)
     quarantine: Mapping[str, Quarantine] = field(default_factory=dict)
@@ -268,6 +270,7 @@ class Snapshot(Struct, frozen=True):
     proved_since: Mapping[tuple[str, str], float] = field(default_factory=dict)
     awaiting: Mapping[tuple[str, str], float] = field(default_factory=dict)
     unanswered: Mapping[tuple[str, str], float | None] = field(default_factory=dict)
+    inherited: Mapping[str, str] = field(default_factory=dict)
     ends: Mapping[tuple[str, str], WitnessedEnd] = field(default_factory=dict)
     signs: Mapping[str, float] = field(default_factory=dict)
     heard: Mapping[str, float] = field(default_factory=dict)

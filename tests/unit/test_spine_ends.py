@@ -56,6 +56,46 @@ def test_a_guest_that_completed_while_its_start_was_not_answered_is_not_run_agai
     run(main)
 
 
+@pytest.mark.parametrize("heir", ["", "a second leader"])
+@pytest.mark.parametrize(("policy", "times"), [("Never", 2), ("Always", 3)])
+def test_where_the_end_of_a_run_that_was_not_heard_looks_like_the_one_before_it_may_have_run(
+    monkeypatch: pytest.MonkeyPatch, policy: str, times: int, heir: str
+) -> None:
+    create, again = HostSession.create, {"generation": 3}
+
+    async def lost(self: HostSession, uuid: str, permit: Permit) -> Result:
+        await create(self, uuid, permit)
+        self._host.lose()
+        return Result(Outcome.AMBIGUOUS, Unreachable("connection reset by peer"))
+
+    async def main() -> None:
+        async with spine("a") as s:
+            leader, host = await s.lead(), s.hosts["a"]
+            await s.node("a")
+            await s.domain(restartPolicy=policy)
+            await until(host.runs)
+            await s.domain(meta={"generation": 2}, restartPolicy=policy, state="shutoff")
+            await until(lambda: host.times("shutdown"))
+            host.end("shutdown")
+            await asyncio.sleep(20)
+            monkeypatch.setattr(HostSession, "create", lost)
+            await s.domain(meta=again, restartPolicy=policy)
+            await until(host.runs)
+            monkeypatch.setattr(HostSession, "create", create)
+            if heir:
+                await leader.die()
+                await s.lead(heir)
+            await asyncio.sleep(10)
+            host.end("shutdown")
+            await asyncio.sleep(5)
+            host.reachable = True
+            await asyncio.sleep(120)
+            ended = "Completed" if policy == "Never" else "Running"
+            assert (host.times("create"), (await s.status())[0]) == (times, ended)
+
+    run(main)
+
+
 def test_a_guest_that_did_not_heed_a_stop_that_was_taken_back_completes_by_itself() -> None:
     async def main() -> None:
         async with spine("a") as s:
