@@ -19,7 +19,7 @@ from controller.cache import Cache
 from controller.ledger import CommitOutcome, Ledger
 from controller.model import Identity
 from controller.objects import Objects, parse
-from controller.plan.evidence import speaks
+from controller.plan.evidence import is_dead, speaks
 from controller.plan.place import allocatable, capacity_group
 from controller.plan.snapshot import Link, NodeView, StoredNode, Usage
 from controller.status import Truth, with_times
@@ -36,6 +36,10 @@ log = logging.getLogger(__name__)
 
 NODE = KIND_OF["Node"]
 WHOSE = {"client": "controller's certificate", "server": "host's certificate"}
+_UP = (
+    "its host is up, for its node {} answers, and nobody's word that it is dead counts: mend what serves "
+    "this node there, or say of a domain that it is not on it (domctl resolve --not-on)"
+)
 EXPIRES_SOON = datetime.timedelta(days=14)
 
 
@@ -104,10 +108,11 @@ class NodeKeeper:
 
     async def _contradict(self, name: str, view: NodeView) -> bool:
         """Something answered there since it was confirmed dead, were it with a refusal: nobody's word that it
-        is dead stands any longer (R3). The plan does not believe it as it is; the next leader, who did not
-        see that answer, must not find it."""
+        is dead stands any longer (R3), and no less if another node of its host did. The plan does not believe
+        it as it is; the next leader, who did not see that answer, must not find it."""
         since = self.cache.words.dead.get(name, 0.0)
-        if name not in self.cache.dead or not speaks(view, since):
+        views = (view, *(self.cache.view(kin) for kin in self.cache.kin.get(name, ())))
+        if name not in self.cache.dead or not any(speaks(one, since) for one in views):
             return True
         log.warning("confirmed dead, and answers", extra={"node": name, "why": view.why})
         return await self._delete(keys.confirmed_dead(name))
@@ -176,7 +181,7 @@ def _keeps_a_domain(cache: Cache, name: str) -> str:
     """Why a deleted node must not be forgotten yet although nothing is assigned to it ("" if it may): what is
     there, or may be, would look as if it had vanished."""
     way_out = f"; to end this: domctl node confirm-dead {name}"
-    if name in cache.dead and not cache.view(name).denies:
+    if is_dead(cache.snapshot(), name):
         return ""
     left = _leftovers_of(cache, name)
     if left:
@@ -269,14 +274,16 @@ def _phase(cache: Cache, stored: StoredNode, view: NodeView) -> tuple[str, str, 
         return "Quarantined", "Quarantined", said
     if view.answers:
         return "Ready", "Ready", "answers"
-    if name in cache.dead and not view.denies:
+    if is_dead(cache.snapshot(), name):
         by = cache.dead[name].by
         return "ConfirmedDead", "ConfirmedDead", f"{by} confirmed that it is dead; ends when it answers"
     if view.link is Link.REFUSED:
         return "Refused", view.cause or "Refused", view.why
     if view.link is Link.CONNECTING or not view.why:
         return "Connecting", "Connecting", "not read yet"
-    return "Unreachable", view.cause or "Unreachable", view.why
+    up = next((kin for kin in cache.kin.get(name, ()) if cache.view(kin).answers), "")
+    but = f"; {_UP.format(up)}" if up else ""
+    return "Unreachable", view.cause or "Unreachable", view.why + but
 
 
 def _leftovers_of(cache: Cache, name: str) -> list[str]:

@@ -26,7 +26,7 @@ from controller.api.errors import Cause, Subject
 from controller.api.requests import Call, as_object, is_name, json_response, read_json
 from controller.api.resources import ASSIGNMENTS, DOMAINS, NODES
 from controller.model import Decision
-from controller.objects import NotFound, Objects
+from controller.objects import NotFound, Objects, StoredObject
 from drivers.errors import SAID_BY_HOST
 from drivers.store import Compare, Delete, Put
 from specs.meta import API_VERSION, GROUP
@@ -120,10 +120,23 @@ class Operations:
                 f"({node.body['status']['reason']}): while it does, this decision is void. Mend that; or "
                 "take the host off the network; or, if another machine has its address now, change spec.uri"
             )
+        call.warnings += [
+            f"node {other} is of the same host and was Ready when last seen: while it answers, the host is "
+            "not dead, and this decision is void"
+            for other in await self._kin_ready(node)
+        ]
         decision = self._decision(call, reason=reason, node=node.name, wiped=wiped)
         # The Node must be the one that was looked at, not another that took its name.
         same = Compare(node.key, node.create_revision, on="create")
         return await self._record(call, keys.confirmed_dead(node.name), decision, [same])
+
+    async def _kin_ready(self, node: StoredObject) -> list[str]:
+        """The other nodes of this node's host, another driver or mode of it, that were last seen Ready."""
+        host = _host_of(node.body)
+        others = (await self._objects.list(NODES)).items if host else ()
+        return [
+            o.name for o in others if o.name != node.name and _host_of(o.body) == host and _is_ready(o.body)
+        ]
 
     async def _withdraw(self, call: Call) -> web.Response:
         key = keys.confirmed_dead(call.target.name)
@@ -231,6 +244,10 @@ def _united(standing: bytes, not_on: tuple[str, ...]) -> tuple[str, ...]:
 def _denies(body: dict[str, Any]) -> bool:
     status = body.get("status") or {}
     return status.get("phase") == "Refused" and status.get("reason") in SAID_BY_HOST
+
+
+def _host_of(body: dict[str, Any]) -> str:
+    return str((body.get("status") or {}).get("hostUuid") or "")
 
 
 def _is_ready(body: dict[str, Any]) -> bool:

@@ -13,7 +13,16 @@ from msgspec import Struct, UnsetType
 
 from controller.model import Assignment, IntentKind, Proof, Rule
 from controller.plan.rounds import Circle, circle, named_few, not_read_twice
-from controller.plan.snapshot import Held, Link, NodeView, Sighting, Snapshot, StoredDomain, namespace_of
+from controller.plan.snapshot import (
+    UNSEEN,
+    Held,
+    Link,
+    NodeView,
+    Sighting,
+    Snapshot,
+    StoredDomain,
+    namespace_of,
+)
 from controller.plan.types import Deferred, Reason
 from specs.domain import effective_type, libvirt_name
 from specs.hypervisors import DRIVER_OF_TYPE
@@ -90,8 +99,13 @@ def observe_only_hold(node: str) -> Deferred:
 
 def is_dead(snap: Snapshot, node: str) -> bool:
     """An operator vouched for it (R3), and nothing speaks against him: who answers, even with a refusal or as
-    somebody else, is not dead. Nor is who answered since, were it for a moment: the word is over."""
-    return node in snap.dead and not speaks(snap.views.get(node), snap.dead_since.get(node, 0.0))
+    somebody else, is not dead. Nor is who answered since, were it for a moment: the word is over. Another
+    node of the same host, a driver or mode of its own, speaks for the host, and for all that runs there."""
+    if node not in snap.dead:
+        return False
+    since = snap.dead_since.get(node, 0.0)
+    kin = (snap.views.get(other, UNSEEN) for other in snap.kin.get(node, ()))
+    return not speaks(snap.views.get(node), since) and not any(k.answers or speaks(k, since) for k in kin)
 
 
 def speaks(view: NodeView | None, since: float) -> bool:

@@ -106,6 +106,8 @@ class Host:
     """`heard` is what a host would find in its own log: when it was told what."""
 
     name: str
+    machine: str = ""  # "" if this is all that answers there; else as another host with another driver
+    driver: str = "qemu"
     domains: dict[str, HostDomain] = field(default_factory=dict)
     heard: list[tuple[float, str]] = field(default_factory=list)
     sessions: list[HostSession] = field(default_factory=list)
@@ -191,7 +193,7 @@ class HostSession:
 
     async def facts(self) -> HostFacts:
         await self._answer()
-        return facts(self._host.name)
+        return facts(self._host.machine or self._host.name, driver=self._host.driver)
 
     async def list(self) -> Listing:
         sent_at = now()

@@ -221,6 +221,28 @@ async def test_confirming_the_death_of_what_answers_is_warned_of(api: Api) -> No
         assert any("spec.uri" in warning for warning in reply.warnings) is warned, reply.warnings
 
 
+@pytest.mark.parametrize(
+    ("host", "ready", "warned"), [("m1", True, True), ("m1", False, False), ("m2", True, False)]
+)
+async def test_confirming_the_death_of_a_host_that_answers_as_another_node_is_warned_of(
+    api: Api, host: str, ready: bool, warned: bool
+) -> None:
+    condition = {
+        "type": "Ready",
+        "status": str(ready),
+        "reason": "R",
+        "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }
+    for name, status in (("hv1", {"hostUuid": "m1"}), ("hv2", {"hostUuid": host, "conditions": [condition]})):
+        await api.call("POST", NODES, node(name))
+        assert (
+            await api.call("PATCH", f"{NODES}/{name}/status", {"status": status}, type=MERGE)
+        ).status == 200
+    reply = await api.call("POST", f"{NODES}/hv1/confirmdead?dryRun=All", {})
+    assert any("hv2" in warning for warning in reply.warnings) is warned, reply.warnings
+
+
 async def test_only_registered_nodes_can_be_named_in_decisions(api: Api) -> None:
     await api.call("POST", NODES, node())
     uid = (await api.call("POST", DOMAINS, domain())).body["metadata"]["uid"]

@@ -46,6 +46,24 @@ def test_who_refused_after_the_word_was_given_is_not_dead_either() -> None:
     expect_hold(cluster, Reason.NODE_UNREACHABLE)
 
 
+@pytest.mark.parametrize("since", [0.0, NOW + 1])
+def test_another_node_of_its_host_that_answers_speaks_for_the_host(since: float) -> None:
+    cluster = running_on_a().silent("a").dead("a").given(kin={"a": ("b",), "b": ("a",)})
+    expect_hold(cluster.answering("b", reads=((990.0, 991.0), (since, since + 1))), Reason.NODE_UNREACHABLE)
+
+
+@pytest.mark.parametrize(("read_at", "is_dead"), [(NOW - 5, True), (NOW + 1, False)])
+def test_what_another_node_of_its_host_said_counts_if_it_came_after_the_word(
+    read_at: float, is_dead: bool
+) -> None:
+    cluster = running_on_a().silent("a").dead("a").given(kin={"a": ("b",), "b": ("a",)})
+    cluster.answering("b", reads=((read_at - 5, read_at - 4), (read_at, read_at + 1))).silent("b")
+    if is_dead:
+        expect_action(cluster, ActionKind.RELEASE)
+    else:
+        expect_hold(cluster, Reason.NODE_UNREACHABLE)
+
+
 def test_an_answer_from_before_the_word_says_nothing_against_it() -> None:
     expect_action(running_on_a().silent("a").dead("a"), ActionKind.RELEASE)
 

@@ -47,6 +47,32 @@ def test_a_word_that_a_node_is_dead_ends_when_it_answers_for_a_moment() -> None:
     run(main)
 
 
+def test_a_word_that_a_node_is_dead_ends_when_another_node_of_its_host_answers() -> None:
+    """Its libvirtd is gone, and the guests that it started run on: the containers' own daemon is fine."""
+
+    async def main() -> None:
+        async with spine("a", "b", "c") as s:
+            s.hosts["c"].machine, s.hosts["c"].driver = "a", "lxc"
+            leader = await running_on_a(s)
+            await s.node("c")
+            await until(lambda: leader.answers("c"))
+            s.hosts["a"].lose()
+            await asyncio.sleep(3)
+            await s.confirm_dead("a")
+            await asyncio.sleep(2)
+            assert await s.node_reason("a") != "ConfirmedDead"
+            await until(lambda: "a" not in leader.cache.dead)
+            s.hosts["c"].lose()
+            await asyncio.sleep(100)
+            assert s.running_on() == ["a"] and (await s.status())[0] == "NodeUnreachable"
+            s.hosts["a"].domains[UUID].live = None  # the power goes, and nothing speaks against the word
+            await s.confirm_dead("a")
+            await asyncio.sleep(60)
+            assert s.running_on() == ["b"]
+
+    run(main)
+
+
 def test_a_word_that_a_domain_is_not_on_a_node_ends_when_that_shows_it() -> None:
     async def main() -> None:
         async with spine("a", "n") as s:
