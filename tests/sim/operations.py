@@ -274,6 +274,7 @@ class Operations:
                 said = "cannot do managed save for transient domain"
                 raise refusal(INVALID, f"Requested operation is not valid: {said}")
             await self._monitor(domain)
+            domain = self._running(uuid)  # its end may have been noticed meanwhile
             before = (domain.state, domain.reason)
             domain.become(State.PAUSED, "save")  # a daemon that dies now lets it go on when it is back
             await self._work(host.temper.save_s)
