@@ -293,7 +293,10 @@ def _all_hold(compares: tuple[Compare, ...], current: dict[str, KeyValue | None]
 
 def _revision_if_written(entry: _Entry, current: dict[str, KeyValue | None]) -> int | None:
     """The revision at which the entry's writes happened, or None when that is not certain. A put is proved
-    by its value at a revision above the compared one; a deletion by absence where presence was compared."""
+    by its value at a revision above the compared one; a deletion by absence where presence was compared.
+    What writes nothing leaves nothing to be seen: whether its compares held is not known."""
+    if not entry.writes:
+        return None
     compared = {compare.key: compare.revision for compare in entry.compares}
     revisions: set[int] = set()
     for write in entry.writes:

@@ -1,9 +1,10 @@
 """A Store with the faults of a network in front of it: no answer, lost replies, late commits.
 
 It wraps any Store and changes nothing else. `silent` makes every call fail before it was sent; `lose_replies`
-lets the next transactions happen and loses their answers; `hold` delays the next ones until `release`,
-while their callers are told that the answer was lost; `before_page` happens in the middle of a page's way;
-while `in_time` is cleared, changes are on their way to those who watch.
+lets the next transactions that write happen and loses their answers, `lose_looks` does so with those that only
+compare; `hold` delays the next ones until `release`, while their callers are told that the answer was lost;
+`before_page` happens in the middle of a page's way; while `in_time` is cleared, changes are on their way to
+those who watch.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class FaultyStore:
         self.in_time = asyncio.Event()
         self.in_time.set()
         self.lose_replies = 0
+        self.lose_looks = 0
         self.hold = 0
         self.on_hold: Callable[[], Awaitable[None]] = _nothing
         self.before_page: Callable[[], Awaitable[None]] = _nothing
@@ -59,6 +61,9 @@ class FaultyStore:
         result = await self.inner.txn(compares, writes)
         if self.lose_replies and writes:
             self.lose_replies -= 1
+            raise StoreUnavailable("the reply was lost", maybe_committed=True)
+        if self.lose_looks and not writes:
+            self.lose_looks -= 1
             raise StoreUnavailable("the reply was lost", maybe_committed=True)
         return result
 

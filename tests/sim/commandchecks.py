@@ -154,9 +154,12 @@ class CommandChecks:
                 "I2", f"{sent.client} creates {sent.uuid} on {sent.host}, {wanted} for {now - since:.1f} s"
             )
         held = self._heard.cluster.assignment(sent.uuid)
+        registered = self._heard.cluster.objects("nodes")
         for proof in held.proofs if held is not None else ():
             answered_at = self._heard.listed.get((sent.client, proof.node), -1.0)
             recorded_at = self._heard.proved_at.get((sent.uuid, proof.node), now)
+            if proof.node not in registered:  # it answered, and was looked at before it was let go
+                continue
             if proof.rule is Rule.CONFIRMED_DEAD and recorded_at < answered_at < now - RECHECKED_S:
                 self._complain(
                     "I2", f"{sent.client} creates {sent.uuid} on {sent.host}, the dead {proof.node} answers"
@@ -211,7 +214,7 @@ class CommandChecks:
             self._heard.moves_over[(call.client, call.uuid)] = call.ended_at
         if call.call in ("list", "detail") and (call.uuid or not call.failed):
             self._heard.read_of[(call.client, call.host, call.uuid)] = call.began_at
-        if call.call not in ("list", "detail") or call.failed:
+        if call.call not in ("list", "detail") or (call.failed and not call.absent):
             return
         read = [
             key

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from msgspec import Struct
 
+from drivers.errors import NoDomain
 from drivers.hypervisor import (
     Capabilities,
     Console,
@@ -44,7 +45,7 @@ T = TypeVar("T")
 
 class Call(Struct, frozen=True):
     """One call to a host, once it came back. `outcome`: of a mutation, None for reads that answered;
-    `failed`: a read that raised."""
+    `failed`: a read that raised; `absent`: for there is no such domain."""
 
     client: str
     host: str
@@ -54,6 +55,7 @@ class Call(Struct, frozen=True):
     ended_at: float
     outcome: Outcome | None = None
     failed: bool = False
+    absent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,15 +183,17 @@ class SessionDoor:
         door = self._door
         if not door.process.runs:
             await door.process.going_on()
-        began_at, failed = door.clock(), True
+        began_at, failed, absent = door.clock(), True, False
         try:
             answer = await work()
             failed = False
             return answer
+        except NoDomain:
+            absent = True
+            raise
         finally:
-            door.notes.called(
-                Call(door.process.name, self._target.node, call, uuid, began_at, door.clock(), failed=failed)
-            )
+            where = (door.process.name, self._target.node, call, uuid)
+            door.notes.called(Call(*where, began_at, door.clock(), failed=failed, absent=absent))
 
     async def _change(self, call: str, uuid: str, work: Callable[[], Awaitable[Result]]) -> Result:
         door = self._door

@@ -185,6 +185,23 @@ def test_a_write_whose_reply_was_lost_is_done_when_it_can_be_read() -> None:
     virtualtime.run(main())
 
 
+@pytest.mark.parametrize("revision", [0, 7], ids=["held", "not held"])
+def test_whether_compares_held_is_unknown_where_their_reply_was_lost_and_nothing_was_written(
+    revision: int,
+) -> None:
+    """Seed 804901: what a start was looked at again for had changed, and it was taken for unchanged."""
+
+    async def main() -> None:
+        async with desk() as d:
+            d.store.lose_looks = 1
+            looked = await d.ledger.commit([Compare("a", revision)], [])
+            assert looked.outcome is CommitOutcome.UNKNOWN
+            looked = await d.ledger.commit([Compare("a", revision)], [])
+            assert looked.outcome is (CommitOutcome.REFUSED if revision else CommitOutcome.DONE)
+
+    virtualtime.run(main())
+
+
 def test_a_write_that_never_arrived_or_may_still_arrive_is_unknown() -> None:
     async def main() -> None:
         async with desk() as d:
