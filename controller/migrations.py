@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from msgspec import UnsetType
 
@@ -33,6 +33,8 @@ class Migrations:
             new = after.migration.metadata.uid
             if isinstance(new, UnsetType):
                 raise ValueError("a stored Migration has no metadata.uid")
+            if before is not None and uid == new and not after.created:  # our own writes do not tell
+                after = replace(after, created=before.created)
             self._by_key[key] = new
             self.by_uid[new] = after
             touched.append((new, domain_of(after)))

@@ -56,6 +56,24 @@ def test_that_a_domain_was_seen_to_run_elsewhere_is_kept_when_no_event_told(
     assert cache.seen.resumes == ({("x", "b"): 11.5} if is_kept else {})
 
 
+def test_requests_of_one_domain_keep_their_turns_when_their_status_is_written() -> None:
+    """Seed 13 of moves_without_way: a later one took its turn after each failure, so that the failures of
+    neither were counted to their end."""
+    cache = empty_cache()
+
+    def put(number: int, revision: int) -> dict[str, bytes]:
+        meta = {"name": f"m{number}", "namespace": "default", "uid": f"u{number}"}
+        body = {"metadata": {**meta, "resourceVersion": str(revision)}, "spec": {"domain": "web"}}
+        return {keys.object_key("migrations", "default", f"m{number}"): msgspec.json.encode(body)}
+
+    first = [KeyValue(key, value, n, n) for n in (1, 2) for key, value in put(n, 0).items()]
+    cache.reset(tuple(first), 2)
+    for number, revision in ((2, 5), (1, 6), (2, 7)):
+        cache.wrote(put(number, revision), revision)
+        waiting = [r.migration.metadata.uid for r in cache.migrations.waiting["default/web"]]
+        assert waiting == ["u1", "u2"], revision
+
+
 def test_a_list_in_which_a_revision_fell_says_so_and_is_believed() -> None:
     cache = empty_cache()
     node = keys.object_key("nodes", "", "a")
