@@ -67,7 +67,9 @@ def domain_status(snap: Snapshot, uuid: str, verdict: Verdict) -> DomainStatus:
     reason, message = said(verdict, stored)
     node, state, state_reason = _seen(snap, uuid, held)
     restarts = snap.restarts.get(uuid)
-    ready = _ready(verdict, effective_state(stored.domain.spec), _runs_on(snap, uuid, node))
+    stays = isinstance(meta.deletion_timestamp, UnsetType)
+    wanted = effective_state(stored.domain.spec) if stays else "absent"
+    ready = _ready(verdict, wanted, _runs_on(snap, uuid, node))
     return DomainStatus(
         observed_generation=generation,
         phase=_phase(verdict, state),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import msgspec
 import pytest
 
 from controller.plan.snapshot import Backoff, MoveWatch
@@ -33,6 +36,18 @@ def test_a_domain_that_moves_is_ready_only_while_it_runs(
     conditions = domain_status(snap, UUID, verdict).conditions
     assert isinstance(conditions, list)
     assert {c.type: c.status for c in conditions}["Ready"] == ready
+
+
+def test_a_domain_that_is_to_be_deleted_is_not_ready_while_it_is_on_its_way() -> None:
+    """L4, seed 5 of moves_stalled: it was called ready in the moment before its end was read."""
+    cluster = with_ends(moving(MOVING), RUNNING, COMING)
+    verdict, stored = cluster.verdict(), cluster.domains[UUID]
+    metadata = msgspec.structs.replace(stored.domain.metadata, deletion_timestamp="2026-01-01T00:00:00Z")
+    domain = msgspec.structs.replace(stored.domain, metadata=metadata)
+    cluster.domains[UUID] = dataclasses.replace(stored, domain=domain)
+    conditions = domain_status(cluster.snapshot(), UUID, verdict).conditions
+    assert isinstance(conditions, list)
+    assert {c.type: c.status for c in conditions}["Ready"] == "False"
 
 
 def test_a_domain_that_was_moving_and_is_nowhere_is_not_ready() -> None:
