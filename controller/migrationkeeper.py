@@ -25,6 +25,7 @@ from controller.model import IntentKind, MoveOutcome, MoveRecord
 from controller.plan import disks, states
 from controller.plan.case import Case
 from controller.plan.departing import depart, target_of
+from controller.plan.evidence import is_away
 from controller.plan.present import pinned
 from controller.plan.snapshot import Snapshot, StoredMigration
 from controller.plan.types import Deferred
@@ -35,6 +36,11 @@ from specs.meta import Condition
 from specs.migration import MigrationProgress, MigrationStatus, is_finished
 
 log = logging.getLogger(__name__)
+
+_MOVED_BY_HAND = (
+    "it was migrated by hand, and where to was not seen: it can be asked to move once it ran on {home} again"
+    "; to end this: domctl start {name}, and domctl resolve {name} --keep {home} if it runs nowhere else"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +260,8 @@ def _why(stored: StoredMigration, case: Case) -> tuple[str, str, str]:
         held_up = disks.hold(case) or pinned(case, "it is to be moved")
         if held_up is not None:
             return held_up.reason.value, sentence(held_up), target
+        if is_away(case.snap, case.assignment):
+            return "RunsElsewhere", _MOVED_BY_HAND.format(name=case.command_target, home=case.node), target
         return "Pending", f"domain {domain} does not run; it is moved as it is", target
     hold = disks.hold(case) or depart(case, seen)
     if isinstance(hold, Deferred):

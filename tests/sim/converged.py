@@ -17,7 +17,16 @@ from tests.sim.cluster import Cluster
 
 GOES_WITHIN_S = 5.0  # of its time
 IN_THE_WAY = frozenset(
-    {"NotPlaced", "NoNodeFits", "NoSuchDomain", "PinnedByStorage", "HasSnapshots", "DefinedNowhere"}
+    {
+        "NotPlaced",
+        "NoNodeFits",
+        "NoSuchDomain",
+        "PinnedByStorage",
+        "HasSnapshots",
+        "DefinedNowhere",
+        "PathInUse",
+        "RunsElsewhere",
+    }
 )
 
 

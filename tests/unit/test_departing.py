@@ -50,6 +50,16 @@ def said(cluster: Cluster, stored: StoredMigration | None = None) -> MigrationSt
 # --- it begins
 
 
+def test_what_was_moved_by_hand_and_is_off_says_how_it_can_be_asked_to_move() -> None:
+    """Seed 4 of between_beats: it said only that it was to be moved as it is."""
+    cluster = asked(state="shutoff").assigned("a", stopped=True, away=True).seen("a", "shutoff", "unknown")
+    assert cluster.verdict().action is None
+    status = said(cluster)
+    assert isinstance(status.conditions, list)
+    assert (status.phase, status.reason) == ("Pending", "RunsElsewhere")
+    assert "domctl resolve web --keep a" in status.conditions[0].message
+
+
 def test_what_is_in_nobodys_way_begins_with_the_intent_and_the_definition_for_the_target() -> None:
     action = asked(request(node="b")).verdict().action
     assert action is not None and action.after is not None and action.after.intent is not None
