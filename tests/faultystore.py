@@ -1,8 +1,8 @@
 """A Store with the faults of a network in front of it: no answer, lost replies, late commits.
 
 It wraps any Store and changes nothing else. `silent` makes every call fail before it was sent; `lose_replies`
-lets the next transactions that write happen and loses their answers, `lose_looks` does so with those that only
-compare; `hold` delays the next ones until `release`, while their callers are told that the answer was lost;
+lets the next transactions that write happen and loses their answers, `lose_looks` does so with those that
+only compare; `hold` delays the next ones until `release`, while their callers hear that the answer was lost;
 `before_page` happens in the middle of a page's way; while `in_time` is cleared, changes are on their way to
 those who watch.
 """
