@@ -314,6 +314,8 @@ class Faults:
         if not target or leader is None:
             return
         await self.guard.passed(self.cluster)
+        if self.healed:
+            return  # its way took longer than there are faults
         self.say(f"isolate {target}, to which a domain was moved")
         self.cluster.network.isolate(target)
         leader.kill()
