@@ -1,10 +1,10 @@
 """plan(snapshot, dirty): from what is wanted, promised and seen to actions and deferrals. Pure.
 
 Read in order: `snapshot` (the input), `types` (the output), `evidence` (what may be concluded), `case`
-(one domain's facts), `rules` (the ordered table) with `removal`, `present`, `resting`, `place` and `actions`,
-each with its `premises` (what must still be so when it is recorded); `departing` and `migrating` (how a
-migration begins, and what became of it: table M) with `ends`, `standing` and `moves`. Nothing here knows
-asyncio, time, chance or I/O; the same snapshot gives the same plan on every controller.
+(one domain's facts), `rules` (the ordered table) with `removal`, `present`, `resting`, `place`, `actions` and
+`notes`, each with its `premises` (what must still be so when it is recorded); `departing` and `migrating`
+(how a migration begins, and what became of it: table M) with `ends`, `standing` and `moves`. Nothing here
+knows asyncio, time, chance or I/O; the same snapshot gives the same plan on every controller.
 """
 
 from __future__ import annotations

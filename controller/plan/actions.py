@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from msgspec import UnsetType
@@ -23,7 +23,6 @@ from controller.model import (
     Decision,
     Intent,
     IntentKind,
-    MovedDisk,
     MoveOutcome,
     MoveRecord,
     Proof,
@@ -80,7 +79,9 @@ def assigned(case: Case, node: str) -> Assignment:
             candidates=(node,),
             vcpus=demand.vcpus,
             memory_bytes=demand.memory_bytes,
-            requests=_answers(dict.fromkeys(case.unanswered, "asked for before it was first started"), case),
+            requests=answers_of(
+                dict.fromkeys(case.unanswered, "asked for before it was first started"), case
+            ),
         )
     return msgspec.structs.replace(
         case.assignment,
@@ -123,14 +124,14 @@ def _give(case: Case, kind: IntentKind, node: str, why: str, *, raise_epoch: boo
         older_disks=disks.left_in_use(case, wanted.rendered.xml, live_only=False),
     )
     if starting and case.held is not None:
-        after = _answering(case, after, "restore", DONE)
+        after = answering(case, after, "restore", DONE)
         for name in ("reboot", "reset", "resume"):  # what it was asked of is no more
-            after = _answering(case, after, name, "not done, it was started anew")
+            after = answering(case, after, name, "not done, it was started anew")
     action = made(case, ActionKind.START if starting else ActionKind.DEFINE, node, why, after)
     settled = msgspec.structs.replace(
         after,
         intent=None,
-        last_move=_arrived_cold(after),
+        last_move=arrived_cold(after),
         older_disks=disks.in_memory(case, wanted.rendered.xml)
         if starting
         else disks.left_in_use(case, wanted.rendered.xml, live_only=True),
@@ -160,7 +161,7 @@ def _as_asked(case: Case, intent: Intent, node: str) -> Intent:
     return msgspec.structs.replace(intent, request=request.migration.metadata.uid, target=case.node)
 
 
-def _arrived_cold(was: Assignment) -> MoveRecord | None:
+def arrived_cold(was: Assignment) -> MoveRecord | None:
     """The end of such a move, with the intent that it was part of."""
     intent = was.intent
     if intent is None or not intent.request or intent.kind not in (IntentKind.START, IntentKind.DEFINE):
@@ -301,117 +302,6 @@ def resting_on(case: Case, action: Action, decision: Decision) -> Action:
     return dataclasses.replace(action, premises=(*action.premises, word(case.snap, case.uuid, decision)))
 
 
-def used_up(case: Case, why: str) -> Action:
-    return consuming(made(case, ActionKind.RECORD, case.node, why, case.assignment), None)
-
-
-def word_over(case: Case, stands: tuple[str, ...], why: str) -> Action:
-    """Of an operator's word only this much stands."""
-    decision = case.snap.resolutions[case.uuid]
-    left = msgspec.structs.replace(decision, not_on=stands) if stands else None
-    return consuming(made(case, ActionKind.RECORD, case.node, why, case.assignment), left)
-
-
-def drop_proof(case: Case, node: str, why: str) -> Action:
-    """A node that was taken for dead answers and was found clean: the proof is not needed any more."""
-    proofs = tuple(p for p in case.assignment.proofs if p.node != node)
-    return made(case, ActionKind.RECORD, node, why, msgspec.structs.replace(case.assignment, proofs=proofs))
-
-
-def take_back(case: Case, why: str) -> Action:
-    """The record of a deletion that is none."""
-    after = msgspec.structs.replace(case.assignment, tombstone=False)
-    if case.held is not None and case.stored is not None and case.stored.created > case.held.revision:
-        after = msgspec.structs.replace(after, **OF_ONE_LIFE)  # another object, under the UUID of before
-    return made(case, ActionKind.RECORD, case.node, why, after)
-
-
-OF_ONE_LIFE: Final[Mapping[str, Any]] = {
-    "stopped": False,
-    "ended": "",
-    "paused": False,
-    "saved": "",
-    "save_room": "",
-    "requests": {},
-    "moved_disks": {},
-    "older_disks": {},
-    "restarts": 0,
-}
-"""What an assignment says of the domain itself, and not of where it may be."""
-
-
-def reclaim(case: Case, node: str, why: str) -> Action:
-    """A node that was taken for dead answers, or holds a copy: it is a candidate again."""
-    after = msgspec.structs.replace(
-        case.assignment,
-        epoch=case.assignment.epoch + 1,
-        candidates=tuple(sorted({*case.assignment.candidates, node})),
-        proofs=tuple(p for p in case.assignment.proofs if p.node != node),
-    )
-    return made(case, ActionKind.RECORD, node, why, after)
-
-
-def reassign(case: Case, node: str, why: str) -> Action:
-    """The domain's node is the one where it runs, by an operator's word. That ends a migration between two
-    others, and with it what asked for it."""
-    move, last = case.open_move, case.assignment.last_move
-    if move is not None and move.request:
-        last = MoveRecord(
-            request=move.request,
-            source=move.node,
-            target=move.target,
-            outcome=MoveOutcome.FAILED,
-            reason="Resolved",
-            message=why,
-            attempts=0 if last is None or last.request != move.request else last.attempts,
-            at=LATER,
-            began_at=move.at,
-        )
-    after = msgspec.structs.replace(
-        case.assignment,
-        node=node,
-        epoch=case.assignment.epoch + 1,
-        intent=None,
-        last_move=last,
-        candidates=tuple(sorted({*case.assignment.candidates, node})),
-    )
-    return made(case, ActionKind.RECORD, node, why, after)
-
-
-def note_disks(case: Case, moved: Mapping[str, MovedDisk]) -> Action:
-    """Where disks stand that somebody moved by hand: the next leader may find nothing that says so."""
-    after = msgspec.structs.replace(case.assignment, moved_disks=dict(moved))
-    where = ", ".join(f"{name} is on {disk.source}" for name, disk in sorted(moved.items()))
-    why = f"moved by hand: {where}" if where else "its disks are where the spec says again"
-    return made(case, ActionKind.RECORD, case.node, why, after)
-
-
-def close_intent(case: Case, why: str, *, stopped: bool | None = None) -> Action:
-    """What the intent was for is there: only the record changes."""
-    was = case.assignment
-    after = msgspec.structs.replace(
-        was,
-        intent=None,
-        last_move=_arrived_cold(was),
-        stopped=was.stopped if stopped is None else stopped,
-        ended=was.ended if stopped is None else "",
-        restarts=0 if stopped else was.restarts,
-    )
-    return made(case, ActionKind.RECORD, case.node, why, after)
-
-
-def note_ended(case: Case, how: str) -> Action:
-    """It ended by itself, and its policy lets it rest: whatever forgets that, the record does not."""
-    after = msgspec.structs.replace(case.assignment, ended=how)
-    return made(case, ActionKind.RECORD, case.node, f"it ended ({how}), and rests from now on", after)
-
-
-def note_running(case: Case) -> Action:
-    """Somebody else started it: what was noted of its last end is of a run before this one."""
-    after = msgspec.structs.replace(case.assignment, stopped=False, ended="")
-    return made(case, ActionKind.RECORD, case.node, "it runs again, by somebody else's hand", after)
-
-
 def pause(case: Case, why: str) -> Action:
     """`paused` is recorded before anything is sent: it says whose pause this is, should nobody live to."""
     after = msgspec.structs.replace(case.assignment, intent=_call(case, IntentKind.PAUSE, why), paused=True)
@@ -429,16 +319,11 @@ def _call(case: Case, kind: IntentKind, why: str) -> Intent:
     return intended(kind, case.node, case.assignment.epoch, why)
 
 
-def note_paused(case: Case, paused: bool, why: str) -> Action:
-    after = msgspec.structs.replace(case.assignment, paused=paused)
-    return made(case, ActionKind.RECORD, case.node, why, after)
+def answers_of(outcomes: Mapping[str, str], case: Case) -> dict[str, Answered]:
+    return {name: answered(case, name, outcome) for name, outcome in outcomes.items()}
 
 
-def _answers(outcomes: Mapping[str, str], case: Case) -> dict[str, Answered]:
-    return {name: _answered(case, name, outcome) for name, outcome in outcomes.items()}
-
-
-def _answered(case: Case, name: str, outcome: str) -> Answered:
+def answered(case: Case, name: str, outcome: str) -> Answered:
     """What was answered is the latest from then on; but not if it is earlier, or of a time that has not come,
     before which no true time would be later."""
     value = case.unanswered[name]
@@ -449,26 +334,12 @@ def _answered(case: Case, name: str, outcome: str) -> Answered:
     return Answered(value=value, outcome=outcome, at=LATER, latest=None if counts else latest)
 
 
-def _answering(case: Case, assignment: Assignment, name: str, outcome: str) -> Assignment:
+def answering(case: Case, assignment: Assignment, name: str, outcome: str) -> Assignment:
     """The assignment with this request answered, if there is one."""
     if name not in case.requests:
         return assignment
-    answers = {**assignment.requests, **_answers({name: outcome}, case)}
+    answers = {**assignment.requests, **answers_of({name: outcome}, case)}
     return msgspec.structs.replace(assignment, requests=answers)
-
-
-def answer_void(case: Case, name: str) -> Action:
-    """A request that asks for nothing is told so, and never looked at again."""
-    outcome = f"not done, {case.void(name)}"
-    answers = {**case.assignment.requests, **_answers({name: outcome}, case)}
-    after = msgspec.structs.replace(case.assignment, requests=answers)
-    return made(case, ActionKind.RECORD, case.node, f"{name} was asked for: {outcome}", after)
-
-
-def answer(case: Case, name: str, outcome: str, **changes: Any) -> Action:
-    """A request is answered, and nothing is sent for it."""
-    after = msgspec.structs.replace(_answering(case, case.assignment, name, outcome), **changes)
-    return made(case, ActionKind.RECORD, case.node, f"{name} was asked for: {outcome}", after)
 
 
 ONCE: Final = MappingProxyType(
@@ -486,26 +357,15 @@ def once(case: Case, name: str, node: str) -> Action:
     intent, kind = ONCE[name]
     was = case.assignment
     begun = msgspec.structs.replace(
-        _answering(case, was, name, BEGUN),
+        answering(case, was, name, BEGUN),
         intent=intended(intent, node, was.epoch, f"{name} was asked for"),
         tombstone=case.deleting,
     )
-    done = msgspec.structs.replace(_answering(case, begun, name, DONE), intent=None)
+    done = msgspec.structs.replace(answering(case, begun, name, DONE), intent=None)
     if name == "drop-saved":
         done = msgspec.structs.replace(done, saved="", save_room="")
     action = made(case, kind, node, f"{name} was asked for", begun)
     return dataclasses.replace(action, settled=done)
-
-
-def not_known(case: Case, why: str) -> Action:
-    """The open intent of a request was interrupted, or refused: `why`."""
-    was = case.assignment
-    left = {
-        n: msgspec.structs.replace(a, outcome=why, at=LATER) if a.outcome == BEGUN else a
-        for n, a in was.requests.items()
-    }
-    after = msgspec.structs.replace(was, intent=None, requests=left)
-    return made(case, ActionKind.RECORD, case.node, f"a request came to nothing: {why}", after)
 
 
 def save(case: Case, seen: Sighting, why: str) -> Action:
@@ -519,12 +379,6 @@ def save(case: Case, seen: Sighting, why: str) -> Action:
     action = made(case, ActionKind.SAVE, case.node, why, after)
     settled = msgspec.structs.replace(after, intent=None, stopped=True)
     return dataclasses.replace(action, settled=settled, room_bytes=seen.detail.memory_bytes)
-
-
-def note_saved(case: Case) -> Action:
-    """Saved memory is seen that domctl did not save: which definition stands beside it now is noted."""
-    after = msgspec.structs.replace(case.assignment, saved=case.assignment.digest or "unknown")
-    return made(case, ActionKind.RECORD, case.node, "its memory was saved by hand, or by its host", after)
 
 
 def mark(case: Case, why: str) -> Action:
@@ -548,16 +402,6 @@ def disarm(case: Case, node: str, why: str) -> Action:
     if node == case.node:
         return action
     return dataclasses.replace(action, node=node, settled=action.after)
-
-
-def note_away(case: Case, away: bool, why: str) -> Action:
-    after = msgspec.structs.replace(case.assignment, away=away)
-    return made(case, ActionKind.RECORD, case.node, why, after)
-
-
-def forget_autostart(case: Case) -> Action:
-    after = msgspec.structs.replace(case.assignment, autostart=False)
-    return made(case, ActionKind.RECORD, case.node, "autostart was cleared", after)
 
 
 def forget(case: Case, why: str) -> Action:

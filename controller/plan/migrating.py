@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from controller.model import Copy, IntentKind, MoveOutcome, Rule
-from controller.plan import actions, moves
+from controller.plan import moves, notes
 from controller.plan.case import Case
 from controller.plan.ends import End, Ends, ends_of
 from controller.plan.evidence import (
@@ -402,9 +402,7 @@ def gone(ends: Ends) -> Answer:
     absent = absent_everywhere(case.snap, case.held, ends.source)
     if isinstance(absent, Deferred):
         seen_to_go = case.uuid in case.snap.migrated and not case.assignment.away
-        return (
-            actions.note_away(case, True, f"{ends.both}: it may have been moved on") if seen_to_go else absent
-        )
+        return notes.away(case, True, f"{ends.both}: it may have been moved on") if seen_to_go else absent
     said = f"it is neither on {ends.source} nor on {ends.target}; it is started again"
     node = decision.keep if decision is not None and vouched else ends.source
     other = ends.target if node == ends.source else ends.source

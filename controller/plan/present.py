@@ -11,7 +11,7 @@ import dataclasses
 from msgspec import UnsetType
 
 from controller.model import Rule
-from controller.plan import actions, disks, resting, states
+from controller.plan import actions, disks, notes, resting, states
 from controller.plan.case import Case
 from controller.plan.departing import depart, settled_without, target_of
 from controller.plan.evidence import (
@@ -190,7 +190,7 @@ def _autostart(case: Case, seen: Sighting) -> Action | None:
     if case.wants_autostart and seen.detail.persistent and not seen.detail.autostart:
         return actions.set_autostart(case, True, "recovery.autostart is true")
     if case.assignment.autostart and not seen.detail.autostart and not case.wants_autostart:
-        return actions.forget_autostart(case)
+        return notes.disarmed(case)
     return None
 
 
@@ -268,7 +268,7 @@ def _held_off(case: Case, seen: Sighting, hold: Action | Deferred | None) -> Act
     its having ended by itself (seed 4065)."""
     if hold is None or case.wanted in states.RUNS or case.assignment.stopped or _may_have_left(case, seen):
         return hold
-    return actions.close_intent(case, "it is off, as wanted", stopped=True)
+    return notes.close_intent(case, "it is off, as wanted", stopped=True)
 
 
 def _move_away(case: Case, why: str) -> Answer:
@@ -355,7 +355,7 @@ def _note_end(case: Case, home: Known | Absent, seen: Sighting | None) -> Action
     leave = may_start(case.snap, case.held, case.node, home)
     if isinstance(leave, Deferred) and leave.reason is Reason.RUNS_ELSEWHERE:
         return None
-    return actions.note_ended(case, resting.how_it_ended(case, seen))
+    return notes.ended(case, resting.how_it_ended(case, seen))
 
 
 def _defined_to_rest(case: Case, rest: Deferred) -> Answer:

@@ -8,7 +8,7 @@ one domain not being on a node; `dead_or` is the one place where such a word is 
 from __future__ import annotations
 
 from controller.model import Rule
-from controller.plan import actions, states
+from controller.plan import actions, notes, states
 from controller.plan.case import Case
 from controller.plan.evidence import (
     PROVING_REASONS,
@@ -45,7 +45,7 @@ def unexpected_copy(case: Case) -> Answer:
 def deleting(case: Case) -> Answer:
     if not case.deleting:
         left = case.held is not None and case.assignment.tombstone
-        return actions.take_back(case, "its object stands, and nobody deletes it") if left else None
+        return notes.take_back(case, "its object stands, and nobody deletes it") if left else None
     if case.held is None:
         return _never_placed(case)
     if case.stored is not None and effective_deletion_policy(case.stored.domain.spec) == "Orphan":

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from controller.model import BY_WORD, Intent, IntentKind, Proof, Rule
-from controller.plan import actions, disks, states
+from controller.plan import actions, disks, notes, states
 from controller.plan.case import Case
 from controller.plan.evidence import (
     Absent,
@@ -200,13 +200,11 @@ def returned(case: Case) -> Answer:
         seen = observe(case.snap, case.uuid, proof.node)
         used = bool(case.assignment.candidates)
         if isinstance(seen, Known) or (not used and isinstance(seen, Absent)):
-            return actions.reclaim(case, proof.node, f"node {proof.node} answers again")
+            return notes.reclaim(case, proof.node, f"node {proof.node} answers again")
         if isinstance(seen, Absent):
-            return actions.drop_proof(case, proof.node, f"node {proof.node} answers, and does not have it")
+            return notes.drop_proof(case, proof.node, f"node {proof.node} answers, and does not have it")
         if _spoke(case, proof):
-            return actions.reclaim(
-                case, proof.node, f"no word that it is not on {proof.node} stands any more"
-            )
+            return notes.reclaim(case, proof.node, f"no word that it is not on {proof.node} stands any more")
     return None
 
 
@@ -227,7 +225,7 @@ def _spoke(case: Case, proof: Proof) -> bool:
 def disks_moved(case: Case) -> Answer:
     """Written down before anything else is done about it."""
     found = disks.moved(case)
-    return actions.note_disks(case, found) if found != case.assignment.moved_disks else None
+    return notes.disks_moved(case, found) if found != case.assignment.moved_disks else None
 
 
 def elsewhere(case: Case) -> Answer:
@@ -238,7 +236,7 @@ def elsewhere(case: Case) -> Answer:
         return None
     node = strangers[0]
     if node not in case.assignment.candidates:
-        return actions.reclaim(case, node, f"it runs on {node}")
+        return notes.reclaim(case, node, f"it runs on {node}")
     seen = observe(case.snap, case.uuid, node)
     if isinstance(seen, Unknown):
         return dead_or(case, node, seen.deferred)
@@ -298,17 +296,17 @@ def finish_intent(case: Case) -> Answer:
         return None
     begun = intent.kind in (IntentKind.START, IntentKind.DEFINE)
     if begun and seen.record.active and case.wanted in states.RUNS:
-        return actions.close_intent(case, "it runs", stopped=False)
+        return notes.close_intent(case, "it runs", stopped=False)
     mark = seen.detail.config_mark
     defined = mark is not None and (mark.epoch, mark.digest) == (intent.epoch, case.assignment.digest)
     if intent.kind is IntentKind.DEFINE and defined:
-        return actions.close_intent(case, "it is defined")
+        return notes.close_intent(case, "it is defined")
     if intent.kind is IntentKind.STOP and not seen.record.active:
         # Asked for here, if perhaps no longer wanted, or to be moved: it did not end by itself.
         asked = case.wanted == "shutoff" or intent.node == case.node
-        return actions.close_intent(case, "it stopped", stopped=asked)
+        return notes.close_intent(case, "it stopped", stopped=asked)
     if intent.kind is IntentKind.STOP and _not_heeded(case, intent):
-        return actions.close_intent(case, "it was not heeded, and is wanted no more")
+        return notes.close_intent(case, "it was not heeded, and is wanted no more")
     return states.finish(case, seen)
 
 
@@ -334,7 +332,7 @@ def runs_again(case: Case) -> Answer:
     noted = was.ended or was.stopped
     if seen is None or not seen.active or not noted or was.intent is not None or case.wanted == "shutoff":
         return None
-    return actions.note_running(case)
+    return notes.running(case)
 
 
 def active_at_home(case: Case) -> Answer:
@@ -419,7 +417,7 @@ def _word_used_up(case: Case, answer: Verdict) -> Verdict | None:
     paused = _paused(case, ActionKind.RECORD)
     if paused is not None:
         return msgspec.structs.replace(answer, again_after_s=paused.retry_after_s)
-    action = actions.used_up(case, "it is as wanted: nobody need say any more where it is not")
+    action = notes.used_up(case, "it is as wanted: nobody need say any more where it is not")
     return Verdict(Situation.DRIFTED, action=action)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from controller.model import IntentKind, MoveOutcome
-from controller.plan import actions, moves
+from controller.plan import actions, moves, notes
 from controller.plan.case import Case
 from controller.plan.evidence import quiet
 from controller.plan.snapshot import Sighting
@@ -72,7 +72,7 @@ def _goes(case: Case, seen: Sighting) -> Answer:
         return actions.pause(case, "its host has forgotten that it stands still; it is resumed next")
     if not case.assignment.paused or case.snap.now - seen.since < case.snap.timing.stuck_s:
         return None
-    return actions.note_paused(case, False, "it was resumed by hand")
+    return notes.paused(case, False, "it was resumed by hand")
 
 
 def _pause(case: Case, seen: Sighting) -> Answer:
@@ -81,7 +81,7 @@ def _pause(case: Case, seen: Sighting) -> Answer:
 
 def _stands_still(case: Case, seen: Sighting) -> Answer:
     """As wanted; by whomever, so that it may be resumed when that is wanted."""
-    return None if case.assignment.paused else actions.note_paused(case, True, "it is paused, as wanted")
+    return None if case.assignment.paused else notes.paused(case, True, "it is paused, as wanted")
 
 
 def _resume(case: Case, seen: Sighting) -> Answer:
@@ -181,7 +181,7 @@ def save(case: Case, seen: Sighting) -> Action | Deferred:
 def off(case: Case) -> Action | Deferred | Verdict:
     """It is shut off or saved, defined as it should be, and that is what is wanted, or nearly."""
     if not case.is_saved and not case.assignment.stopped:
-        return actions.close_intent(case, "it is off, as wanted", stopped=True)
+        return notes.close_intent(case, "it is off, as wanted", stopped=True)
     if case.wanted == "saved" and not case.is_saved:
         return Deferred(
             Reason.NOTHING_TO_SAVE,
@@ -189,9 +189,9 @@ def off(case: Case) -> Action | Deferred | Verdict:
             command=f"domctl start {case.command_target}, then domctl save {case.command_target}",
         )
     if case.is_saved and not case.assignment.saved:
-        return actions.note_saved(case)
+        return notes.saved(case)
     if not case.assignment.stopped:
-        return actions.close_intent(case, "it is off, as wanted", stopped=True)
+        return notes.close_intent(case, "it is off, as wanted", stopped=True)
     return Verdict(Situation.CONVERGED, note=_kept(case))
 
 
@@ -229,7 +229,7 @@ def held_by_save(case: Case) -> Action | Deferred | None:
             command=f"domctl drop-saved {target}; it then boots anew",
         )
     if not case.assignment.saved:
-        return actions.note_saved(case)
+        return notes.saved(case)
     lacks = otherwise(case)
     if lacks and "restore" not in case.requests:
         return Deferred(
@@ -276,7 +276,7 @@ def nowhere(case: Case) -> Action | Verdict:
     """Transient and off: there is no definition anywhere, as wanted."""
     was = case.held.assignment if case.held is not None else None
     if was is not None and (was.intent is not None or not was.stopped):
-        return actions.close_intent(case, "it is off, as wanted, and defined nowhere", stopped=True)
+        return notes.close_intent(case, "it is off, as wanted, and defined nowhere", stopped=True)
     note = "transient: it is defined nowhere while it is off"
     return nothing_to_move(case) or Verdict(Situation.CONVERGED, note=note)
 
@@ -300,7 +300,7 @@ def asked(case: Case, seen: Sighting | None) -> Answer:
     wants a guest reset hours after he asked; nor where that could not be told for so long."""
     for name in _ASKED:
         if name in case.unanswered and name not in case.requests:
-            return actions.answer_void(case, name)
+            return notes.answer_void(case, name)
         if name in case.requests:
             found = _ASKED[name](case, name, seen)
             if found is not None:
@@ -311,14 +311,14 @@ def asked(case: Case, seen: Sighting | None) -> Answer:
 def _guest(case: Case, name: str, seen: Sighting | None) -> Answer:
     """Reboot and reset."""
     if seen is None or not seen.record.active:
-        return actions.answer(case, name, "not done, it does not run")
+        return notes.answer(case, name, "not done, it does not run")
     if case.wanted != "running":
-        return actions.answer(case, name, f"not done, spec.state is {case.wanted}")
+        return notes.answer(case, name, f"not done, spec.state is {case.wanted}")
     if stands(seen) is not GOING:
-        return actions.answer(case, name, f"not done, it is {seen.record.state} ({seen.record.reason})")
+        return notes.answer(case, name, f"not done, it is {seen.record.state} ({seen.record.reason})")
     impossible = unsupported(case, name)
     if impossible is not None:
-        return actions.answer(case, name, f"not done, {impossible.message}")
+        return notes.answer(case, name, f"not done, {impossible.message}")
     return actions.once(case, name, case.node)
 
 
@@ -326,20 +326,20 @@ def _let_go_on(case: Case, name: str, seen: Sighting | None) -> Answer:
     """From now on the pause is domctl's own, which it ends."""
     halted = seen is not None and seen.record.active and stands(seen) in (HALTED, FAULTED)
     if case.wanted != "running" or not halted:
-        return actions.answer(case, name, "not done, it is not paused, or is to be")
-    return actions.answer(case, name, "done", paused=True)
+        return notes.answer(case, name, "not done, it is not paused, or is to be")
+    return notes.answer(case, name, "done", paused=True)
 
 
 def _restore(case: Case, name: str, seen: Sighting | None) -> Answer:
     """The start itself answers it."""
     if case.wanted in RUNS and seen is not None and not seen.record.active:
         return None
-    return actions.answer(case, name, "not done, it is not to be started")
+    return notes.answer(case, name, "not done, it is not to be started")
 
 
 def _drop(case: Case, name: str, seen: Sighting | None) -> Answer:
     if not case.is_saved:
-        return actions.answer(case, name, "not done, it has no saved memory")
+        return notes.answer(case, name, "not done, it has no saved memory")
     return quiet(case.snap, (case.node,)) or actions.once(case, name, case.node)
 
 
@@ -386,11 +386,11 @@ def finish(case: Case, seen: Sighting) -> Action | None:
     if intent.kind in ONCE:
         failed = case.snap.backoffs.get(case.uuid)
         why = "interrupted: whether it came is not known" if failed is None else f"failed: {failed.message}"
-        return actions.not_known(case, why)
+        return notes.not_known(case, why)
     if intent.kind is IntentKind.SAVE and not seen.record.active:
-        return actions.close_intent(case, "it is off", stopped=case.wanted in ("saved", "shutoff"))
+        return notes.close_intent(case, "it is off", stopped=case.wanted in ("saved", "shutoff"))
     if intent.kind in CALLS and is_over(case, seen):
-        return actions.close_intent(case, f"{intent.kind} is over")
+        return notes.close_intent(case, f"{intent.kind} is over")
     return None
 
 

@@ -7,7 +7,7 @@ later leaders may see nothing of it.
 
 from __future__ import annotations
 
-from controller.plan import actions, moves
+from controller.plan import actions, moves, notes
 from controller.plan.case import Case
 from controller.plan.evidence import (
     Known,
@@ -38,7 +38,7 @@ def keep_one(case: Case) -> Answer:
         why = f"{decision.by} resolved: keep it on {decision.keep}"
         if decision.keep in ends:  # table M has the end of its migration to judge
             return actions.resting_on(case, moves.note_home(case, decision.keep, why), decision)
-        return actions.reassign(case, decision.keep, why)
+        return notes.reassign(case, decision.keep, why)
     others = [n for n in case.active_on if n != decision.keep]
     for node in others:
         seen = observe(case.snap, case.uuid, node)
@@ -62,7 +62,7 @@ def keep_one(case: Case) -> Answer:
         return actions.resting_on(case, actions.destroy(case, node, 0, why), decision)
     if ends:
         return None  # the word is used up by the transaction that closes the migration
-    return actions.used_up(case, f"only the copy on {decision.keep} is active")
+    return notes.used_up(case, f"only the copy on {decision.keep} is active")
 
 
 def word_over(case: Case) -> Answer:
@@ -80,7 +80,7 @@ def _answered(case: Case) -> Answer:
     if stands == decision.not_on:
         return None
     answered = ", ".join(node for node in decision.not_on if node not in stands)
-    return actions.word_over(case, stands, f"{answered} answered, and speaks for itself")
+    return notes.word_over(case, stands, f"{answered} answered, and speaks for itself")
 
 
 def _met(case: Case) -> Answer:
@@ -98,7 +98,7 @@ def _met(case: Case) -> Answer:
     named = (*decision.not_on, decision.keep)
     if own.seen_at <= max(since.get((case.uuid, node), 0.0) for node in named):
         return None
-    return actions.used_up(case, f"it runs on {was.node} alone: nobody need say where it is, or is not")
+    return notes.used_up(case, f"it runs on {was.node} alone: nobody need say where it is, or is not")
 
 
 def armed(case: Case) -> Answer:
@@ -125,11 +125,11 @@ def moved_away(case: Case) -> Answer:
     own = case.own_sighting
     if case.assignment.away:
         home = own is not None and own.record.active and len(case.active_on) == 1
-        return actions.note_away(case, False, f"it runs on {case.node}") if home else None
+        return notes.away(case, False, f"it runs on {case.node}") if home else None
     shown = own is not None and not own.record.active and own.record.reason == "migrated"
     if case.active_on or not (shown or case.uuid in case.snap.migrated):
         return None
-    return actions.note_away(case, True, f"it was migrated away from {case.node}, and where to was not seen")
+    return notes.away(case, True, f"it was migrated away from {case.node}, and where to was not seen")
 
 
 def _is_gone(case: Case, node: str) -> bool:

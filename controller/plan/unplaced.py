@@ -7,7 +7,7 @@ was promised once, or may have been in a store that was set back, is read as abs
 from __future__ import annotations
 
 from controller.model import Rule
-from controller.plan import actions, disks, resting, states
+from controller.plan import actions, disks, notes, resting, states
 from controller.plan.case import Case
 from controller.plan.departing import target_of
 from controller.plan.evidence import (
@@ -29,7 +29,7 @@ def unplaced(case: Case) -> Answer:
         return None
     assert case.stored is not None
     if case.held is not None and case.node in case.all_sightings:
-        return actions.reclaim(case, case.node, f"it is on {case.node} again")
+        return notes.reclaim(case, case.node, f"it is on {case.node} again")
     if case.others:
         return None
     anywhere = _may_be_anywhere(case)
@@ -62,7 +62,7 @@ def unplaced(case: Case) -> Answer:
 def _nowhere(case: Case, rest: Deferred | None) -> Answer:
     """Why it needs no node: it is transient, and off or at rest."""
     if rest is not None and not case.assignment.ended:
-        return actions.note_ended(case, resting.how_it_ended(case, None))
+        return notes.ended(case, resting.how_it_ended(case, None))
     if not case.is_transient:
         return None
     if case.wanted not in states.RUNS:
