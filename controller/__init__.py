@@ -4,7 +4,7 @@
     objects, birth                  the users' objects in the store
     sealedstore                     what may hold secrets, as ciphertext below everything else
     storewatch, election, ledger    may the store be believed; who leads; every write, fenced
-    informer → cache                etcd to memory, with expectations, attempts, capacity
+    informer → records → cache      etcd to memory, with expectations, attempts, capacity, underway
     observer, nodewatcher → cache   hosts to memory
     gatherer → figures              how busy hosts and domains are; nothing is decided by it
     plan/                           pure: snapshot → verdicts (actions, or reasons for doing nothing)

@@ -8,8 +8,7 @@ only once a listing was sent after it (`await_observation`), and etcd's records 
 
 from __future__ import annotations
 
-import asyncio
-import logging
+import functools
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -23,7 +22,7 @@ from controller.attempts import Attempts
 from controller.capacity import Capacity
 from controller.limits import Timing
 from controller.migrations import Migrations
-from controller.model import Assignment, Decision, Identity, Intent, IntentKind, Quarantine
+from controller.model import Assignment, Decision, Identity, Quarantine
 from controller.plan.place import capacity_group
 from controller.plan.snapshot import (
     UNSEEN,
@@ -39,18 +38,18 @@ from controller.plan.snapshot import (
     Usage,
     namespace_of,
 )
+from controller.records import Records
 from controller.sightings import Belongings, Sightings
+from controller.underway import Underway
 from controller.words import Words
 from drivers.hypervisor import Detail, HostEvent, Listing
-from drivers.store import Change, ChangeSet, KeyValue
+from drivers.store import KeyValue
 from specs.domain import Domain, effective_state
 from specs.graphics import SecretFacts, facts_of, uses_of
 from specs.mark import Mark
 from specs.migration import Migration
 from specs.node import Node
 from specs.requests import instant_of
-
-log = logging.getLogger(__name__)
 
 MAX_READS_KEPT = 64
 NODE_KEY, DOMAIN_KEY, MIGRATION_KEY = "node/", "domain/", "migration/"
@@ -72,8 +71,8 @@ class Setting:
 @dataclass(slots=True)
 class Cache:
     """`on_dirty` is called with workqueue keys: `domain/<uuid>`, `node/<name>` and `migration/<uid>`.
-    `departing`: migrations that were decided on and are not recorded yet; `leaving`: those whose steps this
-    leader is carrying out just now, up to the sending of the call."""
+    `inherited`: by UUID, the operation that was left open before this term. `kin`: the other nodes of a
+    node's host. `ahead`: epochs of marks that are above their assignment's."""
 
     setting: Setting
     on_dirty: Callable[[str], None]
@@ -82,36 +81,31 @@ class Cache:
     seen: Sightings = field(init=False)
     attempts: Attempts = field(init=False)
     capacity: Capacity = field(init=False)
+    records: Records = field(init=False)
     nodes: dict[str, StoredNode] = field(default_factory=dict)
     views: dict[str, NodeView] = field(default_factory=dict)
     domains: dict[str, StoredDomain] = field(default_factory=dict)
     assignments: dict[str, Held] = field(default_factory=dict)
     migrations: Migrations = field(default_factory=Migrations)
-    moving: dict[str, Intent] = field(default_factory=dict)
-    departing: dict[str, Intent] = field(default_factory=dict)
-    leaving: set[str] = field(default_factory=set)
-    inherited: dict[str, str] = field(
-        default_factory=dict
-    )  # by UUID, the operation left open before this term
-    watches: dict[str, MoveWatch] = field(default_factory=dict)
-    moved: asyncio.Event = field(default_factory=asyncio.Event)  # there is news of what moves
+    moves: Underway = field(default_factory=Underway)
+    inherited: dict[str, str] = field(default_factory=dict)
     macs: dict[str, str] = field(default_factory=dict)
     secrets: dict[str, dict[str, SecretFacts]] = field(default_factory=dict)
     dead: dict[str, Decision] = field(default_factory=dict)
     quarantine: dict[str, Quarantine] = field(default_factory=dict)
     identities: dict[str, Identity] = field(default_factory=dict)
-    kin: dict[str, tuple[str, ...]] = field(default_factory=dict)  # the other nodes of a node's host
+    kin: dict[str, tuple[str, ...]] = field(default_factory=dict)
     resolutions: dict[str, Decision] = field(default_factory=dict)
     words: Words = field(default_factory=Words)
     store_ack: Decision | None = None
-    corrupt: dict[str, str] = field(default_factory=dict)
-    ahead: dict[str, int] = field(default_factory=dict)  # epochs of marks above their assignment's
+    ahead: dict[str, int] = field(default_factory=dict)
     memo: dict[str, dict[str, tuple[Any, Any]]] = field(default_factory=dict)
     _by_key: dict[str, str] = field(default_factory=dict)
-    _revisions: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.attempts = Attempts(self.setting.timing)
+        handlers = [(prefix, functools.partial(handle, self)) for prefix, handle in _HANDLERS]
+        self.records = Records(handlers, self._dirty_all)
         belongings = Belongings(
             is_known=lambda uuid: uuid in self.assignments or uuid in self.domains,
             is_assigned=lambda uuid: uuid in self.assignments,
@@ -133,7 +127,9 @@ class Cache:
             policy=self.setting.policy,
             hold=self.hold,
             unreadable=frozenset(
-                k.removeprefix(keys.ASSIGNMENTS) for k in self.corrupt if k.startswith(keys.ASSIGNMENTS)
+                k.removeprefix(keys.ASSIGNMENTS)
+                for k in self.records.corrupt
+                if k.startswith(keys.ASSIGNMENTS)
             ),
             nodes=self.nodes,
             views=self.views,
@@ -167,12 +163,12 @@ class Cache:
             unsupported=self.attempts.unsupported,
             restarts=self.attempts.restarts,
             requests=self.migrations.waiting,
-            moving={**self.departing, **self.moving} if self.departing else self.moving,
-            watches=self.watches,
+            moving=self.moves.all(),
+            watches=self.moves.watches,
             resumes=self.seen.resumes,
             suspends=self.seen.suspends,
             move_backoffs=self.attempts.moves,
-            revisions=self._revisions,
+            revisions=self.records.revisions,
             acknowledged_at=self.revision_of(keys.STORE_ACK),
             memo=self.memo,
         )
@@ -182,7 +178,7 @@ class Cache:
 
     def revision_of(self, key: str) -> int:
         """The newest revision seen of a key, 0 if none was."""
-        return self._revisions.get(key, 0)
+        return self.records.revisions.get(key, 0)
 
     def uuids_of(self, node: str) -> set[str]:
         """UUIDs that are, or may be, on a node, or come back with it."""
@@ -203,69 +199,15 @@ class Cache:
     # --- etcd --------------------------------------------------------------------------------------
 
     def reset(self, items: tuple[KeyValue, ...], revision: int) -> str:
-        """A complete list replaces all that was known of etcd. Answers why it cannot be of the past that is
-        known here: a key's revision never falls ("" if it can be). The list is believed all the same."""
-        contradiction = ""
-        present = {kv.key for kv in items}
-        for key in [k for k, at in self._revisions.items() if k not in present and at <= revision]:
-            self._drop(key, revision)
-        for kv in items:
-            known = self._revisions.get(kv.key, 0)
-            if kv.mod_revision < known <= revision:
-                contradiction = f"{kv.key} is of revision {kv.mod_revision}, it was of {known} before"
-                self._revisions[kv.key] = 0
-            self._put(kv)
+        """A complete list (see `Records.reset`)."""
+        contradiction = self.records.reset(items, revision)
         if not self.synced:
             self.inherited = _open_operations(self.assignments)
         self.synced = True
         return contradiction
 
-    def apply(self, changes: ChangeSet) -> None:
-        for change in changes.changes:
-            self._change(change)
-
     def wrote(self, written: Mapping[str, bytes | None], revision: int) -> None:
-        """One's own transaction: seen at once, and never overwritten by an older watch event."""
-        for key, value in written.items():
-            if value is None:
-                self._drop(key, revision)
-            else:
-                self._put(KeyValue(key, value, 0, revision))
-
-    def _change(self, change: Change) -> None:
-        if change.kind == "delete":
-            self._drop(change.kv.key, change.kv.mod_revision)
-        else:
-            self._put(change.kv)
-
-    def _put(self, kv: KeyValue) -> None:
-        if self._revisions.get(kv.key, 0) >= kv.mod_revision:
-            return
-        self._revisions[kv.key] = kv.mod_revision
-        table = next((t for prefix, t in _TABLES if kv.key.startswith(prefix)), None)
-        if table is None:
-            return
-        try:
-            table(self, kv.key, kv)
-        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
-            # I11: what cannot be read is set aside; nothing is deleted or stopped because of it.
-            if self.corrupt.get(kv.key) != str(error):
-                log.warning(
-                    "object in etcd cannot be read and is set aside", extra={"key": kv.key, "why": str(error)}
-                )
-            self.corrupt[kv.key] = str(error)
-            self._dirty_all()
-        else:
-            self.corrupt.pop(kv.key, None)
-
-    def _drop(self, key: str, revision: int) -> None:
-        if self._revisions.get(key, 0) > revision:
-            return
-        self._revisions[key] = revision
-        self.corrupt.pop(key, None)
-        table = next((t for prefix, t in _TABLES if key.startswith(prefix)), None)
-        if table is not None:
-            table(self, key, None)
+        self.records.wrote(written, revision)
 
     def _on_node(self, key: str, kv: KeyValue | None) -> None:
         name = key.rpartition("/")[2]
@@ -304,7 +246,7 @@ class Cache:
         self.attempts.spec_changed(uid)
         if old is not None and _aim(old) != _aim(self.domains[uid]):
             self.attempts.inactive(uid)  # another shutdown begins at its first rung
-            self.moved.set()  # what is deleted is not to arrive first
+            self.moves.news.set()  # what is deleted is not to arrive first
         self.on_dirty(DOMAIN_KEY + uid)
 
     def _on_secret(self, key: str, kv: KeyValue | None) -> None:
@@ -330,17 +272,11 @@ class Cache:
             uuid = self._by_key.get(keys.object_prefix("domains") + domain_key)
             if uuid is not None:
                 self.on_dirty(DOMAIN_KEY + uuid)
-        self.moved.set()  # it may be asked to end
-
-    def is_followed(self, uuid: str, node: str) -> bool:
-        """Whether it is between this node and another, so that the movers read it, in their own order."""
-        intent = self.moving.get(uuid) or self.departing.get(uuid)
-        return intent is not None and node in (intent.node, intent.target)
+        self.moves.news.set()  # it may be asked to end
 
     def heard(self, node: str, session: int, event: HostEvent) -> bool:
         """An event from a node; whether it is about a domain of ours."""
-        if event.uuid in self.moving:
-            self.moved.set()
+        self.moves.heard(event.uuid)
         return self.seen.heard(node, session, event)
 
     def requests_of(self, uuid: str) -> tuple[str, ...]:
@@ -356,24 +292,14 @@ class Cache:
 
     def watched(self, uuid: str, watch: MoveWatch) -> None:
         """Something new is known of a migration under way."""
-        self.watches[uuid] = watch
+        self.moves.watches[uuid] = watch
         self.on_dirty(DOMAIN_KEY + uuid)
-        if uuid in self.moving:
-            self.on_dirty(MIGRATION_KEY + self.moving[uuid].request)
+        if uuid in self.moves.moving:
+            self.on_dirty(MIGRATION_KEY + self.moves.moving[uuid].request)
 
     def _follow_move(self, uuid: str, after: Assignment | None) -> None:
-        """Keep `moving` and `watches` in step with the assignment's intent."""
-        intent = after.intent if after is not None else None
-        before = self.moving.get(uuid)
-        if intent is not None and intent.kind is IntentKind.MIGRATE:
-            self.departing.pop(uuid, None)
-            self.moving[uuid] = intent
-            self.moved.set()
-            if before is None or before.epoch != intent.epoch:
-                self.watches.pop(uuid, None)
-        elif before is not None:
-            del self.moving[uuid]
-            self.watches.pop(uuid, None)
+        """Keep what is under way in step with the assignment's intent."""
+        self.moves.recorded(uuid, after.intent if after is not None else None)
         if after is not None:
             for request in self.migrations.of(f"{after.namespace}/{after.name}"):
                 self.on_dirty(MIGRATION_KEY + request)
@@ -591,7 +517,7 @@ def _matters(before: StoredNode, after: StoredNode) -> bool:
     return before.node.spec != after.node.spec or before.node.metadata.labels != after.node.metadata.labels
 
 
-_TABLES: tuple[tuple[str, Callable[[Cache, str, KeyValue | None], None]], ...] = (
+_HANDLERS: tuple[tuple[str, Callable[[Cache, str, KeyValue | None], None]], ...] = (
     (keys.object_prefix("nodes"), Cache._on_node),
     (keys.object_prefix("domains"), Cache._on_domain),
     (keys.object_prefix("migrations"), Cache._on_migration),

@@ -208,7 +208,7 @@ class _Sink:
         self.office.on_synced(True)
 
     def apply(self, changes: ChangeSet) -> None:
-        self.cache.apply(changes)
+        self.cache.records.apply(changes)
         self.office.storewatch.saw_revision(changes.revision)
 
 

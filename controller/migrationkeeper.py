@@ -62,7 +62,7 @@ class MigrationKeeper:
         if is_finished(stored.migration):
             left = left_s(stored, self.world.wall())
             return left is None or left > 0 or await self._take_away(uid, stored)
-        if any(intent.request == uid for intent in self.cache.departing.values()):
+        if any(intent.request == uid for intent in self.cache.moves.departing.values()):
             return True  # it is being recorded at this moment, and tells then
         status = migration_status(self.cache.snapshot(), stored, self.cache.uuid_of(domain_of(stored)))
         old = stored.migration.status

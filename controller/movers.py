@@ -66,16 +66,16 @@ class Movers:
         """Follow every migration that stands in etcd, until cancelled."""
         try:
             while True:
-                for uuid, intent in self.cache.moving.items():
-                    if uuid in self.cache.leaving:
+                for uuid, intent in self.cache.moves.moving.items():
+                    if uuid in self.cache.moves.leaving:
                         continue  # its steps are this leader's own, and under way
                     follower = self._followers.get(uuid)
                     if follower is None:
                         self._follow(uuid)
                     elif self._is_due(uuid, intent, follower.looked_at):
                         follower.wake.set()
-                self.cache.moved.clear()
-                await self.cache.moved.wait()
+                self.cache.moves.news.clear()
+                await self.cache.moves.news.wait()
         finally:
             await self._close()
 
@@ -111,7 +111,7 @@ class Movers:
             self._calls.pop(uuid, None)
             for node in (action.node, action.target):
                 self.cache.await_observation(uuid, node)
-            intent = self.cache.moving.get(uuid)
+            intent = self.cache.moves.moving.get(uuid)
             if intent is not None and intent.epoch == epoch:
                 self._over(uuid, epoch, result)
                 self._nudge(uuid)
@@ -139,15 +139,15 @@ class Movers:
 
     def _has_begun(self, uuid: str) -> bool:
         """For all that was seen of its progress: then it is not that the hosts do not reach each other."""
-        job = self.cache.watches.get(uuid, MoveWatch()).job
+        job = self.cache.moves.watches.get(uuid, MoveWatch()).job
         return job is not None and job.processed_bytes > 0
 
     def _note(self, uuid: str, epoch: int, **changed: object) -> None:
         """What was found out of the migration of this epoch: nothing to any other, nor to none."""
-        intent = self.cache.moving.get(uuid)
+        intent = self.cache.moves.moving.get(uuid)
         if intent is None or intent.epoch != epoch:
             return
-        watch = replace(self.cache.watches.get(uuid, MoveWatch()), **changed)  # type: ignore[arg-type]
+        watch = replace(self.cache.moves.watches.get(uuid, MoveWatch()), **changed)  # type: ignore[arg-type]
         self.cache.watched(uuid, watch)
 
     # --- following
@@ -167,7 +167,7 @@ class Movers:
 
     def _is_due(self, uuid: str, intent: Intent, looked_at: float) -> bool:
         """Whether something was heard of it, or done to it, since it was looked at; or it is to be ended."""
-        watch, seen = self.cache.watches.get(uuid, MoveWatch()), self.cache.seen
+        watch, seen = self.cache.moves.watches.get(uuid, MoveWatch()), self.cache.seen
         if watch.in_flight:
             return self._is_to_end(uuid, intent, watch) and self.now() - looked_at > LOOK_EVERY_S
         done_at = (seen.expectations.pending.get((uuid, n), 0.0) for n in (intent.node, intent.target))
@@ -183,7 +183,7 @@ class Movers:
     async def _guarded(self, uuid: str, me: _Follower, after_s: float) -> None:
         try:
             await _pause(me.wake, after_s)
-            while (intent := self.cache.moving.get(uuid)) is not None:
+            while (intent := self.cache.moves.moving.get(uuid)) is not None:
                 if me.wake.is_set():
                     await asyncio.sleep(TOGETHER_S)
                 me.wake.clear()
@@ -194,7 +194,7 @@ class Movers:
                     log.debug("migration cannot be looked at", extra={"uuid": uuid, "why": error.message})
                 except Exception:
                     log.exception("following a migration failed", extra={"uuid": uuid})  # and is tried again
-                watch = self.cache.watches.get(uuid)
+                watch = self.cache.moves.watches.get(uuid)
                 in_flight = watch is not None and watch.in_flight
                 await _pause(me.wake, PROGRESS_EVERY_S if in_flight else LOOK_EVERY_S)
         finally:
@@ -202,12 +202,12 @@ class Movers:
                 del self._followers[uuid]
 
     async def _round(self, uuid: str, intent: Intent) -> None:
-        watch = self.cache.watches.get(uuid, MoveWatch())
+        watch = self.cache.moves.watches.get(uuid, MoveWatch())
         source = self.observer.session(intent.node)
         if watch.in_flight:
             if source is not None:
                 self._note(uuid, intent.epoch, **await self._job(uuid, source))
-            if not self._is_to_end(uuid, intent, self.cache.watches.get(uuid, watch)):
+            if not self._is_to_end(uuid, intent, self.cache.moves.watches.get(uuid, watch)):
                 return
         news: dict[str, object] = {}
         try:
@@ -256,7 +256,7 @@ class Movers:
             job = await source.job(uuid)
         except NoDomain:
             return {}  # what is read next says so, or that it is back and to be asked for again
-        before = self.cache.watches.get(uuid, MoveWatch())
+        before = self.cache.moves.watches.get(uuid, MoveWatch())
         if job is not None and job.operation != "migration-out":
             job = None if before.in_flight else job
         still = job is not None and before.job is not None and not _has_moved(before.job, job)

@@ -217,7 +217,7 @@ class NodeWatcher:
     def _glance(self, uuid: str) -> None:
         """Read one domain by itself; once more if it is being read just now, for that may be too early. One
         that migrates is read by the movers: both hosts are at work on it, and would have to stop for us."""
-        if self.eyes.cache.is_followed(uuid, self.node):
+        if self.eyes.cache.moves.concerns(uuid, self.node):
             return
         if uuid in self._glances:
             self._glances[uuid] = True
@@ -358,7 +358,7 @@ class NodeWatcher:
                 self._closed = True
                 continue
             if self.eyes.cache.heard(self.node, self._serial, event):
-                if self.eyes.cache.is_followed(event.uuid, self.node):
+                if self.eyes.cache.moves.concerns(event.uuid, self.node):
                     continue
                 if event.kind is not EventKind.SHUTDOWN and not self._is_held(event.uuid):
                     self._glance(event.uuid)

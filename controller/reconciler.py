@@ -130,8 +130,7 @@ class Reconciler:
         if action.kind is ActionKind.MIGRATE and action.after is not None and action.after.intent is not None:
             cost = Usage(action.after.vcpus, action.after.memory_bytes)
             self.parts.cache.capacity.reserve(action.uuid, action.target, cost)
-            self.parts.cache.departing[action.uuid] = action.after.intent
-            self.parts.cache.leaving.add(action.uuid)
+            self.parts.cache.moves.begins(action.uuid, action.after.intent)
             return
         if action.after is not None and (held is None or not held.assignment.candidates):
             cost = Usage(action.after.vcpus, action.after.memory_bytes)
@@ -173,10 +172,7 @@ class Reconciler:
         """However far it came: what stands in etcd now is followed, what does not is forgotten."""
         cache = self.parts.cache
         cache.capacity.unreserve(action.uuid)
-        cache.departing.pop(action.uuid, None)
-        cache.leaving.discard(action.uuid)
-        if action.uuid in cache.moving:
-            cache.moved.set()
+        cache.moves.sent(action.uuid)
 
     def _done(self, action: Action, _report: Report) -> None:
         attempts, now = self.parts.cache.attempts, self.parts.world.now()

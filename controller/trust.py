@@ -69,7 +69,7 @@ class TrustKeeper:
     def _registered(self) -> set[str]:
         """All Nodes, those that cannot be read from etcd included."""
         prefix = keys.object_prefix("nodes")
-        unreadable = {k.removeprefix(prefix) for k in self.cache.corrupt if k.startswith(prefix)}
+        unreadable = {k.removeprefix(prefix) for k in self.cache.records.corrupt if k.startswith(prefix)}
         return unreadable.union(self.cache.nodes)
 
     def _sentence(self, read: list[str]) -> str:

@@ -17,6 +17,7 @@ from controller.migrations import left_s
 from controller.plan.snapshot import StoredMigration
 from controller.reconciler import Reconciler
 from controller.turns import Turns
+from controller.underway import Underway
 from controller.workqueue import Backoff, WorkQueue
 from drivers.store import Compare, Put
 from specs.migration import Migration
@@ -46,7 +47,7 @@ async def test_a_status_whose_write_had_no_answer_is_written_again_without_waiti
     cluster, stored, ledger = asked(), request(), Ledger()
     cache = SimpleNamespace(
         migrations=SimpleNamespace(by_uid={UID: stored}),
-        departing={},
+        moves=Underway(),
         snapshot=cluster.snapshot,
         uuid_of=lambda _key: UUID,
         wrote=lambda *_: None,

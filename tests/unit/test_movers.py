@@ -134,8 +134,8 @@ class World:
         return self.clock
 
     def recorded(self) -> None:
-        self.cache.moving[UUID] = self.intent
-        self.cache.moved.set()
+        self.cache.moves.moving[UUID] = self.intent
+        self.cache.moves.news.set()
 
     def send(self) -> None:
         self.recorded()
@@ -151,7 +151,7 @@ class World:
 
     @property
     def watch(self) -> MoveWatch:
-        return self.cache.watches[UUID]
+        return self.cache.moves.watches[UUID]
 
 
 def stands_at_the_target(world: World) -> list[bool]:
@@ -260,18 +260,18 @@ async def test_what_is_found_out_of_a_migration_that_was_closed_is_nobodys(world
     await until(lambda: "read b" in world.asked)
     closed = msgspec.structs.replace(world.action.after, intent=None)
     world.cache.wrote({keys.assignment(UUID): msgspec.json.encode(closed)}, 9)
-    assert UUID not in world.cache.watches
+    assert UUID not in world.cache.moves.watches
     slow.set_result(None)
     await asyncio.sleep(0.02)
-    assert UUID not in world.cache.watches
+    assert UUID not in world.cache.moves.watches
 
 
 async def test_a_change_of_ours_at_one_end_is_read_at_once(world: World) -> None:
     world.recorded()
-    await until(lambda: UUID in world.cache.watches and world.watch.read is not None)
+    await until(lambda: UUID in world.cache.moves.watches and world.watch.read is not None)
     world.cache.await_observation(UUID, "b")
     changed_at = world.clock
-    world.cache.moved.set()
+    world.cache.moves.news.set()
     await until(lambda: world.watch.read is not None and world.watch.read[0] > changed_at)
     assert (UUID, "b") not in world.cache.seen.expectations.pending
 
@@ -286,7 +286,7 @@ async def test_both_ends_are_read_when_a_migration_under_way_is_to_be_ended(worl
     stored = StoredMigration(msgspec.convert(body, Migration), 3)
     world.cache.migrations.by_uid[REQUEST] = stored
     world.clock += LONG_S  # since it was last looked at
-    world.cache.moved.set()
+    world.cache.moves.news.set()
     await until(lambda: world.watch.read is not None)
     assert world.watch.in_flight
 
@@ -304,13 +304,13 @@ async def test_a_migration_that_stands_still_is_read_so_that_it_can_be_ended(
 
 
 async def test_steps_that_this_leader_is_carrying_out_are_not_watched(world: World) -> None:
-    world.cache.leaving.add(UUID)
+    world.cache.moves.leaving.add(UUID)
     world.recorded()
     await asyncio.sleep(0.02)
     assert world.asked == []
-    world.cache.leaving.discard(UUID)  # they ended before anything was sent
-    world.cache.moved.set()
-    await until(lambda: UUID in world.cache.watches and world.watch.read is not None)
+    world.cache.moves.leaving.discard(UUID)  # they ended before anything was sent
+    world.cache.moves.news.set()
+    await until(lambda: UUID in world.cache.moves.watches and world.watch.read is not None)
 
 
 async def test_a_guest_that_waits_to_be_let_go_does_not_wait_for_the_figures(world: World) -> None:
