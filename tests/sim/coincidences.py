@@ -8,11 +8,12 @@ An unmutated controller stands them all; what it must not do is said in the chec
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from random import Random
+from typing import NamedTuple
 
 from controller import keys
 from controller.api.resources import DOMAINS, MIGRATIONS, NODES
@@ -324,56 +325,33 @@ async def defined_late(drills: Drills, rng: Random) -> None:
 async def left_armed(drills: Drills, rng: Random) -> None:
     """A domain that starts with its host is moved by hand, and its definition stays behind. domctl sees where
     it runs; then the host that it left boots (seed 105953)."""
-    cluster, hands, name = drills.cluster, drills.hands, f"b{rng.randrange(1000)}"
-    nodes = sorted(n for n in cluster.objects("nodes") if n in cluster.hosts) if cluster.etcd.running else []
-    if len(nodes) < 2 or hands.guard.moves:
-        return
-    home, target = (cluster.hosts[n] for n in rng.sample(nodes, 2))
-    wish = {"placement": {"node": home.name}, "recovery": {"autostart": True}}
-    if not await drills.api.create(DOMAINS, name, {"type": "qemu", "memory": "32Mi", **wish}):
-        return
-    hands.busy[name] = None
-    await cluster.sleep(10.0)
-    body = cluster.objects("domains").get(name) if cluster.etcd.running else None
-    if body is not None and is_met(cluster, body) and {home.daemon, target.daemon} == {"up"}:
-        uuid, moved = body["metadata"]["uid"], Manner(undefine_source=False)
-        cluster.doubled.add(uuid)  # a host that boots before a leader could disarm it starts a second one
-        if await hands.on(home.name).migrate(uuid, target, moved) is None and await _is_led(
-            drills, home, for_s=25
-        ):
-            cluster.doubled.discard(uuid)
-            home.power_off()
-            await cluster.sleep(10.0)
-            hands.power_on(home)
-            await cluster.sleep(20.0)
-    del hands.busy[name]
+    async with _armed(drills, rng, "b") as armed:
+        if armed is None:
+            return
+        by_hand = drills.hands.on(armed.home.name)
+        moved = await by_hand.migrate(armed.uuid, armed.target, Manner(undefine_source=False)) is None
+        if moved and await _is_led(drills, armed.home, for_s=25):
+            await _boots(drills, armed)
 
 
 async def armed_behind_a_cut(drills: Drills, rng: Random) -> None:
     """A domain that starts with its host is moved by hand while nobody hears of either end; its definition
     stays, and a new libvirtd there has forgotten where it went. That host is read first, and boots later.
     Only where moves by hand are declared, for else nothing holds it."""
-    cluster, hands, name = drills.cluster, drills.hands, f"c{rng.randrange(1000)}"
-    nodes = sorted(n for n in cluster.objects("nodes") if n in cluster.hosts) if cluster.etcd.running else []
-    if len(nodes) < 2 or hands.guard.moves or not cluster.policy.hand_migrations:
+    cluster = drills.cluster
+    if not cluster.policy.hand_migrations:
         return
-    home, target = (cluster.hosts[n] for n in rng.sample(nodes, 2))
-    wish = {"placement": {"node": home.name}, "recovery": {"autostart": True}}
-    if not await drills.api.create(DOMAINS, name, {"type": "qemu", "memory": "32Mi", **wish}):
-        return
-    hands.busy[name] = None
-    await cluster.sleep(10.0)
-    body = cluster.objects("domains").get(name) if cluster.etcd.running else None
-    if body is not None and is_met(cluster, body) and {home.daemon, target.daemon} == {"up"}:
-        uuid = body["metadata"]["uid"]
-        cluster.doubled.add(uuid)  # a host that boots before a leader could disarm it starts a second one
+    async with _armed(drills, rng, "c") as armed:
+        if armed is None:
+            return
+        name, uuid, home, target = armed
         async with drills.moving():
             drills.say(f"nobody hears of {home.name} and {target.name} while {name} is moved")
             for replica in cluster.replicas:
                 cluster.network.cut(replica, home.name)
                 cluster.network.cut(replica, target.name)
             await cluster.sleep(BROKEN_AFTER_S)
-            answer = await hands.on(home.name).migrate(uuid, target, Manner(undefine_source=False))
+            answer = await drills.hands.on(home.name).migrate(uuid, target, Manner(undefine_source=False))
             home.kill_daemon()
             home.start_daemon()
             for replica in cluster.replicas:
@@ -381,14 +359,51 @@ async def armed_behind_a_cut(drills: Drills, rng: Random) -> None:
             await cluster.sleep(5.0)  # until the new one is up
             led = answer is None and await _is_led(drills, home, for_s=40)
         if led:
-            cluster.doubled.discard(uuid)
-            home.power_off()
-            await cluster.sleep(10.0)
-            hands.power_on(home)
-            await cluster.sleep(20.0)
+            await _boots(drills, armed)
         for replica in cluster.replicas:
             cluster.network.heal(replica, target.name)
+
+
+class _Armed(NamedTuple):
+    name: str
+    uuid: str
+    home: SimHost
+    target: SimHost
+
+
+@asynccontextmanager
+async def _armed(drills: Drills, rng: Random, letter: str) -> AsyncIterator[_Armed | None]:
+    """A new domain that runs and starts with its host, and another host for it; it is in nobody else's hands.
+    None where that does not come about."""
+    cluster, hands, name = drills.cluster, drills.hands, f"{letter}{rng.randrange(1000)}"
+    nodes = sorted(n for n in cluster.objects("nodes") if n in cluster.hosts) if cluster.etcd.running else []
+    if len(nodes) < 2 or hands.guard.moves:
+        yield None
+        return
+    home, target = (cluster.hosts[n] for n in rng.sample(nodes, 2))
+    wish = {"placement": {"node": home.name}, "recovery": {"autostart": True}}
+    if not await drills.api.create(DOMAINS, name, {"type": "qemu", "memory": "32Mi", **wish}):
+        yield None
+        return
+    hands.busy[name] = None
+    await cluster.sleep(10.0)
+    body = cluster.objects("domains").get(name) if cluster.etcd.running else None
+    if body is not None and is_met(cluster, body) and {home.daemon, target.daemon} == {"up"}:
+        uuid = body["metadata"]["uid"]
+        cluster.doubled.add(uuid)  # a host that boots before a leader could disarm it starts a second one
+        yield _Armed(name, uuid, home, target)
+    else:
+        yield None
     del hands.busy[name]
+
+
+async def _boots(drills: Drills, armed: _Armed) -> None:
+    """The host that it left, which somebody had the time to disarm."""
+    drills.cluster.doubled.discard(armed.uuid)
+    armed.home.power_off()
+    await drills.cluster.sleep(10.0)
+    drills.hands.power_on(armed.home)
+    await drills.cluster.sleep(20.0)
 
 
 async def _is_led(drills: Drills, host: SimHost, for_s: int) -> bool:
