@@ -59,6 +59,10 @@ ASKED_BY_MIGRATIONS: Final = frozenset(
 )
 
 
+GIVES_A_PLACE: Final = frozenset({ActionKind.START, ActionKind.DEFINE})
+"""The first record of a domain rests on its object: one whose object a restored store has forgotten would be
+of nobody, and stay for ever (seed 908639)."""
+
 SENDS_NOTHING: Final = frozenset({ActionKind.RECORD, ActionKind.RELEASE, ActionKind.FINISH})
 """All other kinds change something on a node, and rest on its Node, too: it may be observed only by now."""
 
@@ -96,7 +100,7 @@ def changes(case: Case, node: str) -> tuple[Premise, ...]:
 
 
 def _objects(case: Case, kind: ActionKind) -> tuple[Premise, ...]:
-    if not RESTS_ON_OBJECTS[kind]:
+    if not RESTS_ON_OBJECTS[kind] and not (case.held is None and kind in GIVES_A_PLACE):
         return ()
     namespace, _, name = case.key.partition("/")
     stored = case.stored

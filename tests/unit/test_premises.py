@@ -37,6 +37,18 @@ def test_whatever_changes_a_guest_is_compared_with_what_its_user_wants_now() -> 
     assert all("record" in STEPS[kind] for kind, rests in RESTS_ON_OBJECTS.items() if rests)
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+def test_the_first_record_of_a_domain_rests_on_its_object_and_later_starts_look_again(is_first: bool) -> None:
+    """Seed 908639: a restored store had forgotten the object."""
+    cluster = Cluster().node("a").domain(placement={"node": "a"})
+    if not is_first:
+        cluster.assigned("a").seen("a", "shutoff", "crashed")
+    action = cluster.verdict().action
+    assert action is not None and action.kind is ActionKind.START
+    named = keys.object_key("domains", "default", "web") in {p.key for p in action.premises}
+    assert named is is_first
+
+
 # --- what may move beneath an action
 
 
