@@ -395,9 +395,16 @@ def _elsewhere(assignment: Assignment, node: str, seen: Sighting) -> Deferred:
 
 
 def way_out(assignment: Assignment, node: str, seen: Sighting) -> str:
-    """What ends a hold over a copy on `node`, where none belongs: only one that runs can be kept."""
+    """What ends a hold over a copy on `node`, where none belongs: only one that runs can be kept. Nobody is
+    told to take saved memory away without a word that it goes."""
+    keep = f"domctl resolve {assignment.name} -n {assignment.namespace} --keep {node}"
     if seen.active:
-        return f"domctl resolve {assignment.name} -n {assignment.namespace} --keep {node}"
+        return keep
+    if seen.detail.managed_save:
+        return (
+            f"virsh undefine --managed-save on {node}, if that copy and its saved memory should not be there"
+            f"; if it is the one to go on: virsh start on {node}, then {keep}"
+        )
     return f"virsh destroy and virsh undefine on {node}, if that copy should not be there"
 
 

@@ -275,6 +275,12 @@ class Operator:
                 done |= uuid not in host.domains or await self.hands.undefine(node, uuid)
         return done
 
+    async def _remove_saved_copy(self, name: str, body: Body, found: re.Match[str]) -> bool:
+        """An operator who does not want it: with one that was to go on, it would be for him to say so."""
+        uuid, node = body["metadata"]["uid"], found["node"]
+        await self.hands.managedsave_remove(node, uuid)
+        return await self.hands.undefine(node, uuid)
+
     async def _undefine_copies(self, name: str, body: Body, found: re.Match[str]) -> bool:
         uuid = body["metadata"]["uid"]
         held = self.cluster.assignment(uuid)
@@ -350,6 +356,7 @@ WAYS: tuple[tuple[re.Pattern[str], Way], ...] = (
     (re.compile(r"virsh managedsave-remove on (?P<node>[^\s;,]+)"), Operator._remove_save),
     (re.compile(r"undefine on (?P<node>\S+): .*managed save image exists"), Operator._remove_save),
     (re.compile(r"^virsh destroy and virsh undefine on (?P<nodes>.+?), if"), Operator._remove_copies),
+    (re.compile(r"^virsh undefine --managed-save on (?P<node>\S+?),"), Operator._remove_saved_copy),
     (re.compile(r"^rename or undefine (?P<uuid>\S+) on (?P<node>\S+)"), Operator._make_room),
     (re.compile(r"has another domain named (?P<name>[^\s;]+)"), Operator._make_room),
     (re.compile(r"^undefine the copies"), Operator._undefine_copies),

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from controller.model import Proof, Rule
+from controller.plan.evidence import way_out
 from controller.plan.snapshot import Held, Policy
 from controller.plan.types import ActionKind, Reason, Situation
 from tests.unit.plancase import (
@@ -66,6 +67,13 @@ def test_what_another_node_of_its_host_said_counts_if_it_came_after_the_word(
 
 def test_an_answer_from_before_the_word_says_nothing_against_it() -> None:
     expect_action(running_on_a().silent("a").dead("a"), ActionKind.RELEASE)
+
+
+def test_nobody_is_told_to_take_a_copy_away_without_a_word_of_its_saved_memory() -> None:
+    """Seed 908536: libvirt undefines nothing that has saved memory, and that may be what is to go on."""
+    cluster = two_nodes().domain().assigned("a").seen("b", "shutoff", "saved", managed_save=True)
+    told = way_out(cluster.assignments[UUID].assignment, "b", cluster.sightings[UUID]["b"])
+    assert "virsh undefine --managed-save on b" in told and "domctl resolve web -n default --keep b" in told
 
 
 # --- replaced
