@@ -183,7 +183,8 @@ class Hands:
 
     async def moves(self, rng: Random) -> str:
         """`virsh migrate` to another host that domctl knows; without `handMigrations`, while all is well.
-        Returns where it runs now, "" if nothing was moved."""
+        Returns where it runs now, "" if nothing was moved. A host that it left with its definition armed must
+        not boot before that was cleared there (README)."""
         declared = self.cluster.policy.hand_migrations
         manner = Manner(persist=rng.random() < 0.9, undefine_source=rng.random() < 0.9)
         found = self._some(rng, _runs)
@@ -201,6 +202,9 @@ class Hands:
                 f"virsh migrate {uuid} ended",
                 await self.on(node).migrate(uuid, self.cluster.hosts[target], manner),
             )
+            left = self.cluster.hosts[node].domains.get(uuid)
+            if left is not None and left.autostart and left.live is None:
+                self.cluster.armed[node, uuid] = self.cluster.clock()
             if not declared:
                 await self._seen_since(self.cluster.clock(), (node, target))
                 await self._written_down(uuid, target)

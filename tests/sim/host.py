@@ -87,7 +87,7 @@ class SimHost:
         self.temper = temper or Temper()
         number = "".join(f"{byte:02x}" for byte in name.encode()).rjust(12, "0")[-12:]
         self.uuid = uuid or f"aaaaaaaa-0000-4000-8000-{number}"
-        self.powered = True
+        self.powered, self.died_at = True, 0.0
         self.relayed = False  # whether it is reached through ssh, by sockets that are not libvirt's
         self.daemon: Daemon = "up"
         self.incarnation = 1  # of libvirtd
@@ -113,7 +113,7 @@ class SimHost:
         """The plug is pulled: no guest, no daemon, and nothing on the network says so."""
         if not self.powered:
             return
-        self.powered = False
+        self.powered, self.died_at = False, self.clock()
         self.network.darken(self.name)
         self._stop_daemon()
         for connection in list(self.connections):

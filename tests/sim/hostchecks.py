@@ -15,6 +15,9 @@ from tests.sim.domain import Change, SimDomain
 from tests.sim.heard import Heard
 from tests.sim.migration import Migration
 
+CLEARED_S: Final = (
+    30.0  # within which a leader that is there has cleared what a domain left by hand would start
+)
 _SOURCE: Final = re.compile(r"<source file=['\"]([^'\"]+)")
 
 
@@ -34,6 +37,7 @@ class HostChecks:
         if change.what == "paused" and change.by == "virsh":
             self._heard.paused_by_hand.add((change.host, uuid))
         self._heard.excused.discard((change.host, uuid))
+        self._note_armed(change)
         active = cluster.active_on(uuid)
         if len(active) > 1 and uuid not in cluster.doubled:
             self._complain("I1", f"{uuid} is active on {' and '.join(active)}")
@@ -56,6 +60,17 @@ class HostChecks:
                 self._heard.migrated_at[uuid] = cluster.clock()
             elif change.reason != "failed":
                 self._heard.ended_at[uuid] = cluster.clock()
+
+    def _note_armed(self, change: Change) -> None:
+        """A host that dies within a moment after a domain was moved away from it by hand may boot with it,
+        and the README says so (seed 908469)."""
+        cluster, where = self._heard.cluster, (change.host, change.uuid)
+        if change.what in ("undefined", "vanished") or (change.what, change.reason) == ("autostart", "off"):
+            cluster.armed.pop(where, None)
+        left_at, died_at = cluster.armed.get(where), cluster.hosts[change.host].died_at
+        boots = (change.what, change.by) == ("launched", "host")
+        if boots and left_at is not None and left_at <= died_at <= left_at + CLEARED_S:
+            cluster.doubled.add(change.uuid)
 
     def _note_run(self, change: Change) -> None:
         if change.what in ("started", "resumed"):
