@@ -43,6 +43,7 @@ _TRIED: Final = frozenset({"create", "update", "patch"})  # whose objects are co
 _NOTHING: Final[Body] = {}
 _SHOWN: Final = 20
 _HELD: Final = frozenset({"data", "stringData"})
+_READING: Final = frozenset({"copy", "move", "test"})  # operations of a JSON patch
 
 
 def authorize_call(rights: Rights, call: Call, verb: str = "") -> str:
@@ -103,13 +104,26 @@ class Guard:
         if call.stored.kind != "Secret":
             return body
         metadata = body["metadata"]
-        ask = Ask("get", "", "secrets", "", metadata["namespace"], metadata["name"])
-        if self._rights.decide(call.user, ask).allowed:
+        if self._reads_secret(call.user, metadata["namespace"], metadata["name"]):
             return body
         annotations = metadata.get("annotations") or {}
         kept = {name: value for name, value in annotations.items() if name != LAST_APPLIED}
         hidden = {**metadata, "annotations": kept} if annotations else metadata
         return {k: v for k, v in {**body, "metadata": hidden}.items() if k not in _HELD}
+
+    def check_patch(self, call: Call, value: object) -> None:
+        """Raises ApiError (403) for a JSON patch that would read a Secret for who may not: what is copied or
+        moved to a label or an annotation is shown there, and a test says whether a guess is right."""
+        if call.stored.kind != "Secret" or not isinstance(value, list):
+            return
+        asked = {str(one.get("op")) for one in value if isinstance(one, dict)}
+        reading = ", ".join(sorted(asked & _READING))
+        if reading and not self._reads_secret(call.user, call.target.namespace, call.target.name):
+            why = f'a JSON patch with {reading} reads the secret: that takes the verb "get" on it, too'
+            raise errors.forbidden(call.subject, why)
+
+    def _reads_secret(self, user: User, namespace: str, name: str) -> bool:
+        return self._rights.decide(user, Ask("get", "", "secrets", "", namespace, name)).allowed
 
     def _check_role(self, user: User, change: Change) -> None:
         """Into a role that is made of others anything may come, whoever wrote that: it takes every right."""

@@ -157,6 +157,7 @@ class Writer:
         value = await read_json(
             call, limit=self._bounds.body_bytes, accepted=(kind,), most=patch.most_fields(kind)
         )
+        self._guard.check_patch(call, value)
         subject = Subject(call.resource.kind, call.target.name, call.resource.group)
         change = patch.parse(kind, value, subject, self._bounds.document_bytes)
 

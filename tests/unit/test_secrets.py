@@ -276,6 +276,29 @@ async def test_who_may_not_read_a_secret_is_shown_nothing_of_it_by_whatever_he_d
     assert in_base64(PASSWORD) in (await api.call("PATCH", f"{one}?dryRun=All", {}, type=MERGE)).text
 
 
+@pytest.mark.parametrize("verb", ["dryrun", "patch"])
+async def test_no_json_patch_reads_a_secret_for_who_may_not(api: Api, verb: str) -> None:
+    await made(api, secret())
+    await give(api, rule(verb, "secrets", ""))
+    path = f"{SECRETS}/vnc?dryRun=All"
+    kept, held = "/metadata/annotations", "/data/password"
+    reading: list[list[dict[str, Any]]] = [
+        [{"op": "add", "path": kept, "value": {}}, {"op": "copy", "from": held, "path": f"{kept}/a"}],
+        [{"op": "add", "path": kept, "value": {}}, {"op": "move", "from": held, "path": f"{kept}/a"}],
+        [{"op": "move", "from": "/data", "path": kept}],
+        [{"op": "test", "path": held, "value": in_base64(PASSWORD)}],
+        [{"op": "test", "path": held, "value": "x"}],
+    ]
+    for operations in reading:
+        reply = await as_bob(api, "PATCH", path, operations, type=JSON_PATCH)
+        assert (reply.status, reply.body["reason"]) == (403, "Forbidden"), reply.text
+        assert in_base64(PASSWORD) not in reply.text
+        assert '"get"' in reply.body["message"]
+    written = [{"op": "replace", "path": held, "value": in_base64("new")}]
+    assert (await as_bob(api, "PATCH", path, written, type=JSON_PATCH)).status == 200
+    assert in_base64(PASSWORD) in (await api.call("PATCH", path, reading[0], type=JSON_PATCH)).text
+
+
 async def _tables(api: Api, heard: list[str]) -> None:
     """What a terminal that watches is sent, to the end of the secret."""
     async with api.watch(f"{SECRETS}?watch=1", Accept=TABLE) as events:
