@@ -124,7 +124,7 @@ def moved_away(case: Case) -> Answer:
         return None
     own = case.own_sighting
     if case.assignment.away:
-        home = own is not None and own.record.active and len(case.active_on) == 1
+        home = case.active_on == (case.node,)  # not where its migration has paused it
         return notes.away(case, False, f"it runs on {case.node}") if home else None
     shown = own is not None and not own.record.active and own.record.reason == "migrated"
     if case.active_on or not (shown or case.uuid in case.snap.migrated):

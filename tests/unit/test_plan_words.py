@@ -188,6 +188,18 @@ def test_where_it_runs_at_home_again_it_is_away_no_more() -> None:
     assert cluster.verdict().situation is Situation.CONVERGED
 
 
+def test_where_its_migration_has_paused_it_at_home_and_it_runs_elsewhere_it_is_still_away() -> None:
+    """Seed 1003210: then its target lost power, and what libvirt made of its source was taken for its end."""
+    cluster = (
+        running_on_a()
+        .assigned("a", away=True)
+        .seen("a", "paused", "migration")
+        .seen("b", "running", "migrated")
+    )
+    verdict = cluster.verdict()
+    assert verdict.action is None or verdict.action.after is None or verdict.action.after.away, verdict
+
+
 def test_where_it_was_moved_to_is_written_down_and_it_stays_there() -> None:
     cluster = three().assigned("a", away=True).seen("c")
     expect_action(cluster, ActionKind.RECORD, "c")
