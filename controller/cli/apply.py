@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
     wanted = output.Format(args.output) if args.output else None
     found = manifests.load(args.filename, recursive=args.recursive, check=args.validate)
     client = connect(args)
-    placed = [(one, manifests.namespace_for(one, client.namespace, args.namespace)) for one in found]
+    placed = manifests.with_namespaces(found, client.namespace, args.namespace)
     chosen = applier(args, dry_run)
     members = set_for(client, args, placed)
     leaving = members.leaving(placed) if members else []

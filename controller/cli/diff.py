@@ -65,7 +65,7 @@ def _run(args: argparse.Namespace) -> int:
         raise UsageError(f'--output "{args.output}" is not available: leave it out, or write markdown')
     found = manifests.load(args.filename, recursive=args.recursive, check=args.validate)
     client = connect(args)
-    placed = [(one, manifests.namespace_for(one, client.namespace, args.namespace)) for one in found]
+    placed = manifests.with_namespaces(found, client.namespace, args.namespace)
     chosen = applier(args, "server")
     members = set_for(client, args, placed)
     differences, failures = _compared(client, args, chosen, placed)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -58,15 +58,28 @@ def load(
         objects, of_file = load_file_objects(_content(path), shown, _CHECKS[check])
         problems += [replace(problem, file=shown) for problem in of_file]
         found += [Manifest(shown, o.line, o.raw, of_kind(o.value.kind)) for o in objects]
-    problems += _twins(found)
-    for problem in problems:
-        sys.stderr.write(printable(formatted(problem)) + "\n")
+    problems += _twins((one, one.namespace) for one in found)
     if seen is not None:
         seen += problems
+    _tell(problems)
+    return _some(found)
+
+
+def with_namespaces(found: Sequence[Manifest], default: str, asked: str) -> list[tuple[Manifest, str]]:
+    """Each with its namespace (see `namespace_for`). Raises CliError, also where two files hold one object
+    once that is known; that was printed then."""
+    result = [(one, namespace_for(one, default, asked)) for one in found]
+    _tell(_twins(result))
+    return result
+
+
+def _tell(problems: Sequence[Problem]) -> None:
+    """Raises CliError if any of them is more than a warning."""
+    for problem in problems:
+        sys.stderr.write(printable(formatted(problem)) + "\n")
     if wrong := len(errors(problems)):
         sys.stderr.write(f"error: {wrong} problem{'s' if wrong > 1 else ''} found; nothing was sent\n")
         raise Reported
-    return _some(found)
 
 
 def load_names(filenames: Sequence[str], *, recursive: bool) -> list[Manifest]:
@@ -145,12 +158,12 @@ def _named(shown: str, value: object) -> Manifest | list[Problem]:
     return Manifest(shown, 0, value, of_kind(kind.kind))
 
 
-def _twins(found: Sequence[Manifest]) -> list[Problem]:
-    """The same object in two files: the second would silently win."""
+def _twins(found: Iterable[tuple[Manifest, str]]) -> list[Problem]:
+    """The same object, by its namespace, in two files: the second would silently win."""
     seen: dict[tuple[str, str, str], Manifest] = {}
     twins: list[Problem] = []
-    for one in found:
-        first = seen.setdefault((one.resource.kind, one.namespace or "default", one.name), one)
+    for one, namespace in found:
+        first = seen.setdefault((one.resource.kind, namespace, one.name), one)
         if first.file != one.file:
             message = f'{one.resource.kind} "{one.name}" is there twice, first in {first.place}'
             twins.append(Problem((), message, "FieldValueDuplicate", one.line, 1, file=one.file))

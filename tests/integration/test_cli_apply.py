@@ -79,6 +79,20 @@ async def test_the_same_object_in_two_files_is_refused(cli: Cli) -> None:
     assert f'{second}:1:1: Domain "web" is there twice, first in {first}:1' in ran.err
 
 
+async def test_an_object_is_the_same_by_the_namespace_that_it_is_given(cli: Cli) -> None:
+    """Sent abreast, either of two would have won."""
+    space = "apiVersion: v1\nkind: Namespace\nmetadata: {name: prod}\n"
+    assert (await cli("apply -f", cli.file(space, "space.yaml"))).code == 0
+    head = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a%s}\n"
+    named, bare = cli.file(head % ", namespace: prod", "1.yaml"), cli.file(head % "", "2.yaml")
+    ran = await cli("apply -n prod -f", f"{named},{bare}")
+    assert (ran.code, ran.out) == (1, "") and 'ConfigMap "a" is there twice' in ran.err
+    ran = await cli("diff -n prod -f", f"{named},{bare}")
+    assert ran.code > 1 and 'ConfigMap "a" is there twice' in ran.err
+    ran = await cli("apply -f", f"{named},{bare}")
+    assert ran.code == 0, ran.err  # one of them is in default
+
+
 async def test_problems_are_written_in_the_forms_that_forges_show(cli: Cli) -> None:
     good, bad = cli.file(domain("good"), "good.yaml"), cli.file(domain("bad", vcpus=0, nope=1), "bad.yaml")
     ran = await cli("validate -o github -f", f"{good},{bad}")
