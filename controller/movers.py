@@ -218,7 +218,7 @@ class Movers:
                 news |= told
             if watch.unsure and watch.answered_at is None and sent_at is not None and sent_at > watch.over_at:
                 news["answered_at"] = self.now()
-            then_at = await self._read(uuid, intent.target, again=watch.read is not None)
+            then_at = await self._read(uuid, intent.target, again=watch.done and watch.read is not None)
             if sent_at is not None and then_at is not None:
                 news["read"] = (sent_at, then_at)
                 if watch.done and intent.goes_on and self._stands(uuid, intent.target):

@@ -246,6 +246,32 @@ async def test_both_ends_are_read_again_as_soon_as_something_is_heard(world: Wor
     await until(lambda: world.watch.read is not None and world.watch.read[0] > heard_at)
 
 
+@pytest.mark.parametrize("is_ours", [True, False])
+async def test_what_a_target_is_made_of_is_read_anew_until_this_leaders_own_call_is_over(
+    world: World, is_ours: bool
+) -> None:
+    """Seed 1006981: a new leader had read it while it still arrived, and missed the mark that came last."""
+    knew: list[bool] = []
+    read = world.b.detail
+
+    async def detail(uuid: str, known: Detail | None = None) -> Detail:
+        knew.append(known is not None)
+        return await read(uuid, known)
+
+    world.b.detail = detail  # type: ignore[method-assign]
+    if is_ours:
+        world.send()
+        await asyncio.sleep(0.01)
+        world.arrive()
+    else:
+        world.b.there = True
+        world.recorded()
+    for times in (1, 2):
+        await until(lambda times=times: len(knew) >= times)  # type: ignore[misc]
+        world.hear(EventKind.RESUMED)
+    assert knew[:2] == [False, is_ours]
+
+
 async def test_what_is_found_out_of_a_migration_that_was_closed_is_nobodys(world: World) -> None:
     """Else the next one of this domain would begin with it, and count for no budget (all_to_one)."""
     slow = asyncio.get_running_loop().create_future()
