@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -110,3 +111,13 @@ class SimDomain:
 
 def dated(detail: Detail, sent_at: float) -> Detail:
     return replace(detail, sent_at=sent_at)
+
+
+ASKED_OF_GUESTS: Final = ("asked to stop", "paused", "resumed")
+THAWS_S: Final = 1.0  # a guest that goes on has answered by then all that waited for it
+
+
+def waited_in_guest(change: Change, domain: SimDomain | None, now: float) -> bool:
+    """Whether this was asked of a guest that was stuck until just now: that stands in its own socket, and no
+    daemon can take it back (seeds 600290, 1008692)."""
+    return change.what in ASKED_OF_GUESTS and domain is not None and now - domain.thawed_at < THAWS_S

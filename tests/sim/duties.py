@@ -22,15 +22,13 @@ from specs.requests import ANNOTATIONS
 from tests.sim import definition
 from tests.sim.checks import Checks
 from tests.sim.cluster import Cluster
-from tests.sim.domain import Change
+from tests.sim.domain import Change, waited_in_guest
 from tests.sim.doors import Call
 from tests.sim.hypervisor import Sent
 
 TAKING = frozenset({"undefine", "destroy", "shutdown", "resume", "save", "drop_saved"})
 DECIDED_BEFORE_S = 0.5  # what is recorded may have been decided on before the last read, where etcd is slow
 READ_AGAIN_S = 15.0  # a linearizable read, and the leave to act that was given after it
-ASKED_OF_GUESTS = ("asked to stop", "paused")
-THAWS_S = 1.0  # a guest that goes on has answered by then all that waited for it
 DOMAINS = keys.object_prefix("domains")
 
 
@@ -223,8 +221,7 @@ class Duties:
         """A command is carried out after the next leader's quiet time. What a guest that is stuck was asked
         stands in its own socket, and no daemon can take it back (seed 600290)."""
         term, now = self._term, self._cluster.clock()
-        domain = self._cluster.hosts[change.host].domains.get(change.uuid)
-        if change.what in ASKED_OF_GUESTS and domain is not None and now - domain.thawed_at < THAWS_S:
+        if waited_in_guest(change, self._cluster.hosts[change.host].domains.get(change.uuid), now):
             return
         sender = self._sent_in.get((change.by, change.host, change.uuid))
         if sender is None or term is None or sender is term:

@@ -11,7 +11,7 @@ from typing import Final
 
 from controller.model import IntentKind, Rule
 from tests.sim.definition import OWN_STORAGE
-from tests.sim.domain import Change, SimDomain
+from tests.sim.domain import Change, SimDomain, waited_in_guest
 from tests.sim.heard import Heard
 from tests.sim.migration import Migration
 
@@ -152,6 +152,8 @@ class HostChecks:
         leader, now = self._heard.cluster.leader, self._heard.cluster.clock()
         if leader is None or leader.name == change.by or self._heard.past != self._heard.cluster.pasts:
             return  # or etcd says who led at another time
+        if waited_in_guest(change, self._heard.cluster.hosts[change.host].domains.get(change.uuid), now):
+            return
         elected_at = self._heard.elected_at.get(leader.name, now)
         first_read_at = self._heard.first_listed.get((leader.name, change.host), now)
         if now > self._heard.cluster.quiet_over_at(change.host, elected_at, first_read_at) + 1.0:
