@@ -138,9 +138,13 @@ async def copied(source: Session) -> Job:
 
 
 async def aborted(pair: Pair, source: Session, moving: asyncio.Task[Result]) -> None:
+    await given_up(source, moving)
+    await until(lambda: pair.target.stands() is None)
+
+
+async def given_up(source: Session, moving: asyncio.Task[Result]) -> None:
     assert await source.abort_job(UUID, permit()) == DONE
     assert failed(await moving, HostFailed).code == 78
-    await until(lambda: pair.target.stands() is None)
 
 
 # -- where the domain is, and with what definition ---------------------------------------------------
@@ -410,7 +414,8 @@ async def test_an_undefine_at_the_target_waits_for_the_migration_and_is_done_whe
     pair: Pair, source: Session, target: Session
 ) -> None:
     """So a definition that somebody put there goes with the job that is ended (safety §5). What waits beside
-    it may go first: with libvirt 9.0 a create did in 3 of 10 trials."""
+    it may go first: with libvirt 9.0 a create did in 3 of 10 trials. Nor does it always wake what waits (3 of
+    9 trials on one machine): that is refused once its 30 s are over, and done when it is asked again."""
     shown = await ready(pair, source)
     pair.target.define(shown)
     await pair.slow()
@@ -419,8 +424,11 @@ async def test_an_undefine_at_the_target_waits_for_the_migration_and_is_done_whe
     clearing = asyncio.create_task(target.undefine(UUID, permit()))
     await asyncio.sleep(0.3)
     assert not clearing.done()
-    await aborted(pair, source, moving)
-    assert await clearing == DONE
+    await given_up(source, moving)
+    cleared = await clearing
+    if cleared != DONE:
+        failed(cleared, DomainBusy)
+        assert await target.undefine(UUID, permit()) == DONE
     failed(await target.create(UUID, permit()), NoDomain)
     assert pair.source.stands() in {HERE, (State.RUNNING, "migration-canceled")}
     assert pair.target.stands() is None
