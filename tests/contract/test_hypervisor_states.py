@@ -10,7 +10,7 @@ import asyncio
 import pytest
 
 from drivers.errors import HostFailed, NoDomain, Unsupported, WrongState
-from drivers.hypervisor import EventKind, Outcome, Record, Session, State, StopMethod
+from drivers.hypervisor import EventKind, Outcome, Record, Result, Session, State, StopMethod
 from tests.contract.hypervisors import (
     LXC,
     OTHER,
@@ -24,6 +24,8 @@ from tests.contract.hypervisors import (
     started,
 )
 from tests.contract.worlds import UUID, World, domain_xml
+
+STARTS = 3
 
 # -- create, destroy, shutdown -----------------------------------------------------------------------
 
@@ -52,14 +54,25 @@ async def test_destroying_a_stopped_domain_fails(session: Session, world: World)
 
 
 async def test_a_guest_can_be_asked_to_stop(session: Session, world: World) -> None:
+    """A container that was just started has no init to ask yet; and of one whose controller was late libvirt
+    9.0 never learns which it is, so that it must be started anew."""
     await started(session, world)
-    result = await session.shutdown(UUID, StopMethod.ACPI, permit())
-    for _ in range(50):  # a container that was just started has no init to ask yet
+    for _ in range(STARTS):
+        result = await _asked_to_stop(session)
+        if result.outcome is Outcome.DONE or not isinstance(result.error, WrongState):
+            break
+        done(await session.destroy(UUID, permit()))
+        done(await session.create(UUID, permit()))
+    done(result)
+
+
+async def _asked_to_stop(session: Session) -> Result:
+    for _ in range(50):
+        result = await session.shutdown(UUID, StopMethod.ACPI, permit())
         if result.outcome is Outcome.DONE or not isinstance(result.error, WrongState):
             break
         await asyncio.sleep(0.1)
-        result = await session.shutdown(UUID, StopMethod.ACPI, permit())
-    done(result)
+    return result
 
 
 async def test_a_stopped_guest_cannot_be_asked_to_stop(session: Session, world: World) -> None:
