@@ -271,6 +271,7 @@ def test_a_container_on_shared_storage_moves_when_it_is_off_and_one_on_its_hosts
     boxes.until_seen("moving", {"c2": RUNNING})
     boxes.until_reason("staying", "PinnedByStorage")
     assert boxes.seen("staying") == {"c1": SHUTOFF}
+    until(lambda: len(lived(root)) > 2, 15, lambda: boxes.story("moving"))  # it runs before its init does
     assert lived(root) == ["start ", "TERM", "start "]
 
 
