@@ -35,6 +35,8 @@ def signal_daemon(host: Host, signum: signal.Signals) -> None:
     daemon = recorded(host.daemon_file)
     if daemon is None or not daemon.send(signum):
         raise LabError(f"libvirtd of {host.name} is not running")
+    if signum is signal.SIGSTOP:
+        daemon.wait_stopped()
 
 
 def cut(lab: Lab, host: Host, blackhole: bool) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +60,15 @@ class Process:
             return bool(select.select([fd], [], [], timeout_s)[0])
         finally:
             os.close(fd)
+
+    def wait_stopped(self, timeout_s: float = 5.0) -> None:
+        """After SIGSTOP: the kernel stops threads in their own time. TimeoutError if it does not, or if the
+        process has ended."""
+        ends_at = time.monotonic() + timeout_s
+        while self.state() != "T":
+            if time.monotonic() > ends_at:
+                raise TimeoutError(f"process {self.pid} was not stopped by SIGSTOP within {timeout_s:.0f} s")
+            time.sleep(0.005)
 
     def kill(self, timeout_s: float = 20.0) -> None:
         """SIGKILL, and return when it has ended; TimeoutError if the kernel could not end it."""
