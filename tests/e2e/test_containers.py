@@ -5,6 +5,7 @@ Evidence is what libvirt's lxc driver says, and what each container's init wrote
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -78,8 +79,9 @@ class Containers:
         found = {}
         for one, host in self.hosts.items():
             with libvirt.open(lxc(host)) as connection:
-                there = [d for d in connection.listAllDomains() if d.name() == name]
-                found.update((one, d.state()[0]) for d in there)
+                for domain in (d for d in connection.listAllDomains() if d.name() == name):
+                    with contextlib.suppress(libvirt.libvirtError):  # a transient one went since
+                        found[one] = domain.state()[0]
         return found
 
     def until_seen(self, name: str, states: dict[str, int], timeout_s: float = 15) -> None:
