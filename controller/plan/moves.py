@@ -22,7 +22,7 @@ from controller.model import (
 from controller.plan import disks
 from controller.plan.actions import LATER, assigned, consuming, intended, is_wiped, made, resting_on
 from controller.plan.case import Case, Desired
-from controller.plan.premises import changes, deaths
+from controller.plan.premises import changes, deaths, not_in_quarantine
 from controller.plan.snapshot import MoveWatch
 from controller.plan.types import Action, ActionKind
 from drivers.hypervisor import Move
@@ -67,7 +67,7 @@ def migrate(case: Case, departure: Departure) -> Action:
     return dataclasses.replace(
         action,
         target=target,
-        premises=(*action.premises, *changes(case, target)),
+        premises=(*action.premises, *not_in_quarantine(case, target), *changes(case, target)),
         move=departure.move,
         xml=rendered.xml,
         mark=Mark(case.snap.cluster, case.uuid, epoch, rendered.digest),

@@ -1,4 +1,5 @@
-"""What in etcd an action rests on beside the assignment: what users ask for, and an operator's word.
+"""What in etcd an action rests on beside the assignment: what users ask for, an operator's word, a node's
+quarantine.
 
 The watch that feeds the cache may lag, by as much as a slow member of etcd does, and reads that decide are
 linearizable (I18). So the transaction that records an action also compares the objects that justify it; where
@@ -17,7 +18,7 @@ import msgspec
 from msgspec import Struct, UnsetType
 
 from controller import keys
-from controller.model import Decision
+from controller.model import Decision, Quarantine
 from controller.plan.case import Case
 from controller.plan.snapshot import Snapshot, StoredMigration
 from controller.plan.types import ActionKind, Premise
@@ -87,7 +88,8 @@ class MigrationMeaning(Struct, frozen=True):
 
 def premises_of(case: Case, kind: ActionKind, node: str) -> tuple[Premise, ...]:
     """What an action of this kind for this domain on this node rests on."""
-    return (*_objects(case, kind), *(() if kind in SENDS_NOTHING else changes(case, node)))
+    place = not_in_quarantine(case, node) if kind in GIVES_A_PLACE else ()
+    return (*_objects(case, kind), *place, *(() if kind in SENDS_NOTHING else changes(case, node)))
 
 
 def changes(case: Case, node: str) -> tuple[Premise, ...]:
@@ -97,6 +99,14 @@ def changes(case: Case, node: str) -> tuple[Premise, ...]:
         return ()
     key = keys.object_key("nodes", "", node)
     return (Premise(key=key, revision=stored.revision, meaning=_of_node(stored.node)),)
+
+
+def not_in_quarantine(case: Case, node: str) -> tuple[Premise, ...]:
+    """Nothing new goes to a node in quarantine (I15): one that was lifted stands again in a restored store,
+    which the leader may still write to before it knows of it (seed 13 of came_back)."""
+    if node in case.snap.quarantine:
+        return ()  # what belongs there already
+    return (Premise(key=keys.quarantine(node), revision=0, meaning=None),)
 
 
 def _objects(case: Case, kind: ActionKind) -> tuple[Premise, ...]:
@@ -170,6 +180,7 @@ _READERS: Final[tuple[tuple[str, Callable[[bytes, str], object]], ...]] = (
         lambda value, _: _of_migration(msgspec.json.decode(value, type=Migration)),
     ),
     (keys.object_prefix("nodes"), lambda value, _: _of_node(msgspec.json.decode(value, type=Node))),
+    (keys.QUARANTINE, lambda value, _: msgspec.json.decode(value, type=Quarantine)),
     (keys.CONFIRMED_DEAD, lambda value, _: msgspec.json.decode(value, type=Decision)),
     (keys.RESOLUTIONS, lambda value, _: msgspec.json.decode(value, type=Decision)),
 )

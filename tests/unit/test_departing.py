@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from controller import keys
 from controller.migrationkeeper import migration_status
 from controller.model import Copy, Intent, IntentKind, MoveOutcome, MoveRecord
 from controller.plan.snapshot import Backoff, Held, MoveWatch, Policy, StoredMigration
@@ -66,6 +67,7 @@ def test_what_is_in_nobodys_way_begins_with_the_intent_and_the_definition_for_th
     assert (action.kind, action.node, action.target) == (ActionKind.MIGRATE, "a", "b")
     nodes = {p.key.rpartition("/")[2] for p in action.premises if "/nodes/" in p.key}
     assert nodes == {"a", "b"}, "both must allow it when it begins"
+    assert keys.quarantine("b") in {p.key for p in action.premises}
     intent = action.after.intent
     assert (intent.kind, intent.node, intent.target) == (IntentKind.MIGRATE, "a", "b")
     assert intent.request == request().migration.metadata.uid

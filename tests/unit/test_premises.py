@@ -13,7 +13,7 @@ import pytest
 
 from controller import keys
 from controller.executor import STEPS
-from controller.model import Decision
+from controller.model import Decision, Quarantine, Rule
 from controller.plan import plan
 from controller.plan.premises import RESTS_ON_OBJECTS, still_means, word
 from controller.plan.snapshot import StoredMigration
@@ -25,6 +25,7 @@ from tests.unit.spine import Leader, Spine, run, running_on_a, spine, until
 
 LADDER = [{"method": "acpi", "timeoutSeconds": 20}, {"method": "destroy"}]
 LOOKED_AT_BY_A_STEP = {"recheck", "finish"}
+IN_QUARANTINE = Quarantine(node="a", rule=Rule.CONFIRMED_DEAD, at="", uuids=(OTHER,))
 HARMFUL = {"ask", "destroy", "suspend", "resume", "save", "drop_saved", "reboot", "reset", "undefine"}
 
 
@@ -47,6 +48,27 @@ def test_the_first_record_of_a_domain_rests_on_its_object_and_later_starts_look_
     assert action is not None and action.kind is ActionKind.START
     named = keys.object_key("domains", "default", "web") in {p.key for p in action.premises}
     assert named is is_first
+
+
+def _started_on_a(cluster: Cluster) -> Action:
+    action = cluster.verdict().action
+    assert action is not None and (action.kind, action.node) == (ActionKind.START, "a")
+    return action
+
+
+def test_a_start_rests_on_its_node_not_being_in_quarantine() -> None:
+    """I15, seed 13 of came_back: a restored store had it there again."""
+    action = _started_on_a(Cluster().node("a").domain(placement={"node": "a"}))
+    premise = next(p for p in action.premises if p.key == keys.quarantine("a"))
+    assert premise.revision == 0
+    assert still_means(premise, UUID, None)
+    assert not still_means(premise, UUID, msgspec.json.encode(IN_QUARANTINE))
+
+
+def test_what_belongs_to_a_node_in_quarantine_starts_there_all_the_same() -> None:
+    cluster = Cluster().node("a").domain().assigned("a").seen("a", "shutoff", "crashed")
+    action = _started_on_a(cluster.given(quarantine={"a": IN_QUARANTINE}))
+    assert keys.quarantine("a") not in {p.key for p in action.premises}
 
 
 # --- what may move beneath an action
