@@ -112,7 +112,11 @@ class Connection:
     # --- the client's end
 
     def ask(self, call: str, arguments: tuple[Any, ...], settle: Settle) -> None:
-        """Send a request; `settle` gets the answer, or Unreachable when the connection ends first."""
+        """Send a request; `settle` gets the answer, or Unreachable when the connection ends first. One that
+        waited for a slot may have it of the connection's very end (seed 14 of all_to_one)."""
+        if not self.is_open:
+            asyncio.get_running_loop().call_soon(settle, lost("client"))
+            return
         self._open_calls[settle] = None
         self._up.send(partial(self.host.receive, self, call, arguments, settle))
 

@@ -12,6 +12,7 @@ import pytest
 from drivers.errors import CallTimedOut, PermitExpired, Unreachable
 from drivers.hypervisor import Outcome, State
 from drivers.libvirt import sockets
+from drivers.libvirt.lane import SLOTS
 from tests.sim.connection import socket_options
 from tests.sim.twohosts import UUID, XML, Lab, failed, now, permit, simulated, took, until
 
@@ -142,6 +143,20 @@ async def test_five_calls_fill_a_connection_and_the_port_allows_four(lab: Lab) -
     for call in calls:
         call.cancel()
     await asyncio.gather(*calls, return_exceptions=True)
+
+
+@simulated
+async def test_what_waits_for_a_slot_when_the_connection_ends_does_not_wait_for_its_deadline(
+    lab: Lab,
+) -> None:
+    """libvirt refuses a call over a closed socket at once."""
+    session = await lab.open()
+    lab.network.cut("c1", "h1")
+    began = now()
+    results = await asyncio.gather(*(session.create(UUID, permit()) for _ in range(SLOTS + 3)))
+    assert all(isinstance(result.error, Unreachable) for result in results)
+    assert {result.outcome for result in results[SLOTS:]} == {Outcome.FAILED}
+    assert now() - began == pytest.approx(10, abs=0.1)
 
 
 @simulated
