@@ -43,6 +43,7 @@ class Leaving:
         self._shown_at: dict[tuple[str, str, str], float] = {}  # and was answered by what is there
         self._undefined_at: dict[tuple[str, str, str], float] = {}  # by client, host and uuid: asked to be
         self._left_at: dict[tuple[str, str], float] = {}  # by host and uuid
+        self._as_good: dict[str, str] = {}  # another host whose disks are what those at the last are
 
     def listen(self) -> None:
         """Before any replica starts."""
@@ -162,7 +163,14 @@ class Leaving:
             self._cluster.disks_at.pop(change.uuid, None)
             return
         last = self._cluster.disks_at.get(change.uuid, change.host)
-        if last != change.host and change.by in self._cluster.replicas and not self._is_shared(change.uuid):
+        as_good = self._as_good.pop(change.uuid, last)
+        if domain.came_from is not None:  # it stands, and has written nothing yet (seed 0 of copied_over)
+            self._as_good[change.uuid] = last
+        if (
+            change.host not in (last, as_good)
+            and change.by in self._cluster.replicas
+            and not self._is_shared(change.uuid)
+        ):
             self._complain(
                 "Pinned", f"{change.by} starts {change.uuid} on {change.host}, disks are on {last}"
             )

@@ -77,6 +77,7 @@ class StoreChecks:
     def restored(self) -> None:
         """What etcd says now is what was wanted and promised at another time."""
         self._may_ask_again()
+        self._heard.leading = ("", self._heard.cluster.clock())  # a former leader's key may stand again
         self._heard.tries.clear()
         self._heard.rests.clear()
         self._heard.last.clear()
