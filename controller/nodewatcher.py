@@ -169,6 +169,7 @@ class NodeWatcher:
     async def _open(self) -> None:
         self._closed = False
         self._serial = next(self.serials)
+        self.eyes.cache.seen.connected(self.node)
         self.deep = True
         self.session = await self.eyes.hypervisor.open(self.target, self._on_events)
 

@@ -47,6 +47,9 @@ class Sightings:
     suspends: dict[tuple[str, str], float] = field(default_factory=dict)
     vanished: dict[tuple[str, str], float] = field(default_factory=dict)
     expectations: Expectations = field(default_factory=Expectations)
+    _ran: dict[str, set[str]] = field(
+        default_factory=dict
+    )  # by node: what was known to run on this connection
     _glances: dict[str, dict[str, float]] = field(default_factory=dict)  # by node: read later than its list
 
     def find(self, uuid: str, node: str) -> Sighting | None:
@@ -65,6 +68,12 @@ class Sightings:
         return taken
 
     # --- what observers bring
+
+    def connected(self, node: str) -> None:
+        """A connection is being opened: what was known to run over the one before may have ended, or been
+        moved, unheard. An end counts as witnessed only of what was known to run on the connection that told
+        of it: a libvirtd that just started tells of ends that it finds (seed 46 of armed_behind_a_cut)."""
+        self._ran[node] = set()
 
     def listed(
         self, node: str, listing: Listing, details: Mapping[str, Detail], except_for: Set[str] = frozenset()
@@ -119,10 +128,13 @@ class Sightings:
             return False
         self._sign(uuid, event.at)
         self.heard_at[uuid] = max(self.heard_at.get(uuid, 0.0), event.at)
+        ran = self._ran.setdefault(node, set())
         if event.kind is EventKind.STOPPED:
-            self.ends[(uuid, node)] = WitnessedEnd(session, event.detail, event.at)
+            self.ends[(uuid, node)] = WitnessedEnd(session if uuid in ran else 0, event.detail, event.at)
+            ran.discard(uuid)
         elif event.kind in (EventKind.STARTED, EventKind.RESUMED):
             self.ends.pop((uuid, node), None)
+            ran.add(uuid)
         if event.kind is EventKind.RESUMED:
             self.resumes[(uuid, node)] = event.at
         if event.kind is EventKind.SUSPENDED and event.detail == "migrated":
@@ -137,6 +149,7 @@ class Sightings:
             self._unsee(uuid, node, 0.0)
         self.names.pop(node, None)
         self._glances.pop(node, None)
+        self._ran.pop(node, None)
         self.expectations.forget_node(node)
         for table in (self.ends, self.resumes, self.suspends, self.vanished):
             for key in [key for key in table if key[1] == node]:
@@ -164,6 +177,8 @@ class Sightings:
     def _take(self, node: str, after: Sighting) -> bool:
         """Take over a sighting; whether anything but its age changed."""
         uuid = after.record.uuid
+        ran = self._ran.setdefault(node, set())
+        (ran.add if after.active else ran.discard)(uuid)
         before = self.find(uuid, node)
         if before is not None and _same_state(before, after):
             after = replace(after, since=before.since)

@@ -429,6 +429,8 @@ def _ended_at_home(snap: Snapshot, held: Held, node: str, seen: Known | Absent) 
             return Leave(f"its definition on {node} carries the open start intent, epoch {intent.epoch}")
     end = snap.ends.get((assignment.uuid, node))
     view = snap.views.get(node)
-    if end is not None and view is not None and end.session == view.session and end.detail != "migrated":
+    if end is None or end.detail == "migrated" or view is None:
+        return None
+    if end.session == view.session != 0:
         return Leave(f"its end on {node} was witnessed ({end.detail})")
     return None

@@ -98,7 +98,8 @@ class Sighting(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class WitnessedEnd:
-    """STOPPED, seen on the unbroken connection `session`, with libvirt's `detail` (I22a)."""
+    """STOPPED, with libvirt's `detail`, seen on the unbroken connection `session` over which the domain was
+    known to run before (I22a; 0: it was not, which proves nothing)."""
 
     session: int
     detail: str

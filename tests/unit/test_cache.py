@@ -12,11 +12,21 @@ from controller.expectations import Expectations
 from controller.limits import Timing
 from controller.model import Assignment
 from controller.plan.snapshot import Link, NodeView, Policy, Term
-from drivers.hypervisor import Detail, Listing, Mark, Record, State
+from drivers.hypervisor import Detail, EventKind, HostEvent, Listing, Mark, Record, State
 from drivers.store import KeyValue
 from tests.unit.plancase import UUID, facts
 from tests.unit.spine import FOREIGN_XML
 
+PROMISE = Assignment(
+    cluster="c",
+    uuid="x",
+    namespace="default",
+    name="web",
+    libvirt_name="web",
+    node="a",
+    epoch=3,
+    candidates=("a",),
+)
 FOREIGN = "f0f0f0f0-0000-4000-8000-000000000001"
 
 
@@ -96,16 +106,7 @@ def test_a_mark_is_ahead_until_its_promise_has_caught_up_or_it_is_gone() -> None
     there = Record("x", "web", State.SHUTOFF, "shutdown", False)
 
     def promise(epoch: int, revision: int) -> None:
-        held = Assignment(
-            cluster="c",
-            uuid="x",
-            namespace="default",
-            name="web",
-            libvirt_name="web",
-            node="a",
-            epoch=epoch,
-            candidates=("a",),
-        )
+        held = replace(PROMISE, epoch=epoch)
         cache.wrote({keys.assignment("x"): msgspec.json.encode(held)}, revision)
 
     def look(at: float, mark: Mark | None) -> None:
@@ -229,3 +230,34 @@ def test_a_definition_that_was_not_answered_is_counted_from_the_first_list_after
     expectations.settle("a", 40.0, 40.5)
     expectations.settle("a", 4000.0, 4000.5)
     assert not expectations.unanswered
+
+
+@pytest.mark.parametrize(
+    ("known", "reopened", "session"),
+    [("listed", False, 1), ("heard", False, 1), ("listed", True, 0), ("heard", True, 0), ("", True, 0)],
+)
+def test_an_end_is_witnessed_only_of_what_was_known_to_run_on_its_connection(
+    known: str, reopened: bool, session: int
+) -> None:
+    """I22a, seed 46 of armed_behind_a_cut: it was moved while nobody listened, and libvirtd started anew."""
+    cache = empty_cache()
+    cache.wrote({keys.assignment("x"): msgspec.json.encode(PROMISE)}, 5)
+    cache.seen.connected("a")
+    if known == "listed":
+        see(cache, 1.0, ("x", "web"))
+    elif known:
+        cache.heard("a", 1, HostEvent("x", "web", EventKind.STARTED, "booted", 1.0))
+    if reopened:
+        cache.seen.connected("a")
+    cache.heard("a", 1, HostEvent("x", "web", EventKind.STOPPED, "failed", 9.0))
+    assert cache.seen.ends["x", "a"].session == session
+
+
+def test_what_was_paused_by_a_migration_when_it_ended_was_not_known_to_run() -> None:
+    cache = empty_cache()
+    cache.wrote({keys.assignment("x"): msgspec.json.encode(PROMISE)}, 5)
+    record = Record("x", "web", State.PAUSED, "migration", True)
+    detail = Detail(record, 1.0, True, False, False, FOREIGN_XML, FOREIGN_XML, None, None, 1, 1 << 30)
+    cache.observed("a", Listing(1.0, 2.0, (record,)), {"x": detail})
+    cache.heard("a", 1, HostEvent("x", "web", EventKind.STOPPED, "failed", 9.0))
+    assert cache.seen.ends["x", "a"].session == 0
