@@ -335,7 +335,7 @@ def missing_at_home(case: Case) -> Answer:
         return states.nowhere(case)
     rest = resting.rest(case, None)
     if rest is not None and case.is_transient:
-        return states.nothing_to_move(case) or rest
+        return states.nothing_to_move(case) or _runs_elsewhere(case, Absent()) or rest
     taken = _name_taken(case) or disks.hold(case)
     if taken is not None:
         return taken
@@ -352,10 +352,14 @@ def _note_end(case: Case, home: Known | Absent, seen: Sighting | None) -> Action
     is known (seed 22114)."""
     if case.assignment.ended or resting.rest(case, seen) is None:
         return None
-    leave = may_start(case.snap, case.held, case.node, home)
-    if isinstance(leave, Deferred) and leave.reason is Reason.RUNS_ELSEWHERE:
+    if _runs_elsewhere(case, home) is not None:
         return None
     return notes.ended(case, resting.how_it_ended(case, seen))
+
+
+def _runs_elsewhere(case: Case, home: Known | Absent) -> Deferred | None:
+    leave = may_start(case.snap, case.held, case.node, home)
+    return leave if isinstance(leave, Deferred) and leave.reason is Reason.RUNS_ELSEWHERE else None
 
 
 def _defined_to_rest(case: Case, rest: Deferred) -> Answer:

@@ -157,14 +157,25 @@ def migrating(case: Case) -> Answer:
     for node, seen in sorted(case.all_sightings.items()):
         view = case.snap.views.get(node)
         if seen.in_migration and view is not None and view.answers:
+            elsewhere = [n for n, other in case.all_sightings.items() if n != node and other.active]
             return Deferred(
                 Reason.MIGRATION_IN_PROGRESS,
                 f"paused by a migration on {node} that domctl did not start; it is left alone",
-                command=f"virsh resume or virsh destroy on {node}, once it is clear where it should run",
+                command=_ends_migration(node, elsewhere[0])
+                if elsewhere
+                else f"virsh resume or virsh destroy on {node}, once it is clear where it should run",
                 relist=tuple(case.all_sightings),
                 retry_after_s=5.0,
             )
     return None
+
+
+def _ends_migration(paused: str, runs: str) -> str:
+    """One that goes on needs no help; one that stalls never ends by itself (seed 58 of moves_stalled)."""
+    return (
+        f"wait while virsh domjobinfo on {runs} shows that it goes on, or virsh domjobabort there; where it "
+        f"shows none: virsh destroy on {paused}"
+    )
 
 
 def own_change_pending(case: Case) -> Answer:

@@ -55,6 +55,9 @@ class Hands:
     async def undefine(self, node: str, uuid: str) -> bool:
         return self._said(f"virsh undefine {uuid} on {node}", await self.on(node).undefine(uuid))
 
+    async def abort(self, node: str, uuid: str) -> bool:
+        return self._said(f"virsh domjobabort {uuid} on {node}", await self.on(node).abort(uuid))
+
     async def resume(self, node: str, uuid: str) -> bool:
         return self._said(f"virsh resume {uuid} on {node}", await self.on(node).resume(uuid))
 
@@ -87,6 +90,11 @@ class Hands:
     def migrates(self, uuid: str) -> bool:
         """Whether a migration of it is at work."""
         return any(uuid in host.operations.migrations for host in self.cluster.hosts.values())
+
+    def stalls(self, uuid: str) -> bool:
+        """Whether one is, and nothing of it comes across."""
+        found = (host.operations.migrations.get(uuid) for host in self.cluster.hosts.values())
+        return any(migration is not None and migration.stalls for migration in found)
 
     def power_on(self, host: SimHost) -> None:
         """A machine that somebody said is dead for good does not boot as it is: what would start there by
@@ -188,7 +196,7 @@ class Hands:
         declared = self.cluster.policy.hand_migrations
         manner = Manner(persist=rng.random() < 0.9, undefine_source=rng.random() < 0.9)
         found = self._some(rng, _runs)
-        if found is None or not (declared or self._all_is_well()):
+        if found is None or not (declared or self.all_is_well()):
             return ""
         node, uuid = found
         targets = [n for n in self._targets(uuid) if n != node]
@@ -223,7 +231,7 @@ class Hands:
             and self.cluster.hosts[name].daemon == "up"
         ]
 
-    def _all_is_well(self) -> bool:
+    def all_is_well(self) -> bool:
         cluster = self.cluster
         return cluster.leader is not None and all(
             host.daemon == "up" and cluster.network.up(name, replica)

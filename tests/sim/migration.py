@@ -98,7 +98,7 @@ class Migration:
         self._owed: dict[SimHost, Callable[[], None]] = {}  # what a daemon does once it is up again
         self._began_at = 0.0
         self._copy_s = 0.0
-        self._stalls = False  # the guest is faster than the copying, which never ends
+        self.stalls = False  # the guest is faster than the copying, which never ends
         self._switched_at = 0.0
         self._paused_by_user = False
         self._broken = False  # an end lost its power: it will never be in contact again
@@ -174,8 +174,8 @@ class Migration:
         self._began_at = source.clock()
         self._copy_s = self.manner.copy_s or source.seconds(source.temper.copy_s)
         ours = self.manner.persistent_xml is not None  # an administrator would end one that never does
-        self._stalls = ours and bool(source.temper.stalls) and source.rng.random() < source.temper.stalls
-        if not self._stalls:
+        self.stalls = ours and bool(source.temper.stalls) and source.rng.random() < source.temper.stalls
+        if not self.stalls:
             self._after(self._copy_s, self._switch)
 
     def job(self) -> Job:
@@ -184,12 +184,10 @@ class Migration:
             return Job("migration-out", 0.0, 0, 0, 0)
         total = self._bytes()
         elapsed_s = self.source.clock() - self._began_at
-        if self._stalls and self.source.temper.grows and self.phase == "copying":
+        if self.stalls and self.source.temper.grows and self.phase == "copying":
             rounds = elapsed_s / ROUND_S
             return Job("migration-out", elapsed_s, int(total * rounds), total // 2 + int(rounds) % 7, total)
-        share = (
-            1.0 if self.phase != "copying" else min(elapsed_s / self._copy_s, 0.5 if self._stalls else 1.0)
-        )
+        share = 1.0 if self.phase != "copying" else min(elapsed_s / self._copy_s, 0.5 if self.stalls else 1.0)
         copied = int(total * share)
         return Job("migration-out", elapsed_s, copied, total - copied, total)
 

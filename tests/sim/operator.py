@@ -177,6 +177,13 @@ class Operator:
             return await self.hands.destroy(node, uuid)
         return await self.hands.resume(node, uuid)
 
+    async def _abort_or_destroy(self, name: str, body: Body, found: re.Match[str]) -> bool:
+        """A migration of nobody's that does not go on is ended at its source; a copy that one left goes."""
+        uuid, runs, node = body["metadata"]["uid"], found["runs"], found["node"]
+        if not self.hands.migrates(uuid):
+            return await self.hands.destroy(node, uuid)
+        return self.hands.stalls(uuid) and await self.hands.abort(runs, uuid)
+
     async def _virsh(self, name: str, body: Body, found: re.Match[str]) -> bool:
         uuid, node = body["metadata"]["uid"], found["node"]
         host = self.cluster.hosts.get(node)
@@ -346,6 +353,12 @@ WAYS: tuple[tuple[re.Pattern[str], Way], ...] = (
     (re.compile(r"^domctl resolve \S+( -n \S+)? --keep NODE: the node whose disks"), Operator._right_disks),
     (re.compile(r"^domctl resolve \S+( -n \S+)? --keep NODE"), Operator._choose),
     (re.compile(r"^register node (?P<node>\S+) again"), Operator._register),
+    (
+        re.compile(
+            r"^wait while virsh domjobinfo on (?P<runs>\S+) .* none: virsh destroy on (?P<node>\S+)",
+        ),
+        Operator._abort_or_destroy,
+    ),
     (re.compile(r"^virsh resume or virsh destroy on (?P<node>\S+),"), Operator._resume_or_destroy),
     (re.compile(r"^virsh (?P<cure>resume|destroy|dompmwakeup) on (?P<node>[^\s,]+)"), Operator._virsh),
     (re.compile(r"^domctl shutdown \S+( -n \S+)?, then domctl start"), Operator._stop_and_start),

@@ -178,6 +178,19 @@ def test_a_running_migration_is_not_disturbed() -> None:
     expect_hold(running_on_a().seen("b", "paused", "migration"), Reason.MIGRATION_IN_PROGRESS)
 
 
+def test_who_finds_a_migration_of_nobodys_is_told_how_to_end_one_that_stalls() -> None:
+    """Seed 58 of moves_stalled: a restored store had forgotten it, and it would never end."""
+    deferred = running_on_a().seen("b", "paused", "migration").verdict().deferred
+    assert deferred is not None
+    assert "virsh domjobinfo on a" in deferred.command and "virsh destroy on b" in deferred.command
+
+
+def test_a_transient_domain_that_was_moved_by_hand_has_not_ended_for_its_policy() -> None:
+    """Seed 36 of came_back: where it went was confirmed dead, and it was said to have completed."""
+    cluster = two_nodes().domain(persistence="transient", restartPolicy="Never").assigned("a", away=True)
+    expect_hold(cluster, Reason.RUNS_ELSEWHERE)
+
+
 def test_a_node_that_does_not_answer_is_the_reason_even_if_a_migration_was_seen_there() -> None:
     cluster = two_nodes().domain().assigned("a").seen("a", "paused", "starting-up").silent("a")
     expect_hold(cluster, Reason.NODE_UNREACHABLE)
