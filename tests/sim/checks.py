@@ -95,6 +95,7 @@ class Checks:
                 and host.powered
                 and host.daemon == "up"
                 and "deletionTimestamp" not in nodes[host_name]["metadata"]
+                and f"{host_name}/" in nodes[host_name]["spec"]["uri"]  # the drill another_machine
             )
             if not fine:
                 self._heard.reachable_since.pop(key, None)
@@ -107,8 +108,10 @@ class Checks:
 
     def _check_reasons(self, leader: str, stable_s: float, now: float) -> None:
         """L4: what is not as wanted says so, where it can: nothing is written into an etcd that is stopped or
-        frozen (seed 31101)."""
-        if self._heard.cluster.etcd_away_at is not None:
+        frozen (seed 31101), or by a leader whose own way there is bad (seed 78 of slow_lease)."""
+        cluster = self._heard.cluster
+        leads = cluster.replicas.get(leader)
+        if cluster.etcd_away_at is not None or (leads is not None and not leads.ways.good):
             self._heard.unmet_since.clear()
             return
         for name, body in self._heard.cluster.objects("domains").items():

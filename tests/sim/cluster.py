@@ -241,6 +241,7 @@ class Cluster:
     last_fault_at: float = 0.0
     etcd_away_at: float | None = None  # stopped or frozen since then
     pasts: int = 0  # how often etcd was set back
+    healed: bool = False  # from now on the world is to come to rest: nobody asks for anything new
     armed: dict[tuple[str, str], float] = field(default_factory=dict)  # host, uuid: see `Hands.moves`
     doubled: set[str] = field(default_factory=set)  # what somebody started a second time by hand
     lost: set[str] = field(default_factory=set)  # whose objects somebody deleted with etcdctl for good

@@ -75,6 +75,8 @@ class CommandChecks:
     def sent(self, sent: Sent) -> None:
         if sent.call == "create":
             self._heard.created_in[sent.client, sent.host, sent.uuid] = self._heard.cluster.pasts
+        if sent.call == "migrate":
+            self._heard.moved_in[sent.host, sent.uuid] = self._heard.cluster.pasts
         cluster, now = self._heard.cluster, self._heard.cluster.clock()
         cluster.trace.say(sent.client, f"sends {sent.call} {sent.uuid} to {sent.host}")
         self._heard.mutations += 1

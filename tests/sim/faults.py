@@ -34,7 +34,6 @@ class Faults:
     guard: Guard
     work: Callable[[Random], Awaitable[object]] | None = None  # something for a user to do
     drawn: list[tuple[float, str, Callable[[], Awaitable[None]]]] = field(default_factory=list)
-    healed: bool = False
     _rng: Random = field(init=False)
 
     def __post_init__(self) -> None:
@@ -275,7 +274,7 @@ class Faults:
 
     async def _make_work(self, rng: Random) -> None:
         """A user changes his mind, and a guest ends; but not once everything is to come to rest."""
-        if self.healed:
+        if self.cluster.healed:
             return
         if self.work is not None:
             await self.work(rng)
@@ -314,7 +313,7 @@ class Faults:
         if not target or leader is None:
             return
         await self.guard.passed(self.cluster)
-        if self.healed:
+        if self.cluster.healed:
             return  # its way took longer than there are faults
         self.say(f"isolate {target}, to which a domain was moved")
         self.cluster.network.isolate(target)
@@ -407,7 +406,7 @@ class Faults:
     async def etcd_wipe(self, rng: Random) -> None:
         """All is lost, and an empty etcd stands in its place."""
         await self.guard.passed(self.cluster)
-        if self.healed:
+        if self.cluster.healed:
             return
         self.say("etcd has lost everything")
         self.cluster.pasts += 1
@@ -420,7 +419,7 @@ class Faults:
         self.say("a backup of etcd is taken")
         await self.lasting(rng.choice([2.0, 15.0, 60.0, 120.0]))
         await self.guard.passed(self.cluster)
-        if self.healed or set(self.cluster.objects("nodes")) != self.cluster.nodes_in(backup):
+        if self.cluster.healed or set(self.cluster.objects("nodes")) != self.cluster.nodes_in(backup):
             return  # whoever restores a backup registers what came since before he acknowledges it
         self.say("the backup of etcd is restored")
         self.cluster.pasts += 1
@@ -431,7 +430,7 @@ class Faults:
 
     async def heal(self) -> None:
         """Everything that lasts ends; machines and processes are there again."""
-        self.healed = True
+        self.cluster.healed = True
         self.say("everything heals")
         await self.heal_again()
 

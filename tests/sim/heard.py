@@ -71,6 +71,7 @@ class Heard:
     once: dict[tuple[str, str], int] = field(default_factory=dict)  # and how often it was sent
     rests: dict[str, int] = field(default_factory=dict)  # said so: by uuid, the generation of which
     created_in: dict[tuple[str, str, str], int] = field(default_factory=dict)  # the past it was sent in
+    moved_in: dict[tuple[str, str], int] = field(default_factory=dict)  # likewise, by source and uuid
     launched: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)  # host, uuid: candidates
     known: dict[str, int] = field(default_factory=dict)  # by client: the highest revision it was answered at
     outdated: set[tuple[str, str]] = field(default_factory=set)  # by client and uuid: see `StoreChecks`

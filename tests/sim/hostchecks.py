@@ -84,9 +84,11 @@ class HostChecks:
         uuid = change.uuid
         found = (h.operations.migrations.get(uuid) for h in self._heard.cluster.hosts.values())
         migration = next((m for m in found if m is not None and m.manner.persistent_xml is not None), None)
-        past = self._heard.past != self._heard.cluster.pasts
-        if migration is None or migration.target.name != change.host or past:
+        pasts = self._heard.cluster.pasts
+        if migration is None or migration.target.name != change.host or self._heard.past != pasts:
             return
+        if self._heard.moved_in.get((migration.source.name, uuid), pasts) != pasts:
+            return  # etcd forgets what it was asked for by (seed 39 of moves_kept)
         self._check_copied(change, migration)
         source, target = migration.source.name, migration.target.name
         held = self._heard.cluster.assignment(uuid)

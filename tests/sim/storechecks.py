@@ -83,8 +83,15 @@ class StoreChecks:
         self._heard.last.clear()
         self._heard.wanted.clear()
         self._heard.unmet_since.clear()
-        for uuid, assignment in self._heard.cluster.assignments().items():
+        cluster = self._heard.cluster
+        there = {body["metadata"]["uid"] for body in cluster.objects("domains").values()}
+        for uuid, assignment in cluster.assignments().items():
             self._heard.last[uuid] = assignment
+            if uuid not in there and not assignment.tombstone:
+                cluster.lost.add(uuid)  # the backup is of a moment in which its key was lost
+        for uuid, host in [*cluster.disks_at.items()]:
+            if uuid not in cluster.hosts[host].domains:
+                del cluster.disks_at[uuid]  # nothing tells any more where they were copied to
         for body in self._heard.cluster.objects("domains").values():
             self._wants(body)
         self._heard.requested.clear()

@@ -302,9 +302,10 @@ class Workload:
                 done &= name not in FIRST_HOSTS
                 continue
             zone = ZONES[name]
-            wrong = body["spec"].get("unschedulable") or body["metadata"]["labels"].get("zone") != zone
-            if wrong:
-                done &= await api.edit(NODES, name, partial(_open, zone), "as in the beginning")
+            own = self.node_spec(name) if name in FIRST_HOSTS else body["spec"]
+            closed = body["spec"].get("unschedulable") or body["metadata"]["labels"].get("zone") != zone
+            if closed or body["spec"]["uri"] != own["uri"]:
+                done &= await api.edit(NODES, name, partial(_open, zone, own["uri"]), "as in the beginning")
         for name in DOMAIN_NAMES:
             if name not in cluster.objects("domains"):
                 done &= await api.create(DOMAINS, name, self.domain_spec())
@@ -351,6 +352,6 @@ def _cordoned(body: Body) -> None:
     body["spec"]["unschedulable"] = True
 
 
-def _open(zone: str, body: Body) -> None:
-    body["spec"]["unschedulable"] = False
+def _open(zone: str, uri: str, body: Body) -> None:
+    body["spec"].update(unschedulable=False, uri=uri)
     body["metadata"].setdefault("labels", {})["zone"] = zone
