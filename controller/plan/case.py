@@ -18,7 +18,13 @@ from controller.plan.evidence import Known, Observation, is_dead, observe, proof
 from controller.plan.snapshot import Held, Sighting, Snapshot, StoredDomain, StoredMigration, namespace_of
 from drivers.hypervisor import Capabilities
 from specs.ages import span
-from specs.domain import Interface, effective_state, is_transient, wants_autostart
+from specs.domain import (
+    Interface,
+    effective_deletion_policy,
+    effective_state,
+    is_transient,
+    wants_autostart,
+)
 from specs.domainxml import Rendered, RenderRefused, render
 from specs.graphics import SecretFacts, uses_of
 from specs.macs import choose_mac
@@ -128,6 +134,12 @@ class Case:
         if self.deleting or self.stored is None:
             return "absent"
         return effective_state(self.stored.domain.spec)
+
+    @property
+    def is_handed_back(self) -> bool:
+        """Its object is being deleted, and what runs of it is to run on (deletionPolicy: Orphan)."""
+        stays = self.stored is not None and effective_deletion_policy(self.stored.domain.spec) == "Orphan"
+        return self.deleting and stays
 
     @cached_property
     def request(self) -> StoredMigration | None:

@@ -17,6 +17,7 @@ from controller.model import Copy, Intent
 from controller.plan.case import Case
 from controller.plan.evidence import PROVING_REASONS, is_dead
 from controller.plan.snapshot import Link, MoveWatch, NodeView, Sighting
+from specs.domain import effective_on_doubt
 
 USER_PAUSED: Final = ("paused", "user")
 
@@ -59,6 +60,24 @@ class Ends:
         decision = self.case.snap.resolutions.get(self.case.uuid)
         keep = decision.keep if decision is not None else ""
         return keep if keep in (self.source, self.target) else ""
+
+    @property
+    def is_taken_away(self) -> bool:
+        """It is deleted, and nothing of it is to stay. One that is to be handed back is ended by nobody but
+        an operator."""
+        return self.case.deleting and not self.case.is_handed_back
+
+    @property
+    def reboots(self) -> bool:
+        """In doubt it is ended, and started again, which what is being deleted never is."""
+        stored = self.case.stored
+        asked = stored is not None and effective_on_doubt(stored.domain.spec) == "Reboot"
+        return asked and not self.case.deleting
+
+    @property
+    def or_reboot(self) -> str:
+        """The other way out of a doubt."""
+        return "" if self.case.deleting else ", or spec.migration.onDoubt: Reboot to start it again"
 
     @property
     def both(self) -> str:

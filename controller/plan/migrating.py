@@ -36,7 +36,6 @@ from controller.plan.standing import (
 )
 from controller.plan.types import Action, Deferred, Reason, Verdict
 from drivers.hypervisor import Job
-from specs.domain import effective_on_doubt
 
 Answer = Action | Deferred | Verdict
 
@@ -300,8 +299,8 @@ def paused_source(ends: Ends) -> Answer:
     case = ends.case
     decision = case.snap.resolutions.get(case.uuid)
     vouched = decision is not None and decision.keep == ends.source
-    if case.deleting or (decision is not None and decision.keep == ends.target):
-        why = "it is deleted" if case.deleting else f"{ends.target} has what is to be kept"
+    if ends.is_taken_away or (decision is not None and decision.keep == ends.target):
+        why = "it is deleted" if ends.is_taken_away else f"{ends.target} has what is to be kept"
         return may(ends, ends.source) or moves.clear_end(case, ends.source, why)
     if vouched or not ends.may_have_run:
         why = "its target never ran it" if not vouched else "an operator said that it belongs here"
@@ -309,15 +308,13 @@ def paused_source(ends: Ends) -> Answer:
         return may(ends, ends.source) or moves.go_on(case, ends.source, why)
     if ends.intent.copies:
         return _copied_hold(ends)
-    stored = case.stored
-    if stored is not None and effective_on_doubt(stored.domain.spec) == "Reboot":
+    if ends.reboots:
         why = f"it may have run on {ends.target}, and migration.onDoubt is Reboot"
         return may(ends, ends.source) or moves.clear_end(case, ends.source, why)
     return Deferred(
         Reason.MIGRATION_DOUBT,
         f"it stands paused on {ends.source}; on {ends.target} it is gone, but may have run and written",
-        command=f"domctl resolve {case.command_target} --keep {ends.source} to let it go on, or "
-        "spec.migration.onDoubt: Reboot to start it again",
+        command=f"domctl resolve {case.command_target} --keep {ends.source} to let it go on{ends.or_reboot}",
     )
 
 
@@ -341,7 +338,7 @@ def arrived(ends: Ends) -> Answer:
             why = f"an operator said that it belongs on {ends.source}"
         if ends.kept == ends.source or not ends.may_have_run:
             return may(ends, ends.target) or moves.unplant(ends.case, ends.target, why)
-        if ends.intent.copies and not ends.case.deleting:
+        if ends.intent.copies and not ends.is_taken_away:
             return _copied_hold(ends)
     if ends.at_target is End.ACTIVE and ends.stands:
         return go_on_at_target(ends, "it was to go on, and still stands")

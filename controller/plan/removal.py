@@ -27,7 +27,6 @@ from controller.plan.evidence import (
 )
 from controller.plan.present import take_down
 from controller.plan.types import Answer, Deferred, Reason, Situation, Verdict
-from specs.domain import effective_deletion_policy
 
 
 def unexpected_copy(case: Case) -> Answer:
@@ -48,7 +47,7 @@ def deleting(case: Case) -> Answer:
         return notes.take_back(case, "its object stands, and nobody deletes it") if left else None
     if case.held is None:
         return _never_placed(case)
-    if case.stored is not None and effective_deletion_policy(case.stored.domain.spec) == "Orphan":
+    if case.is_handed_back:
         orphaned = _orphan(case)
         if orphaned is not None:
             return orphaned

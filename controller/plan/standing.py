@@ -20,7 +20,6 @@ from controller.plan import moves
 from controller.plan.ends import End, Ends
 from controller.plan.evidence import observe_only_hold, quiet
 from controller.plan.types import Action, Deferred, Reason
-from specs.domain import effective_on_doubt
 
 TIMELY_S: Final = 20.0  # a source waits for its target for 27 s at least (measured)
 
@@ -46,17 +45,14 @@ def let_go(ends: Ends) -> Action | Deferred:
     why = _handed_over(ends)
     if why:
         return go_on_at_target(ends, why)
-    if case.deleting:
+    if ends.is_taken_away:
         return _destroy(ends, "it is deleted")
-    stored = case.stored
-    reboots = stored is not None and effective_on_doubt(stored.domain.spec) == "Reboot"
-    if reboots and not ends.intent.copies:
+    if ends.reboots and not ends.intent.copies:
         return _destroy(ends, f"it may have run on {ends.source} since, and migration.onDoubt is Reboot")
     return Deferred(
         Reason.MIGRATION_DOUBT,
         f"it stands paused on {ends.target}; it is gone from {ends.source}, but may have run there since",
-        command=f"domctl resolve {case.command_target} --keep {ends.target} to let it go on, or "
-        "spec.migration.onDoubt: Reboot to start it again",
+        command=f"domctl resolve {case.command_target} --keep {ends.target} to let it go on{ends.or_reboot}",
     )
 
 

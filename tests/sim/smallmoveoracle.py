@@ -117,7 +117,17 @@ def _may_have_run(case: MoveWorld) -> bool:
 
 
 def _is_deleted(case: MoveWorld) -> bool:
+    """And nothing of it is to stay."""
     return case.world.wanted == "deleted"
+
+
+def _starts_no_more(case: MoveWorld) -> bool:
+    return case.world.wanted in ("deleted", "orphaned")
+
+
+def _reboots(case: MoveWorld) -> bool:
+    """One that is to be handed back is not ended to be started again."""
+    return case.reboots and not _starts_no_more(case)
 
 
 def _unsettled(case: MoveWorld) -> str:
@@ -135,7 +145,7 @@ def _unsettled(case: MoveWorld) -> str:
 
 
 def _is_to_end(case: MoveWorld) -> bool:
-    return case.asked == "abort" or _is_deleted(case)
+    return case.asked == "abort" or _starts_no_more(case)
 
 
 def _is_stuck(case: MoveWorld) -> bool:
@@ -144,7 +154,7 @@ def _is_stuck(case: MoveWorld) -> bool:
 
 def _old_disks(case: MoveWorld) -> bool:
     """Those of the source, if the target ran and wrote to copies."""
-    return case.copies and _may_have_run(case) and not _is_kept(case, "a") and not _is_deleted(case)
+    return case.copies and _may_have_run(case) and not _is_kept(case, "a") and not _starts_no_more(case)
 
 
 # --- one kind each
@@ -261,7 +271,7 @@ def _destroy(case: MoveWorld, action: Action) -> str:
     if there != ACTIVE and _is_kept(case, "a") and not _is_deleted(case):
         return "an operator said that it is this one that stays"
     gone = there == ABSENT and not (_is_deleted(case) or _is_kept(case, "b"))
-    if gone and not (case.reboots and _may_have_run(case)):
+    if gone and not (_reboots(case) and _may_have_run(case)):
         return "I9: the only copy of its memory is thrown away"
     if gone and _old_disks(case):
         return "it would start again with disks that may be old"
@@ -289,7 +299,7 @@ def _destroy_beside_or_of(case: MoveWorld, action: Action, here: str, there: str
     if after.intent.copy is not Copy.OLD:
         return "I20: whoever leads next does not know that it must never run"
     goes = there == ACTIVE or case.copy == "old" or _is_kept(case, "a")
-    unasked = case.copies or not (case.reboots or _is_deleted(case))
+    unasked = case.copies or not (_reboots(case) or _is_deleted(case))
     if not goes and (not _ran_on(case) or (unasked and not _is_deleted(case))):
         return "I9: the only copy of its memory is thrown away"
     return _unsettled(case)
@@ -342,7 +352,7 @@ def _closed_at_home(case: MoveWorld, here: str, there: str) -> str:
         return ""
     if _old_disks(case):
         return "it would start again with disks that may be old"
-    if here == ABSENT and not _is_deleted(case) and not is_absent_everywhere(case.world, "a"):
+    if here == ABSENT and not _starts_no_more(case) and not is_absent_everywhere(case.world, "a"):
         return "I22: it vanished, and may be anywhere"
     return ""
 

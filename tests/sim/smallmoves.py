@@ -92,7 +92,7 @@ _MORE = (
     *(Obs("ready", seen) for seen in ("crashed", "ending", "postcopy", "starting", "destroyed", "saved")),
     *(Obs("ready", "running", mark) for mark in ("old", "none", "foreign", "future", "clone")),
 )
-_WISHES = ("running", "shutoff", "deleted", "none")
+_WISHES = ("running", "shutoff", "deleted", "orphaned", "none")
 
 _HEARD = tuple(
     {"call": call, "heard": heard}
@@ -229,9 +229,11 @@ def _request(asked: str) -> StoredMigration:
 
 @cache
 def _reboots(wanted: str) -> StoredDomain:
-    meta: dict[str, Any] = {"deletionTimestamp": "2026-01-01T00:00:00Z"} if wanted == "deleted" else {}
-    state = wanted if wanted in ("shutoff", "paused") else "running"
-    return Cluster().domain(UUID, meta=meta, state=state, migration={"onDoubt": "Reboot"}).domains[UUID]
+    deleted = wanted in ("deleted", "orphaned")
+    meta: dict[str, Any] = {"deletionTimestamp": "2026-01-01T00:00:00Z"} if deleted else {}
+    spec: dict[str, Any] = {"deletionPolicy": "Orphan"} if wanted == "orphaned" else {}
+    spec |= {"state": wanted if wanted in ("shutoff", "paused") else "running"}
+    return Cluster().domain(UUID, meta=meta, migration={"onDoubt": "Reboot"}, **spec).domains[UUID]
 
 
 @cache

@@ -34,7 +34,7 @@ from tests.unit.movecase import (
     moving,
     with_ends,
 )
-from tests.unit.plancase import NOW, UUID, Cluster
+from tests.unit.plancase import DELETED, NOW, UUID, Cluster
 
 # --- the table: (source, target) -> what is done, and where
 
@@ -358,6 +358,22 @@ def test_a_domain_that_is_deleted_does_not_arrive_first() -> None:
     cluster = moving(watch)
     cluster.domain(meta={"deletionTimestamp": "now"})
     assert acted(with_ends(cluster, RUNNING, MIG).verdict()) == (ActionKind.ABORT, "a")
+
+
+def test_what_is_to_be_handed_back_is_not_ended_by_the_doubt_that_its_migration_left() -> None:
+    """deletionPolicy Orphan: nobody but an operator ends it, and nobody starts it again."""
+    heard = dataclasses.replace(READ, began_at=950.0, target_session=1)
+    cluster = with_ends(moving(heard, meta=DELETED, deletionPolicy="Orphan"), MIG, None)
+    assert acted(cluster.verdict()) == (ActionKind.GO_ON, "a")
+    for on_doubt in ("Hold", "Reboot"):
+        spec: dict[str, Any] = {"deletionPolicy": "Orphan", "migration": {"onDoubt": on_doubt}}
+        cluster = with_ends(moving(meta=DELETED, **spec), MIG, None)
+        assert held_for(cluster) is Reason.MIGRATION_DOUBT
+        deferred = cluster.verdict().deferred
+        assert deferred is not None and deferred.command == "domctl resolve web --keep a to let it go on"
+    assert acted(cluster.resolved(keep="a").verdict()) == (ActionKind.GO_ON, "a")
+    copied = moving(copies=True, meta=DELETED, deletionPolicy="Orphan")
+    assert held_for(with_ends(copied, MIG, ENDED)) is Reason.MIGRATION_DOUBT
 
 
 def test_a_copy_on_a_third_node_holds_everything() -> None:

@@ -26,7 +26,7 @@ from tests.unit.movecase import (
     moving,
     with_ends,
 )
-from tests.unit.plancase import UUID, Cluster
+from tests.unit.plancase import DELETED, UUID, Cluster
 
 # --- the copy that stands at the target until it is let go
 
@@ -133,6 +133,20 @@ def test_old_memory_is_not_let_go_on_where_the_source_may_have_run_since(
     reboots = standing(watch, source, migration={"onDoubt": "Reboot"}).given(**more)
     assert acted(reboots.verdict()) == (ActionKind.DESTROY, "b")
     assert copy_after(reboots) is Copy.OLD
+
+
+def test_a_copy_that_is_to_be_handed_back_is_destroyed_by_an_operators_word_alone() -> None:
+    """deletionPolicy Orphan: it may be all that is left of its guest."""
+    spec: dict[str, Any] = {"deletionPolicy": "Orphan", "migration": {"onDoubt": "Reboot"}}
+    cluster = standing(GIVEN_UP, meta=DELETED, **spec)
+    assert held_for(cluster) is Reason.MIGRATION_DOUBT
+    deferred = cluster.verdict().deferred
+    assert deferred is not None and deferred.command == "domctl resolve web --keep b to let it go on"
+    assert acted(cluster.resolved(keep="b").verdict()) == (ActionKind.RECORD, "b"), (
+        "its home, and then it goes on"
+    )
+    assert acted(cluster.resolved(keep="a").verdict()) == (ActionKind.DESTROY, "b")
+    assert acted(standing(GIVEN_UP, meta=DELETED).verdict()) == (ActionKind.DESTROY, "b")
 
 
 def test_a_copy_that_is_known_to_be_old_is_destroyed_whatever_else_is_known() -> None:
