@@ -22,7 +22,7 @@ from controller.calls import Calls
 from controller.departures import Departures
 from controller.hands import Ending, Halt, Hands, Progress, Report
 from controller.ledger import NEVER, CommitOutcome, Fenced
-from controller.model import BY_WORD, Proof, Rule
+from controller.model import BY_WORD, Proof
 from controller.plan.case import Case
 from controller.plan.evidence import proof_holds
 from controller.plan.types import Action, ActionKind
@@ -130,12 +130,10 @@ class Executor:
 
     async def _still_said(self, action: Action) -> None:
         """Words that a node is dead, and which copy is to be kept, may be taken back until they are acted on,
-        and the watch that would tell may lag."""
-        cache, after = self.hands.cache, action.after
-        assert after is not None
-        by_hand = cache.setting.policy.hand_migrations or after.away  # then only the dead are passed over
-        vouched = {p.node for p in after.proofs if p.rule is Rule.CONFIRMED_DEAD}
-        said = [keys.confirmed_dead(node) for node in sorted(cache.dead) if by_hand or node in vouched]
+        and the watch that would tell may lag; what was heard of them since this start was decided on says so
+        by its revision."""
+        cache = self.hands.cache
+        said = [keys.confirmed_dead(node) for node in action.dead]
         said += [keys.resolution(action.uuid)] if action.uuid in cache.resolutions else []
         for first in range(0, len(said), WORDS_AT_ONCE):
             some = said[first : first + WORDS_AT_ONCE]

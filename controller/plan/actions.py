@@ -195,6 +195,7 @@ def start(case: Case, node: str, why: str) -> Action:
     """Assign, define with a new epoch, check again, create. With that the incident is over of which somebody
     said where the domain is not."""
     action = _give(case, IntentKind.START, node, why, raise_epoch=True)
+    action = dataclasses.replace(action, dead=_taken_for_dead(case, action.after))
     decision = case.snap.resolutions.get(case.uuid)
     if decision is None:
         return action
@@ -202,6 +203,16 @@ def start(case: Case, node: str, why: str) -> Action:
         return consuming(action, None)
     # It stands until it runs there alone: the start may have to be tried more than once.
     return resting_on(case, action, decision) if decision.keep == node else action
+
+
+def _taken_for_dead(case: Case, after: Assignment | None) -> tuple[str, ...]:
+    """Nodes that a start passes over because somebody said that they are dead: those that the domain has left
+    by that word; and all of them, where it may have been migrated to any."""
+    if after is None:
+        return ()
+    anywhere = case.snap.policy.hand_migrations or after.away
+    left = {p.node for p in after.proofs if p.rule is Rule.CONFIRMED_DEAD}
+    return tuple(sorted(node for node in case.snap.dead if anywhere or node in left))
 
 
 def define(case: Case, node: str, why: str) -> Action:

@@ -195,6 +195,7 @@ class Action:
     `room_bytes`: what a save may need on the host's disk.
     `consumes`: it acts on an operator's resolution, of which only `left` stands afterwards. `target` and
     `move`: of a migration; of one that is to be ended, `target` has a definition that goes with it.
+    `dead`: of a start, nodes that it takes for dead by a word that stands.
     `secrets`: whose values are put into `xml` (and that of `move`) when it is sent, and stand in neither.
     `is_clear`: what migrations of it were seen is accounted for. `retry_after_s`: the attempt to move it
     failed, and the next one is not made before. `persists`: the hold that it tries to end once more, which
@@ -228,6 +229,7 @@ class Action:
     retry_after_s: float = 0.0
     persists: Deferred | None = None
     limit_s: float | None = None
+    dead: tuple[str, ...] = ()
     secrets: tuple[SecretUse, ...] = ()
     premises: tuple[Premise, ...] = ()
 
