@@ -24,7 +24,7 @@ from controller.hands import Ending, Halt, Hands, Progress, Report
 from controller.ledger import NEVER, CommitOutcome, Fenced
 from controller.model import BY_WORD, Proof
 from controller.plan.case import Case
-from controller.plan.evidence import proof_holds
+from controller.plan.evidence import is_void, proof_holds
 from controller.plan.types import Action, ActionKind
 from controller.recording import Recording, check
 from drivers.errors import StoreError
@@ -155,8 +155,8 @@ class Executor:
             await asyncio.sleep(TOGETHER_S)
 
     def _speaks(self, uuid: str, proof: Proof) -> bool:
-        view = self.hands.cache.view(proof.node)
-        return view.answers or view.denies or not proof_holds(self.hands.cache.snapshot(), uuid, proof)
+        view, snap = self.hands.cache.view(proof.node), self.hands.cache.snapshot()
+        return view.answers or view.denies or is_void(snap, proof) or not proof_holds(snap, uuid, proof)
 
     @staticmethod
     def _still_wanted(domain: Domain, action: Action) -> bool:

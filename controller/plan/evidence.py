@@ -108,6 +108,13 @@ def is_dead(snap: Snapshot, node: str) -> bool:
     return not speaks(snap.views.get(node), since) and not any(k.answers or speaks(k, since) for k in kin)
 
 
+def is_void(snap: Snapshot, proof: Proof) -> bool:
+    """Whether the word that a node is dead, by which a domain left it, stands and counts no more: the node, or
+    another of its host, answered since. It is struck out in a moment."""
+    stands = proof.rule is Rule.CONFIRMED_DEAD and proof.node in snap.dead
+    return stands and not is_dead(snap, proof.node)
+
+
 def speaks(view: NodeView | None, since: float) -> bool:
     """Whether anything refuses us there, or did so since then, or answered a list that was sent since."""
     if view is None:

@@ -20,6 +20,7 @@ from controller.plan.evidence import (
     Absent,
     Known,
     Unknown,
+    is_void,
     keeps_nothing,
     late_commands,
     observe,
@@ -224,7 +225,8 @@ def _spoke(case: Case, proof: Proof) -> bool:
     that matters: nothing was begun on the strength of that word, or it has still to be started, or it was
     seen there. A Node that is not registered any more took the word with it."""
     snap, intent = case.snap, case.assignment.intent
-    withdrawn = proof.rule is Rule.CONFIRMED_DEAD and proof.node in snap.nodes and proof.node not in snap.dead
+    said = proof.rule is Rule.CONFIRMED_DEAD and proof.node in snap.nodes
+    withdrawn = said and (proof.node not in snap.dead or is_void(snap, proof))
     spoke = not proof_holds(snap, case.uuid, proof)
     if not case.assignment.candidates:
         return withdrawn or spoke

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from controller.model import Proof, Rule
-from controller.plan.evidence import way_out
+from controller.model import IntentKind, Proof, Rule
+from controller.plan.evidence import is_void, way_out
 from controller.plan.snapshot import Held, Policy
 from controller.plan.types import ActionKind, Reason, Situation
 from tests.unit.plancase import (
@@ -63,6 +63,24 @@ def test_what_another_node_of_its_host_said_counts_if_it_came_after_the_word(
         expect_action(cluster, ActionKind.RELEASE)
     else:
         expect_hold(cluster, Reason.NODE_UNREACHABLE)
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_nothing_is_started_elsewhere_once_another_node_of_the_host_has_answered(begins: bool) -> None:
+    """The word stands for a moment yet, until it is struck out, and the domain has left by it."""
+    proof = Proof(node="a", rule=Rule.CONFIRMED_DEAD, epoch=3, at="now")
+    cluster = two_nodes().node("c").domain().silent("a").dead("a").given(kin={"a": ("c",), "c": ("a",)})
+    cluster.assigned("b", proofs=(proof,), candidates=("b",) if begins else ())
+    if begins:
+        cluster.intends(IntentKind.START, "b")
+    action = cluster.verdict().action
+    assert action is not None and action.after is not None
+    assert action.kind is ActionKind.RECORD and "a" in action.after.candidates
+    assert is_void(cluster.snapshot(), proof)
+    cluster.silent("c")
+    assert not is_void(cluster.snapshot(), proof)
+    action = cluster.verdict().action
+    assert action is not None and action.kind is ActionKind.START
 
 
 def test_an_answer_from_before_the_word_says_nothing_against_it() -> None:
