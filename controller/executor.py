@@ -25,8 +25,9 @@ from controller.ledger import NEVER, CommitOutcome, Fenced
 from controller.model import BY_WORD, Proof
 from controller.plan.case import Case
 from controller.plan.evidence import is_void, proof_holds
+from controller.plan.premises import once_recorded
 from controller.plan.types import Action, ActionKind
-from controller.recording import Recording, check
+from controller.recording import Recording, check, still_standing
 from drivers.errors import StoreError
 from drivers.store import Compare
 from specs.domain import ACTIVE_STATES, Domain, effective_state
@@ -106,10 +107,11 @@ class Executor:
         own = keys.assignment(action.uuid)
         key = keys.object_key("domains", action.after.namespace, action.after.name)
         known = self.hands.cache.domains.get(action.uuid)
-        commit = await self.hands.ledger.commit(
-            [Compare(own, progress.revision), Compare(key, known.revision if known is not None else NEVER)],
-            [],
-        )
+        rests = once_recorded(action)
+        compares = [Compare(p.key, NEVER if p.revision is None else p.revision) for p in rests]
+        compares += [Compare(own, progress.revision)]
+        compares += [Compare(key, known.revision if known is not None else NEVER)]
+        commit = await self.hands.ledger.commit(compares, [])
         if commit.outcome is CommitOutcome.UNKNOWN:
             check(commit)
         domain = known.domain if known is not None else None
@@ -117,6 +119,8 @@ class Executor:
             held, kv = commit.current.get(own), commit.current.get(key)
             if held is None or held.mod_revision != progress.revision:
                 check(commit)
+            for premise in rests:
+                still_standing(action, premise, commit.current.get(premise.key))
             domain = None if kv is None else msgspec.json.decode(kv.value, type=Domain)
         if domain is None or not self._still_wanted(domain, action):
             raise Halt(Report(Ending.STALE, "the object changed while it was being started"))

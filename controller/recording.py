@@ -119,7 +119,7 @@ class Recording:
             commit = await self.hands.ledger.commit([*compares, *held], [Put(key, value), *writes])
             if commit.outcome is not CommitOutcome.REFUSED:
                 break
-            now = {p.key: _still_standing(progress.action, p, commit.current.get(p.key)) for p in premises}
+            now = {p.key: still_standing(progress.action, p, commit.current.get(p.key)) for p in premises}
             if now == standing:
                 break  # it is not for them that it was refused
             standing = now
@@ -172,7 +172,7 @@ class Recording:
         return stored
 
 
-def _still_standing(action: Action, premise: Premise, kv: KeyValue | None) -> int:
+def still_standing(action: Action, premise: Premise, kv: KeyValue | None) -> int:
     """The revision at which what an action rests on stands now. Raises Halt unless it means the same."""
     try:
         stands = still_means(premise, action.uuid, None if kv is None else kv.value)

@@ -109,8 +109,8 @@ def is_dead(snap: Snapshot, node: str) -> bool:
 
 
 def is_void(snap: Snapshot, proof: Proof) -> bool:
-    """Whether the word that a node is dead, by which a domain left it, stands and counts no more: the node, or
-    another of its host, answered since. It is struck out in a moment."""
+    """Whether the word that a node is dead, by which a domain left it, stands and counts no more: something
+    of its host answered since. It is struck out in a moment."""
     stands = proof.rule is Rule.CONFIRMED_DEAD and proof.node in snap.dead
     return stands and not is_dead(snap, proof.node)
 

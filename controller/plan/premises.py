@@ -21,7 +21,7 @@ from controller import keys
 from controller.model import Decision, Quarantine
 from controller.plan.case import Case
 from controller.plan.snapshot import Snapshot, StoredMigration
-from controller.plan.types import ActionKind, Premise
+from controller.plan.types import Action, ActionKind, Premise
 from specs.domain import Domain
 from specs.migration import Migration, MigrationSpec
 from specs.node import Node
@@ -159,6 +159,17 @@ def _of_migration(migration: Migration) -> MigrationMeaning:
     meta = migration.metadata
     deleted = not isinstance(meta.deletion_timestamp, UnsetType)
     return MigrationMeaning(str(meta.uid), deleted, migration.spec)
+
+
+def once_recorded(action: Action) -> tuple[Premise, ...]:
+    """What must be so still once the action was recorded, beside what users ask for: that nodes may be
+    changed, and what operators decided. A word that the record used up is gone, and no other was given."""
+    used_up = keys.resolution(action.uuid) if action.consumes else ""
+    asked = (keys.object_prefix("domains"), keys.object_prefix("migrations"))
+    kept = tuple(p for p in action.premises if p.key != used_up and not p.key.startswith(asked))
+    if not used_up or action.left is not None:
+        return kept
+    return (*kept, Premise(key=used_up, revision=0, meaning=None))
 
 
 def still_means(premise: Premise, uuid: str, value: bytes | None) -> bool:

@@ -230,3 +230,23 @@ def test_the_object_of_a_tombstone_that_stands_again_is_not_taken_away() -> None
             assert s.running_on() == ["a"]
 
     run(main)
+
+
+@pytest.mark.parametrize("is_heard", [False, True])
+def test_nothing_is_started_on_a_node_that_is_only_looked_at_by_then(is_heard: bool) -> None:
+    """A definition may take its time, and a create comes after it."""
+
+    async def main() -> None:
+        async with spine("a") as s:
+            leader = await s.lead()
+            s.hosts["a"].define_s = 6.0
+            await s.node("a")
+            await s.domain()
+            await asyncio.sleep(3)
+            if not is_heard:
+                leader.store.in_time.clear()
+            await s.node("a", observeOnly=True)
+            await asyncio.sleep(60)
+            assert s.running_on() == []
+
+    run(main)

@@ -157,3 +157,19 @@ def test_a_word_which_copy_to_keep_that_met_none_ends_no_other_later() -> None:
             assert s.running_on() == ["a", "b"], "whoever started it twice says which is to stay"
 
     run(main)
+
+
+def test_a_word_which_copy_to_keep_that_is_changed_while_a_start_is_prepared_starts_nothing() -> None:
+    async def main() -> None:
+        async with spine("a", "b", "c") as s:
+            leader = await running_on_a(s)
+            await moved_out_of_sight(s, leader)
+            await asyncio.sleep(30)
+            s.hosts["a"].define_s = 6.0
+            await s.resolve("a")
+            await asyncio.sleep(3)
+            await s.resolve("c")
+            await asyncio.sleep(60)
+            assert s.running_on() == ["c"]
+
+    run(main)
