@@ -200,7 +200,7 @@ def start(case: Case, node: str, why: str) -> Action:
     if decision is None:
         return action
     if not decision.keep:
-        return consuming(action, None)
+        return consuming(case, action, None)
     # It stands until it runs there alone: the start may have to be tried more than once.
     return resting_on(case, action, decision) if decision.keep == node else action
 
@@ -291,7 +291,7 @@ def release(case: Case, node: str, rule: Rule, why: str, *, vanished: bool) -> A
     if rule is Rule.RESOLVED:
         decision = case.snap.resolutions[case.uuid]
         left = tuple(n for n in decision.not_on if n != node)
-        action = consuming(action, msgspec.structs.replace(decision, not_on=left) if left else None)
+        action = consuming(case, action, msgspec.structs.replace(decision, not_on=left) if left else None)
     if rule is not Rule.CONFIRMED_DEAD:
         return action
     premises = (*action.premises, *deaths(case.snap, (node,)))
@@ -303,14 +303,19 @@ def is_wiped(case: Case, node: str, rule: Rule) -> bool:
     return rule is Rule.CONFIRMED_DEAD and node in case.snap.dead and case.snap.dead[node].wiped
 
 
-def consuming(action: Action, left: Decision | None) -> Action:
-    """An operator's word holds for the incident that it was given for, and no longer."""
-    return dataclasses.replace(action, consumes=True, left=left)
+def consuming(case: Case, action: Action, left: Decision | None) -> Action:
+    """An operator's word holds for the incident that it was given for, and no longer. One that he gives
+    meanwhile is another, and not used up by this."""
+    decision = case.snap.resolutions.get(case.uuid)
+    rests = action if decision is None else resting_on(case, action, decision)
+    return dataclasses.replace(rests, consumes=True, left=left)
 
 
 def resting_on(case: Case, action: Action, decision: Decision) -> Action:
-    """An operator's word that is not used up by this: it must stand when the action is recorded."""
-    return dataclasses.replace(action, premises=(*action.premises, word(case.snap, case.uuid, decision)))
+    """An operator's word must stand when the action is recorded."""
+    said = word(case.snap, case.uuid, decision)
+    others = tuple(p for p in action.premises if p.key != said.key)
+    return dataclasses.replace(action, premises=(*others, said))
 
 
 def pause(case: Case, why: str) -> Action:

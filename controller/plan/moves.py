@@ -129,7 +129,7 @@ def close_move(
     action = dataclasses.replace(action, quarantine=dead, is_clear=is_clear, retry_after_s=pause_s)
     action = dataclasses.replace(action, premises=(*action.premises, *deaths(case.snap, dead)))
     decision = case.snap.resolutions.get(case.uuid)
-    return consuming(action, None) if decision is not None and decision.keep == closing.node else action
+    return consuming(case, action, None) if decision is not None and decision.keep == closing.node else action
 
 
 def _downtime_ms(case: Case, watch: MoveWatch) -> int | None:

@@ -18,14 +18,14 @@ from controller.plan.types import Action, ActionKind
 
 
 def used_up(case: Case, why: str) -> Action:
-    return consuming(made(case, ActionKind.RECORD, case.node, why, case.assignment), None)
+    return consuming(case, made(case, ActionKind.RECORD, case.node, why, case.assignment), None)
 
 
 def word_over(case: Case, stands: tuple[str, ...], why: str) -> Action:
     """Of an operator's word only this much stands."""
     decision = case.snap.resolutions[case.uuid]
     left = msgspec.structs.replace(decision, not_on=stands) if stands else None
-    return consuming(made(case, ActionKind.RECORD, case.node, why, case.assignment), left)
+    return consuming(case, made(case, ActionKind.RECORD, case.node, why, case.assignment), left)
 
 
 def drop_proof(case: Case, node: str, why: str) -> Action:

@@ -403,7 +403,7 @@ def _start(case: Case, home: Known | Absent | Unknown, seen: Sighting | None) ->
     if isinstance(leave, Deferred):
         return leave
     action = actions.start(case, case.node, leave.basis)
-    return actions.consuming(action, None) if leave.vouched else action
+    return actions.consuming(case, action, None) if leave.vouched else action
 
 
 def _crash_loop(case: Case) -> Deferred | None:

@@ -143,6 +143,21 @@ def test_an_operators_word_that_was_taken_back_or_changed_is_none() -> None:
     assert not still_means(premise, UUID, None)
 
 
+@pytest.mark.parametrize(("keep", "not_on"), [("a", ()), ("", ("b",))])
+def test_a_word_that_is_given_anew_is_not_used_up_by_what_rests_on_the_one_before(
+    keep: str, not_on: tuple[str, ...]
+) -> None:
+    """A start waits for its turn at its node, and what is heard meanwhile is known when it is recorded."""
+    cluster = Cluster().node("a").node("b").domain().assigned("a", away=bool(keep))
+    cluster.seen("a", "shutoff", "migrated" if keep else "crashed").resolved(keep=keep, not_on=not_on)
+    action = _started_on_a(cluster)
+    assert action.consumes
+    [premise] = [p for p in action.premises if p.key == keys.resolution(UUID)]
+    said = cluster.more["resolutions"][UUID]
+    assert still_means(premise, UUID, msgspec.json.encode(said))
+    assert not still_means(premise, UUID, msgspec.json.encode(msgspec.structs.replace(said, keep="c")))
+
+
 # --- with a watch that lags
 
 
