@@ -75,9 +75,14 @@ class Ends:
         return asked and not self.case.deleting
 
     @property
-    def or_reboot(self) -> str:
-        """The other way out of a doubt."""
-        return "" if self.case.deleting else ", or spec.migration.onDoubt: Reboot to start it again"
+    def or_else(self) -> str:
+        """The other way out of a doubt over the copy that is named first. Where disks were copied, nothing
+        starts it again but a word on which are right."""
+        if self.case.deleting:
+            return ""
+        if self.intent.copies:
+            return f", or --keep {self.source} to start it again with the disks that are there"
+        return ", or spec.migration.onDoubt: Reboot to start it again"
 
     @property
     def both(self) -> str:

@@ -314,7 +314,7 @@ def paused_source(ends: Ends) -> Answer:
     return Deferred(
         Reason.MIGRATION_DOUBT,
         f"it stands paused on {ends.source}; on {ends.target} it is gone, but may have run and written",
-        command=f"domctl resolve {case.command_target} --keep {ends.source} to let it go on{ends.or_reboot}",
+        command=f"domctl resolve {case.command_target} --keep {ends.source} to let it go on{ends.or_else}",
     )
 
 

@@ -52,7 +52,7 @@ def let_go(ends: Ends) -> Action | Deferred:
     return Deferred(
         Reason.MIGRATION_DOUBT,
         f"it stands paused on {ends.target}; it is gone from {ends.source}, but may have run there since",
-        command=f"domctl resolve {case.command_target} --keep {ends.target} to let it go on{ends.or_reboot}",
+        command=f"domctl resolve {case.command_target} --keep {ends.target} to let it go on{ends.or_else}",
     )
 
 

@@ -126,6 +126,8 @@ class Operator:
             return False
         domain = self.cluster.hosts[node].domains.get(uuid)
         if domain is not None and (domain.handed_over or domain.is_old):
+            if found["other"]:
+                return await self.api.resolve(name, keep=found["other"])
             return await self.api.edit(DOMAINS, name, _reboot_in_doubt, "migration.onDoubt Reboot")
         return await self.api.resolve(name, keep=node)
 
@@ -348,7 +350,13 @@ WAYS: tuple[tuple[re.Pattern[str], Way], ...] = (
     ),
     (re.compile(r"^domctl node confirm-dead (?P<node>\S+)"), Operator._confirm_dead),
     (re.compile(r"^domctl store ack"), Operator._acknowledge),
-    (re.compile(r"^domctl resolve \S+( -n \S+)? --keep (?P<node>h\d+) to let it"), Operator._decide_doubt),
+    (
+        re.compile(
+            r"^domctl resolve \S+( -n \S+)? --keep (?P<node>h\d+) to let it go on"
+            r"(, or --keep (?P<other>h\d+) to start)?"
+        ),
+        Operator._decide_doubt,
+    ),
     (re.compile(r"^domctl resolve \S+( -n \S+)? --keep (?P<node>h\d+)"), Operator._keep),
     (re.compile(r"^domctl resolve \S+( -n \S+)? --keep NODE: the node whose disks"), Operator._right_disks),
     (re.compile(r"^domctl resolve \S+( -n \S+)? --keep NODE"), Operator._choose),

@@ -135,6 +135,17 @@ def test_old_memory_is_not_let_go_on_where_the_source_may_have_run_since(
     assert copy_after(reboots) is Copy.OLD
 
 
+def test_nobody_is_told_to_have_it_rebooted_where_that_would_not_be_done() -> None:
+    for copies in (True, False):
+        cluster = standing(GIVEN_UP, copies=copies, migration={"onDoubt": "Hold"})
+        deferred = cluster.verdict().deferred
+        assert deferred is not None and ("onDoubt: Reboot" in deferred.command) is not copies
+        assert ("or --keep a to start it again" in deferred.command) is copies
+        assert acted(cluster.resolved(keep="a").verdict()) == (ActionKind.DESTROY, "b")
+        reboots = standing(GIVEN_UP, copies=copies, migration={"onDoubt": "Reboot"})
+        assert (reboots.verdict().deferred is not None) is copies
+
+
 def test_a_copy_that_is_to_be_handed_back_is_destroyed_by_an_operators_word_alone() -> None:
     """deletionPolicy Orphan: it may be all that is left of its guest."""
     spec: dict[str, Any] = {"deletionPolicy": "Orphan", "migration": {"onDoubt": "Reboot"}}
