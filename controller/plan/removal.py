@@ -75,6 +75,8 @@ def _orphan(case: Case) -> Answer:
     """Hand it back as it is. With a copy anywhere else nothing is taken away: the user asked to keep it."""
     if not case.all_sightings:
         return None
+    if len(case.all_sightings) == 1 and case.others:
+        return _handed_back_elsewhere(case)
     if case.others:
         nodes = ", ".join(sorted(case.all_sightings))
         return Deferred(
@@ -87,6 +89,19 @@ def _orphan(case: Case) -> Answer:
     if case.snap.nodes[case.node].node.spec.observe_only is True:
         return observe_only_hold(case.node)
     return actions.hand_back(case, "deletionPolicy is Orphan")
+
+
+def _handed_back_elsewhere(case: Case) -> Deferred:
+    """Somebody moved it, and this is all that there is of it."""
+    node, seen = case.others[0]
+    keep = f"domctl resolve {case.command_target} --keep {node}"
+    return Deferred(
+        Reason.ORPHAN_COPIES,
+        f"deletionPolicy is Orphan, and it is on {node}, not on {case.node} where domctl put it",
+        command=keep
+        if seen.active
+        else f"virsh start on {node}, then {keep}; or set deletionPolicy to Delete",
+    )
 
 
 def _remove(case: Case, node: str) -> Answer:

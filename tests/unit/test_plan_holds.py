@@ -12,7 +12,7 @@ from controller.attempts import LOCKED_PAUSE_S, Attempts
 from controller.limits import Timing
 from controller.model import IntentKind, Proof, Rule
 from controller.plan import plan
-from controller.plan.snapshot import Backoff, Link, NodeView, Stall, StoredNode, Term
+from controller.plan.snapshot import Backoff, Held, Link, NodeView, Stall, StoredNode, Term
 from controller.plan.types import STALLING, ActionKind, Reason, Situation
 from specs.mark import Mark
 from tests.unit.plancase import (
@@ -331,6 +331,19 @@ def test_a_proof_of_death_ends_when_the_node_answers_without_the_domain() -> Non
 def test_orphaning_never_stops_a_domain_that_has_copies() -> None:
     cluster = two_nodes().domain(meta=DELETED, deletionPolicy="Orphan").assigned("a")
     expect_hold(cluster.seen("a").seen("b", "shutoff", "unknown"), Reason.ORPHAN_COPIES)
+
+
+def test_what_is_to_be_handed_back_elsewhere_is_so_once_an_operator_said_that_it_belongs_there() -> None:
+    cluster = two_nodes().domain(meta=DELETED, deletionPolicy="Orphan").assigned("a").seen("b")
+    deferred = cluster.verdict().deferred
+    assert deferred is not None and deferred.reason is Reason.ORPHAN_COPIES
+    assert deferred.command == "domctl resolve web --keep b"
+    action = cluster.resolved(keep="b").verdict().action
+    assert action is not None and action.after is not None and action.after.node == "b"
+    cluster.assignments[UUID] = Held(action.after, 6)
+    expect_action(cluster, ActionKind.RECORD, "b")  # the word is used up
+    cluster.more["resolutions"] = {}
+    expect_action(cluster, ActionKind.HAND_BACK, "b")
 
 
 def test_a_migration_that_was_seen_outranks_how_the_domain_ended_at_home() -> None:
