@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from controller import keys
 from controller.model import BY_WORD, Intent, IntentKind, Proof, Rule
 from controller.plan import actions, disks, notes, states
 from controller.plan.case import Case
@@ -198,8 +199,14 @@ def object_missing(case: Case) -> Answer:
     return Deferred(
         Reason.OBJECT_MISSING,
         "the object is gone without having been deleted; its domain is left alone",
-        command=f"domctl apply it again under the same uid {case.uuid}, or undefine the domain by hand",
+        command=f"restore {_object_key(case)} in etcd from a backup; or, to give the domain up, delete "
+        f"{keys.assignment(case.uuid)}, and no host is changed",
     )
+
+
+def _object_key(case: Case) -> str:
+    namespace, _, name = case.key.partition("/")
+    return keys.object_key("domains", namespace, name)
 
 
 def returned(case: Case) -> Answer:
