@@ -13,13 +13,14 @@ import msgspec
 from controller import keys
 from controller.calls import Calls
 from controller.hands import Ending, Halt, Hands, Progress, Report
-from controller.ledger import CommitOutcome
+from controller.ledger import NEVER, CommitOutcome
 from controller.passwords import passwords_for
 from controller.plan.case import Case
 from controller.plan.copying import paths_taken
 from controller.plan.evidence import Absent, Known, observe
+from controller.plan.premises import once_recorded
 from controller.plan.types import Action
-from controller.recording import check
+from controller.recording import check, still_standing
 from drivers.store import Compare
 from specs.domain import Domain
 from specs.graphics import with_passwords
@@ -46,7 +47,9 @@ class Departures:
         assert action.after is not None
         key = keys.object_key("domains", action.after.namespace, action.after.name)
         own = keys.assignment(action.uuid)
-        compares = [Compare(own, progress.revision), Compare(key, action.object_revision)]
+        rests = once_recorded(action)
+        compares = [Compare(p.key, NEVER if p.revision is None else p.revision) for p in rests]
+        compares += [Compare(own, progress.revision), Compare(key, action.object_revision)]
         commit = await hands.ledger.commit(compares, [])
         if commit.outcome is CommitOutcome.UNKNOWN:
             check(commit)
@@ -55,6 +58,8 @@ class Departures:
             domain = None if kv is None else msgspec.json.decode(kv.value, type=Domain)
             if held is None or held.mod_revision != progress.revision:
                 check(commit)
+            for premise in rests:
+                still_standing(action, premise, commit.current.get(premise.key))
             if domain is None or domain.metadata.uid != action.uuid or _is_deleted(domain):
                 raise Halt(Report(Ending.STALE, "the object changed while it was about to move"))
         # Not by lists: those would wait for every domain which is arriving there just now.

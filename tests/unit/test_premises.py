@@ -6,6 +6,7 @@ The table of kinds, what may move beneath an action and what may not, and the sp
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import Any
 
 import msgspec
@@ -18,10 +19,12 @@ from controller.plan import plan
 from controller.plan.premises import RESTS_ON_OBJECTS, still_means, word
 from controller.plan.snapshot import StoredMigration
 from controller.plan.types import Action, ActionKind, Premise
+from drivers.errors import HostFailed
+from drivers.hypervisor import Move, Outcome, Permit, Result
 from drivers.store import Delete
 from specs.migration import Migration
 from tests.unit.plancase import DELETED, OTHER, UUID, Cluster
-from tests.unit.spine import Leader, Spine, run, running_on_a, spine, until
+from tests.unit.spine import HostSession, Leader, Spine, run, running_on_a, spine, until
 
 LADDER = [{"method": "acpi", "timeoutSeconds": 20}, {"method": "destroy"}]
 LOOKED_AT_BY_A_STEP = {"recheck", "finish"}
@@ -263,5 +266,46 @@ def test_nothing_is_started_on_a_node_that_is_only_looked_at_by_then(is_heard: b
             await s.node("a", observeOnly=True)
             await asyncio.sleep(60)
             assert s.running_on() == []
+
+    run(main)
+
+
+@pytest.mark.parametrize("node", ["a", "b"])
+@pytest.mark.parametrize("is_heard", [False, True])
+def test_nothing_is_moved_from_or_to_a_node_that_is_only_looked_at_by_then(
+    node: str, is_heard: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The source gives its definition up before, and that may take its time."""
+    able = dataclasses.replace(HostSession.capabilities, live_migration=True)
+    undefine, sent = HostSession.undefine, []
+
+    async def slowly(session: HostSession, uuid: str, permit: Permit) -> Result:
+        done = await undefine(session, uuid, permit)
+        await asyncio.sleep(6)
+        return done
+
+    async def migrate(session: HostSession, uuid: str, move: Move, permit: Permit) -> Result:
+        sent.append(move.target_uri)
+        return Result(Outcome.FAILED, HostFailed("it is only seen to be sent"))
+
+    async def job(session: HostSession, uuid: str, *, completed: bool = False) -> None:
+        return None
+
+    monkeypatch.setattr(HostSession, "capabilities", able)
+    monkeypatch.setattr(HostSession, "undefine", slowly)
+    monkeypatch.setattr(HostSession, "migrate", migrate, raising=False)
+    monkeypatch.setattr(HostSession, "job", job, raising=False)
+
+    async def main() -> None:
+        async with spine("a", "b") as s:
+            leader = await running_on_a(s)
+            move = msgspec.to_builtins(_migration(mode="Live"))
+            await s.write(keys.object_key("migrations", "default", "move"), move)
+            await until(lambda: s.hosts["a"].times("undefine"))
+            if not is_heard:
+                leader.store.in_time.clear()
+            await s.node(node, observeOnly=True)
+            await asyncio.sleep(30)
+            assert not sent
 
     run(main)
