@@ -109,7 +109,8 @@ BY_WORD: Final = frozenset({Rule.CONFIRMED_DEAD, Rule.RESOLVED})
 class Proof(Record, frozen=True, kw_only=True):
     """`node` no longer holds the capability to run the domain as of `epoch`. `vanished`: the definition
     was gone before it was taken, or its last state proved nothing, so a start needs the full read of I22.
-    `wiped`: whoever vouched also said that nothing on the node's disks starts again."""
+    `wiped`: whoever vouched also said that nothing on the node's disks starts again. `used`: the domain was
+    started on the strength of it, which nobody can take back."""
 
     node: str
     rule: Rule
@@ -117,6 +118,7 @@ class Proof(Record, frozen=True, kw_only=True):
     at: str
     vanished: bool = False
     wiped: bool = False
+    used: bool = False
 
 
 class Answered(Record, frozen=True, kw_only=True):

@@ -188,7 +188,7 @@ def _restarts(case: Case) -> int:
 
 def _lasting(proofs: tuple[Proof, ...]) -> tuple[Proof, ...]:
     """Once it runs, what led there is history, but for nodes that may come back with a copy."""
-    return tuple(msgspec.structs.replace(p, vanished=False) for p in proofs if p.rule in BY_WORD)
+    return tuple(msgspec.structs.replace(p, vanished=False, used=True) for p in proofs if p.rule in BY_WORD)
 
 
 def start(case: Case, node: str, why: str) -> Action:

@@ -6,12 +6,13 @@ the next leader may find nothing else that says how a domain ended, or where it,
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
 
-from controller.model import BEGUN, MovedDisk, MoveOutcome, MoveRecord
+from controller.model import BEGUN, BY_WORD, MovedDisk, MoveOutcome, MoveRecord
 from controller.plan.actions import LATER, answering, answers_of, arrived_cold, consuming, made
 from controller.plan.case import Case
 from controller.plan.types import Action, ActionKind
@@ -114,6 +115,15 @@ def close_intent(case: Case, why: str, *, stopped: bool | None = None) -> Action
         restarts=0 if stopped else was.restarts,
     )
     return made(case, ActionKind.RECORD, case.node, why, after)
+
+
+def started(case: Case) -> Action:
+    """A start that was interrupted came to its end, and so did what could be taken back of it."""
+    action = close_intent(case, "it runs", stopped=False)
+    assert action.after is not None
+    proofs = action.after.proofs
+    used = tuple(msgspec.structs.replace(p, used=True) if p.rule in BY_WORD else p for p in proofs)
+    return dataclasses.replace(action, after=msgspec.structs.replace(action.after, proofs=used))
 
 
 def ended(case: Case, how: str) -> Action:

@@ -229,8 +229,8 @@ def returned(case: Case) -> Answer:
 
 def _spoke(case: Case, proof: Proof) -> bool:
     """Whether a node that does not answer spoke since it was taken for dead, or nobody says so any more, and
-    that matters: nothing was begun on the strength of that word, or it has still to be started, or it was
-    seen there. A Node that is not registered any more took the word with it."""
+    that matters: nothing was started on the strength of that word yet, or it has still to be, or it was seen
+    there. A Node that is not registered any more took the word with it."""
     snap, intent = case.snap, case.assignment.intent
     said = proof.rule is Rule.CONFIRMED_DEAD and proof.node in snap.nodes
     withdrawn = said and (proof.node not in snap.dead or is_void(snap, proof))
@@ -238,8 +238,8 @@ def _spoke(case: Case, proof: Proof) -> bool:
     if not case.assignment.candidates:
         return withdrawn or spoke
     runs = case.own_sighting is not None and case.own_sighting.active
-    begins = intent is not None and intent.kind is IntentKind.START and not runs
-    return (withdrawn and begins) or (spoke and (not runs or proof.node in case.all_sightings))
+    begins = not proof.used or (intent is not None and intent.kind is IntentKind.START)
+    return (withdrawn and begins and not runs) or (spoke and (not runs or proof.node in case.all_sightings))
 
 
 def disks_moved(case: Case) -> Answer:
@@ -316,7 +316,8 @@ def finish_intent(case: Case) -> Answer:
         return None
     begun = intent.kind in (IntentKind.START, IntentKind.DEFINE)
     if begun and seen.record.active and case.wanted in states.RUNS:
-        return notes.close_intent(case, "it runs", stopped=False)
+        was_started = intent.kind is IntentKind.START
+        return notes.started(case) if was_started else notes.close_intent(case, "it runs", stopped=False)
     mark = seen.detail.config_mark
     defined = mark is not None and (mark.epoch, mark.digest) == (intent.epoch, case.assignment.digest)
     if intent.kind is IntentKind.DEFINE and defined:

@@ -83,6 +83,20 @@ def test_nothing_is_started_elsewhere_once_another_node_of_the_host_has_answered
     assert action is not None and action.kind is ActionKind.START
 
 
+def test_a_start_that_was_interrupted_and_ran_has_used_up_what_could_be_taken_back() -> None:
+    proof = Proof(node="a", rule=Rule.CONFIRMED_DEAD, epoch=3, at="now")
+    cluster = two_nodes().domain().silent("a").assigned("b", proofs=(proof,)).intends(IntentKind.START, "b")
+    action = cluster.seen("b").dead("a").verdict().action
+    assert action is not None and action.after is not None and action.after.intent is None
+    assert [p.used for p in action.after.proofs] == [True]
+    cluster.assignments[UUID] = Held(action.after, 6)
+    cluster.more["dead"] = {}
+    cluster.seen("b", "shutoff", "crashed")
+    expect_action(cluster, ActionKind.START, "b")
+    cluster.assigned("b", proofs=(proof,))
+    expect_action(cluster, ActionKind.RECORD, "a")
+
+
 def test_an_answer_from_before_the_word_says_nothing_against_it() -> None:
     expect_action(running_on_a().silent("a").dead("a"), ActionKind.RELEASE)
 

@@ -202,6 +202,48 @@ def test_a_word_that_was_taken_back_before_anything_was_started_starts_nothing()
     run(main)
 
 
+def test_a_word_that_was_taken_back_when_it_was_only_defined_elsewhere_starts_nothing() -> None:
+    """It was to be off, while its old home, which nobody reached, ran it."""
+
+    async def main() -> None:
+        async with spine("a", "b") as s:
+            await running_on_a(s)
+            s.hosts["a"].lose()
+            await asyncio.sleep(5)
+            await s.domain(meta={"generation": 2}, state="shutoff")
+            await s.confirm_dead("a")
+            await until(lambda: UUID in s.hosts["b"].domains)
+            await asyncio.sleep(5)
+            await s.store.txn([], [Delete(keys.confirmed_dead("a"))])
+            await asyncio.sleep(30)
+            assert (await s.status())[0] == "NodeUnreachable"
+            await s.domain(meta={"generation": 3})
+            await asyncio.sleep(60)
+            assert s.running_on() == ["a"]
+            s.hosts["a"].domains[UUID].live = None
+            await s.confirm_dead("a")
+            await until(s.hosts["b"].runs)
+
+    run(main)
+
+
+def test_what_was_started_on_a_word_is_started_again_there_whatever_is_said_since() -> None:
+    async def main() -> None:
+        async with spine("a", "b") as s:
+            await running_on_a(s)
+            s.hosts["a"].lose()
+            await asyncio.sleep(5)
+            await s.confirm_dead("a")
+            await until(s.hosts["b"].runs)
+            await asyncio.sleep(30)
+            await s.store.txn([], [Delete(keys.confirmed_dead("a"))])
+            await asyncio.sleep(30)
+            s.hosts["b"].end("crashed")
+            await until(s.hosts["b"].runs)
+
+    run(main)
+
+
 @pytest.mark.parametrize("is_heard", [False, True])
 def test_a_word_that_is_taken_back_while_a_start_is_prepared_starts_nothing(is_heard: bool) -> None:
     async def main() -> None:
