@@ -22,6 +22,7 @@ from controller.model import (
 from controller.plan import disks
 from controller.plan.actions import LATER, assigned, consuming, intended, is_wiped, made, resting_on
 from controller.plan.case import Case, Desired
+from controller.plan.evidence import is_dead
 from controller.plan.premises import changes, deaths, not_in_quarantine
 from controller.plan.snapshot import MoveWatch
 from controller.plan.types import Action, ActionKind
@@ -174,8 +175,11 @@ def clear_end(case: Case, node: str, why: str, copy: Copy | None = None) -> Acti
 
 
 def _as_said(case: Case, action: Action) -> Action:
-    """Where an operator said which end is to be kept, nothing is done to either unless he still says so."""
+    """Where an operator said which end is to be kept, or that one is dead, nothing is done to either unless
+    he still says so."""
     decision, move = case.snap.resolutions.get(case.uuid), case.open_move
+    dead = [n for n in (() if move is None else (move.node, move.target)) if is_dead(case.snap, n)]
+    action = dataclasses.replace(action, premises=(*action.premises, *deaths(case.snap, dead)))
     said = decision is not None and move is not None and decision.keep in (move.node, move.target)
     return resting_on(case, action, decision) if said and decision is not None else action
 

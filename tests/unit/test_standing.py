@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from controller import keys
 from controller.model import Copy
 from controller.plan.snapshot import Held, MoveWatch, WitnessedEnd
 from controller.plan.types import ActionKind, Reason
@@ -133,6 +134,15 @@ def test_old_memory_is_not_let_go_on_where_the_source_may_have_run_since(
     reboots = standing(watch, source, migration={"onDoubt": "Reboot"}).given(**more)
     assert acted(reboots.verdict()) == (ActionKind.DESTROY, "b")
     assert copy_after(reboots) is Copy.OLD
+
+
+def test_a_copy_is_let_go_beside_a_dead_source_while_somebody_says_that_it_is_dead() -> None:
+    """A source that is only cut off may have gone on, when its target was late."""
+    cluster = standing(dataclasses.replace(GIVEN_UP, result=IN_TIME)).silent("a")
+    assert held_for(cluster) is Reason.NODE_UNREACHABLE
+    action = cluster.dead("a").verdict().action
+    assert action is not None and (action.kind, action.node) == (ActionKind.GO_ON, "b")
+    assert keys.confirmed_dead("a") in {premise.key for premise in action.premises}
 
 
 def test_nobody_is_told_to_have_it_rebooted_where_that_would_not_be_done() -> None:
