@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from controller.model import MoveOutcome, Rule
+from controller.model import Intent, IntentKind, MoveOutcome, Rule
 from controller.movers import Movers
 from controller.plan.snapshot import Held, Link, MoveWatch, NodeView
 from controller.plan.types import ActionKind, Reason
+from controller.underway import Underway
 from drivers.hypervisor import Job
 from tests.unit.movecase import (
     COMING,
@@ -440,18 +441,19 @@ def test_what_a_host_that_is_reached_by_ssh_received_may_come_later_still() -> N
 
 
 async def test_a_term_that_ends_leaves_no_follower_behind() -> None:
-    intent = SimpleNamespace(epoch=4, node="a", target="b", request="r")
+    intent = Intent(
+        kind=IntentKind.MIGRATE, node="a", epoch=4, op="op", why="why", at="then", target="b", request="r"
+    )
+    moves = Underway()
+    moves.recorded(UUID, intent)
     cache = SimpleNamespace(
-        moving={UUID: intent},
-        leaving=set(),
-        watches={},
-        moved=asyncio.Event(),
+        moves=moves,
         view=lambda node: SimpleNamespace(session=1, answers=True),
         watched=lambda uuid, watch: None,
         await_observation=lambda uuid, node: None,
     )
     nowhere = SimpleNamespace(session=lambda node: None)
-    movers = Movers(cache, nowhere, lambda: 1.0, lambda: None, lambda known: None)  # type: ignore[arg-type]
+    movers = Movers(cache, nowhere, lambda: 1.0, lambda: None, lambda *_: None)  # type: ignore[arg-type]
 
     class Slow:
         async def migrate(self, *_: object) -> None:
@@ -459,12 +461,12 @@ async def test_a_term_that_ends_leaves_no_follower_behind() -> None:
 
     term = asyncio.create_task(movers.run())
     await asyncio.sleep(0)
-    action = SimpleNamespace(
-        uuid=UUID, node="a", target="b", move=object(), after=SimpleNamespace(intent=intent)
-    )
+    move, after = SimpleNamespace(persistent_xml=None), SimpleNamespace(intent=intent)
+    action = SimpleNamespace(uuid=UUID, node="a", target="b", move=move, after=after)
     movers.send_off(action, Slow(), object())  # type: ignore[arg-type]
     await asyncio.sleep(0.01)
     before = asyncio.all_tasks()
+    assert {task.get_name().split()[0] for task in before - {term}} >= {"migrate", "follow"}
     term.cancel()
     await asyncio.gather(term, return_exceptions=True)
     await asyncio.sleep(0.01)
