@@ -246,6 +246,8 @@ def _why(stored: StoredMigration, case: Case) -> tuple[str, str, str]:
     domain = stored.migration.spec.domain
     if not case.uuid or case.stored is None:
         return "NoSuchDomain", f"there is no domain {domain}", ""
+    if case.deleting:
+        return "DomainDeleted", f"domain {domain} is being deleted, and is not moved any more", ""
     if case.request is not None and case.request.migration.metadata.uid != stored.migration.metadata.uid:
         return "Queued", f"waits for Migration {case.request.migration.metadata.name} of the same domain", ""
     if case.is_transient and case.wanted not in states.RUNS and not case.all_sightings:

@@ -15,7 +15,7 @@ from controller.plan.types import ActionKind, Reason
 from drivers.hypervisor import Job
 from specs.domainxml import machine_of
 from specs.migration import Migration, MigrationStatus
-from tests.unit.plancase import NOW, UUID, Cluster, capabilities
+from tests.unit.plancase import DELETED, NOW, UUID, Cluster, capabilities
 
 LOCAL = [{"name": "root", "source": {"file": "/srv/a.img"}}, {"name": "data", "source": {"file": "/srv/b"}}]
 SHARED = [{"name": "root", "source": {"file": "/srv/a.img", "shared": True}}]
@@ -407,6 +407,13 @@ def test_on_its_way_it_tells_how_far_it_has_come() -> None:
 def test_a_domain_that_does_not_exist_is_waited_for() -> None:
     snap = asked().snapshot()
     assert migration_status(snap, request(domain="other"), "").reason == "NoSuchDomain"
+
+
+def test_a_request_for_what_is_being_deleted_does_not_say_that_it_begins_soon() -> None:
+    cluster = asked()
+    assert said(cluster).reason == "Pending"
+    status = said(cluster.domain(meta=DELETED))
+    assert (status.phase, status.reason) == ("Pending", "DomainDeleted")
 
 
 def test_reasons_are_words_of_the_table() -> None:
