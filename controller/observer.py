@@ -33,12 +33,13 @@ class Observer:
         cache = self.eyes.cache
         if cache.nodes == self._synced:
             return
-        self._synced = dict(cache.nodes)
+        before, self._synced = self._synced, dict(cache.nodes)
         wanted = {name: target_of(stored) for name, stored in cache.nodes.items()}
         for name in list(self.watchers):
-            if wanted.get(name) != self.watchers[name].target or refusal(cache.nodes[name]):
+            anew = name not in wanted or _is_another(before.get(name), self._synced[name])
+            if anew or wanted[name] != self.watchers[name].target or refusal(self._synced[name]):
                 await self._stop(name)
-                if name not in wanted:
+                if anew:
                     cache.forget_node(name)
         for name, target in wanted.items():
             problem = refusal(cache.nodes[name])
@@ -95,3 +96,8 @@ class Observer:
             # Nobody reads it any more: what was read last must not be believed as if it were read now.
             view = self.eyes.cache.view(name)
             self.eyes.cache.set_view(name, replace(view, link=Link.CONNECTING, why="", cause="", session=0))
+
+
+def _is_another(before: StoredNode | None, after: StoredNode) -> bool:
+    """One of the same name: who was behind the one before was forgotten with it, and is to be pinned anew."""
+    return before is not None and before.node.metadata.uid != after.node.metadata.uid

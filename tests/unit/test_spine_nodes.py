@@ -17,7 +17,7 @@ from controller.plan import plan
 from controller.plan.snapshot import Link
 from controller.plan.types import Reason
 from drivers.hypervisor import EventKind
-from drivers.store import Put
+from drivers.store import Delete, Put
 from tests.unit.plancase import UUID
 from tests.unit.spine import DELETED, FOREIGN_XML, HostDomain, now, run, spine, until
 
@@ -265,5 +265,27 @@ def test_a_node_is_not_forgotten_while_a_store_that_was_set_back_may_have_forgot
             s.hosts["b"].reachable = True
             await asyncio.sleep(60)
             assert not await s.exists(keys.object_key("nodes", "", "b"))
+
+    run(main)
+
+
+def test_a_node_that_was_deleted_and_made_anew_pins_its_host_anew() -> None:
+    """Both may be heard at once. A host that is nobody's could be registered a second time (F44)."""
+
+    async def main() -> None:
+        async with spine("a", "b") as s:
+            leader = await s.lead()
+            await s.node("a")
+            await until(lambda: leader.answers("a"))
+            pinned = keys.identity("host-a", "qemu", "system")
+            assert await s.exists(pinned)
+            await s.store.txn([], [Delete(pinned)])
+            await s.node("a", meta={"uid": "another"})
+            await asyncio.sleep(30)
+            assert await s.exists(pinned) and leader.answers("a")
+            s.hosts["b"].machine = "a"
+            await s.node("b")
+            await asyncio.sleep(30)
+            assert await s.node_reason("b") == "Refused"
 
     run(main)
