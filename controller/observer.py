@@ -42,7 +42,7 @@ class Observer:
                 if anew:
                     cache.forget_node(name)
         for name, target in wanted.items():
-            problem = refusal(cache.nodes[name])
+            problem = refusal(self._synced[name])
             if problem:
                 cache.set_view(name, NodeView(link=Link.REFUSED, why=problem))
             elif name not in self.watchers:

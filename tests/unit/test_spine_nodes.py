@@ -19,7 +19,7 @@ from controller.plan.types import Reason
 from drivers.hypervisor import EventKind
 from drivers.store import Delete, Put
 from tests.unit.plancase import UUID
-from tests.unit.spine import DELETED, FOREIGN_XML, HostDomain, now, run, spine, until
+from tests.unit.spine import DELETED, FOREIGN_XML, HostDomain, HostSession, now, run, spine, until
 
 FOREIGN = "f0f0f0f0-0000-4000-8000-000000000001"
 
@@ -287,5 +287,31 @@ def test_a_node_that_was_deleted_and_made_anew_pins_its_host_anew() -> None:
             await s.node("b")
             await asyncio.sleep(30)
             assert await s.node_reason("b") == "Refused"
+
+    run(main)
+
+
+def test_a_node_that_goes_while_another_is_being_left_ends_no_term(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To close a connection may take its time."""
+
+    async def slowly(session: HostSession) -> None:
+        await asyncio.sleep(1)
+
+    monkeypatch.setattr(HostSession, "close", slowly)
+
+    async def main() -> None:
+        async with spine("a", "b", "c") as s:
+            leader = await s.lead()
+            for name in s.hosts:
+                await s.node(name)
+            await until(lambda: all(leader.answers(name) for name in s.hosts))
+            term = leader.leadership
+            for name in ("a", "b"):
+                await s.store.txn([], [Delete(keys.object_key("nodes", "", name))])
+                await asyncio.sleep(0.3)
+            await asyncio.sleep(5)
+            await s.domain()
+            await until(s.hosts["c"].runs)
+            assert leader.leadership is term and term is not None and not term.lost.is_set()
 
     run(main)
