@@ -110,7 +110,8 @@ def hold(case: Case) -> Deferred | None:
     found = moved(case) if case.held is not None else {}
     if not found:
         return None
-    if case.desired_here.rendered is None:  # what its spec says cannot be had there, wherever the disks are
+    is_registered = case.node in case.snap.nodes  # else its home was dead, and deleted since
+    if is_registered and case.desired_here.rendered is None:  # not to be had there, wherever the disks are
         return Deferred(Reason.SPEC_REFUSED, f"on {case.node}: {case.desired_here.problem}")
     name, disk = sorted(found.items())[0]
     wanted, target = _of_spec(case, name)

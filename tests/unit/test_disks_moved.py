@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from controller.model import Assignment, IntentKind, MovedDisk
+from controller.model import Assignment, IntentKind, MovedDisk, Proof, Rule
 from controller.plan import disks
 from controller.plan.case import Case
 from controller.plan.snapshot import Held
@@ -298,6 +298,19 @@ def test_a_disk_that_was_detached_by_hand_is_given_again() -> None:
     detail = msgspec.structs.replace(sighting.detail, config_xml=without, live_xml=without)
     cluster.sightings[UUID]["a"] = msgspec.structs.replace(sighting, detail=detail)
     expect_action(cluster, ActionKind.DEFINE)
+
+
+def test_a_moved_disk_holds_its_domain_when_its_home_was_dead_and_is_no_node_any_more() -> None:
+    proof = Proof(node="a", rule=Rule.CONFIRMED_DEAD, epoch=3, at="now", wiped=True)
+    cluster = world().assigned("a", candidates=(), proofs=(proof,), moved_disks=SNAPSHOT)
+    del cluster.nodes["a"], cluster.views["a"]
+    expect_hold(cluster, Reason.DISK_MOVED_BY_HAND)
+    deferred = cluster.verdict().deferred
+    assert deferred is not None and deferred.command == f"set spec.disks[root].source to {OVERLAY}"
+    cluster.domain(disks=[root(OVERLAY)])
+    assert recorded(cluster).moved_disks == {}
+    cluster.assigned("a", candidates=(), proofs=(proof,))
+    expect_action(cluster, ActionKind.START, "b")
 
 
 def test_a_copy_to_a_block_device_is_a_move() -> None:
