@@ -139,8 +139,8 @@ def _remove_unseen(case: Case) -> Answer:
 
 def dead_or(case: Case, node: str, deferred: Deferred) -> Answer:
     """A node that cannot be read: an operator's word releases it, else the case is held."""
-    if deferred.reason is Reason.NODES_CONNECTING:
-        return deferred  # nobody has tried it yet
+    if deferred.reason in (Reason.NODES_CONNECTING, Reason.AWAITING_OBSERVATION):
+        return deferred  # nobody has tried it yet, or it is there, and read again in a moment
     if is_dead(case.snap, node):
         last = case.snap.sightings.get(case.uuid, {}).get(node)
         # What was promised may have been at a home that it had before, unless that was read since.

@@ -97,6 +97,14 @@ def test_a_start_that_was_interrupted_and_ran_has_used_up_what_could_be_taken_ba
     expect_action(cluster, ActionKind.RECORD, "a")
 
 
+def test_a_word_does_not_stand_for_the_reading_of_a_node_that_answers_and_is_just_being_read() -> None:
+    """Each release left the copy where it was seen, and the next one was due at once."""
+    cluster = two_nodes().domain().assigned("b").seen("b").seen("a", "shutoff", "unknown").dead("a")
+    expect_action(cluster, ActionKind.REVOKE, "a")
+    expect_hold(cluster.given(awaiting={(UUID, "a"): NOW}), Reason.AWAITING_OBSERVATION)
+    expect_action(cluster.silent("a"), ActionKind.RELEASE, "a")
+
+
 def test_an_answer_from_before_the_word_says_nothing_against_it() -> None:
     expect_action(running_on_a().silent("a").dead("a"), ActionKind.RELEASE)
 
