@@ -82,11 +82,21 @@ def unreachable(snap: Snapshot, node: str) -> Deferred:
     if view.link is Link.REFUSED:
         # Whatever is wrong with it, it is no sign of death: no way out is offered that a dead node has.
         return Deferred(Reason.NODE_REFUSED, f"node {node} must not be used{why}", retry_after_s=None)
+    up = _up(snap, node)
     return Deferred(
         Reason.NODE_UNREACHABLE,
         f"node {node} does not answer{why}; the domain may be running there, so it is not started elsewhere",
-        command=f"domctl node confirm-dead {node}",
+        command=f"mend what serves node {node} on its host, which is up, as its node {up} shows"
+        if up
+        else f"domctl node confirm-dead {node}",
     )
+
+
+def _up(snap: Snapshot, node: str) -> str:
+    """Another node of its host that answers, were it with a refusal: nobody's word that it is dead counts
+    then ("": there is none)."""
+    views = ((kin, snap.views.get(kin, UNSEEN)) for kin in snap.kin.get(node, ()))
+    return next((kin for kin, view in views if view.answers or view.denies), "")
 
 
 def observe_only_hold(node: str) -> Deferred:
@@ -273,7 +283,7 @@ def absent_everywhere(
     must = tuple(n for n in unread if moves or n in candidates or n == home)
     if must:
         resolve = f"domctl resolve {assignment.name} -n {assignment.namespace} --not-on {' '.join(must)}"
-        silent = [n for n in must if n not in snap.views or snap.views[n].link is not Link.REFUSED]
+        silent = [n for n in must if snap.views.get(n, UNSEEN).link is not Link.REFUSED and not _up(snap, n)]
         return Deferred(
             Reason.NODE_NOT_READ,
             f"{why} may be on {', '.join(must)}, which could not be read",

@@ -83,15 +83,20 @@ def own_migration(case: Case) -> Answer | None:
 
 
 def _stranger(ends: Ends) -> Deferred | None:
-    """It is on a third node: somebody else has a hand in it."""
-    seen = ends.case.all_sightings
-    others = sorted(n for n in seen if n not in (ends.source, ends.target) and seen[n].record.active)
+    """It is on a third node: somebody else has a hand in it. What was last seen on one that is dead by now is
+    for the rules that follow the migration."""
+    snap, seen = ends.case.snap, ends.case.all_sightings
+    third = sorted(n for n in seen if n not in (ends.source, ends.target) and seen[n].record.active)
+    others = [n for n in third if _answers(ends, n) or not is_dead(snap, n)]
     if not others:
         return None
+    silent = next((n for n in others if not _answers(ends, n)), "")
     paused = next((n for n in others if not seen[n].active), "")
     command = f"domctl resolve {ends.case.command_target} --keep {others[0] if len(others) == 1 else 'NODE'}"
     if paused:
         command = way_out(ends.case.assignment, paused, seen[paused])
+    if silent:
+        command = unreachable(snap, silent).command
     return Deferred(
         Reason.RUNS_ELSEWHERE,
         f"it was to move from {ends.source} to {ends.target}, and is on {', '.join(others)}",

@@ -75,6 +75,10 @@ def _orphan(case: Case) -> Answer:
     """Hand it back as it is. With a copy anywhere else nothing is taken away: the user asked to keep it."""
     if not case.all_sightings:
         return None
+    for node, _ in case.others:
+        seen = observe(case.snap, case.uuid, node)
+        if isinstance(seen, Unknown):
+            return dead_or(case, node, seen.deferred)
     if len(case.all_sightings) == 1 and case.others:
         return _handed_back_elsewhere(case)
     if case.others:

@@ -42,6 +42,8 @@ def keep_one(case: Case) -> Answer:
     others = [n for n in case.active_on if n != decision.keep]
     for node in others:
         seen = observe(case.snap, case.uuid, node)
+        if _is_gone(case, node):
+            continue
         if isinstance(seen, Unknown):
             return seen.deferred
         if case.snap.nodes[node].node.spec.observe_only is True:

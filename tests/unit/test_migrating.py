@@ -382,6 +382,14 @@ def test_a_copy_on_a_third_node_holds_everything() -> None:
     assert held_for(cluster) is Reason.RUNS_ELSEWHERE
 
 
+def test_a_copy_on_a_third_node_that_is_dead_by_now_holds_nothing() -> None:
+    cluster = with_ends(moving(), RUNNING, None).seen("c", *RUNNING).silent("c")
+    assert held_for(cluster) is Reason.RUNS_ELSEWHERE
+    deferred = cluster.verdict().deferred
+    assert deferred is not None and deferred.command == "domctl node confirm-dead c"
+    assert closed(cluster.dead("c")).last_move is not None
+
+
 def test_an_object_that_is_missing_takes_nothing_away() -> None:
     cluster = with_ends(moving(), MIG, RUNNING)
     cluster.domains.clear()

@@ -9,6 +9,7 @@ from controller.model import IntentKind, Proof, Rule
 from controller.plan.evidence import is_void, way_out
 from controller.plan.snapshot import Held, Policy
 from controller.plan.types import ActionKind, Reason, Situation
+from drivers.errors import Cause
 from tests.unit.plancase import (
     DELETED,
     NOW,
@@ -273,3 +274,41 @@ def test_a_word_does_not_count_any_more_once_its_node_was_heard_though_it_is_sil
     assert action is not None and (action.kind, action.left) == (ActionKind.RECORD, None)
     cluster.more["resolutions"].clear()
     expect_hold(cluster, Reason.NODE_NOT_READ)
+
+
+# --- what is told leads out
+
+
+def test_a_copy_that_is_to_go_and_whose_node_died_does_not_hold_the_one_that_is_kept() -> None:
+    cluster = two_nodes().domain().assigned("a", candidates=("a", "b")).seen("a").seen("b").resolved(keep="a")
+    expect_action(cluster, ActionKind.DESTROY, "b")
+    expect_hold(cluster.silent("b"), Reason.NODE_UNREACHABLE)
+    deferred = cluster.verdict().deferred
+    assert deferred is not None and deferred.command == "domctl node confirm-dead b"
+    cluster.dead("b")
+    for kind, node in ((ActionKind.RECORD, "a"), (ActionKind.RELEASE, "b")):
+        expect_action(cluster, kind, node)
+        carried_out(cluster)
+        cluster.more["resolutions"] = {}
+    assert cluster.verdict().deferred is None
+
+
+def test_nobody_is_told_to_call_a_node_dead_whose_host_is_known_to_be_up() -> None:
+    cluster = running_on_a().node("c").silent("a").given(kin={"a": ("c",), "c": ("a",)})
+    for say in (cluster.answering, lambda node: cluster.refused(node, Cause.KEY_REFUSED)):
+        say("c")
+        deferred = cluster.verdict().deferred
+        assert deferred is not None and deferred.reason is Reason.NODE_UNREACHABLE
+        assert deferred.command == "mend what serves node a on its host, which is up, as its node c shows"
+    deferred = cluster.silent("c").verdict().deferred
+    assert deferred is not None and deferred.command == "domctl node confirm-dead a"
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_what_is_to_be_handed_back_and_stands_on_a_silent_node_waits_for_that(beside: bool) -> None:
+    cluster = two_nodes().domain(meta=DELETED, deletionPolicy="Orphan").assigned("a", candidates=("a", "b"))
+    if beside:
+        cluster.seen("a", "shutoff", "shutdown")
+    cluster.seen("b").silent("b")
+    expect_hold(cluster, Reason.NODE_UNREACHABLE)
+    expect_action(cluster.dead("b"), ActionKind.RELEASE, "b")
