@@ -210,7 +210,12 @@ class ApiServer:
         app.router.add_route("*", r"/{path:[\s\S]*}", handler)  # a path may hold a line feed
         app.on_response_prepare.append(_name)
         runner = web.AppRunner(
-            app, access_log=None, logger=HTTP_LOG, keepalive_timeout=IDLE_S, shutdown_timeout=_SHUTDOWN_S
+            app,
+            access_log=None,
+            logger=HTTP_LOG,
+            keepalive_timeout=IDLE_S,
+            shutdown_timeout=_SHUTDOWN_S,
+            auto_decompress=False,  # it unpacks on the loop, without bound, what nobody reads, too
         )
         await runner.setup()
         self._runners.append(runner)
