@@ -90,6 +90,8 @@ async def test_a_repeated_event_is_patched_and_keeps_its_name(api: Api) -> None:
     assert seen["metadata"]["uid"] == made["uid"]
     reply = await api.call("PATCH", path, {"metadata": {"name": "x"}}, type=MERGE)
     assert reply.status == 422
+    reply = await api.call("PATCH", path, {"metadata": {"namespace": None}}, type=MERGE)
+    assert (reply.status, "metadata.namespace" in reply.causes) == (422, True), reply.text
     stale = {"metadata": {"resourceVersion": made["resourceVersion"]}, "count": 9}
     assert (await api.call("PATCH", path, stale, type=MERGE)).status == 409
     assert (await api.call("PATCH", f"{path}?dryRun=All", {"count": 9}, type=MERGE)).body["count"] == 9

@@ -94,9 +94,13 @@ class Notes:
         check_preconditions(call, current, body["metadata"])
         stays = {name: current.body["metadata"].get(name) for name in ("uid", "creationTimestamp")}
         clean = self._checked(call, body, stays)
-        if any(clean["metadata"][part] != before["metadata"][part] for part in ("name", "namespace")):
-            cause = Cause("metadata.name", "cannot be changed", "FieldValueForbidden")
-            raise errors.invalid(subject_of(call.resource, before), [cause])
+        causes = [
+            Cause(f"metadata.{part}", "cannot be changed", "FieldValueForbidden")
+            for part in ("name", "namespace")
+            if clean["metadata"].get(part) != before["metadata"][part]
+        ]
+        if causes:
+            raise errors.invalid(subject_of(call.resource, before), causes)
         result = await self._write(call, Compare(current.key, current.revision), clean)
         if not result.ok:
             return None
