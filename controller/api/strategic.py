@@ -42,6 +42,8 @@ def merged(current: Any, change: Any, path: Path = ()) -> Any:
             raise bad_request(f"$patch must be merge, replace or delete, is {str(other)[:80]!r}")
     if isinstance(words.get("$retainKeys"), list):
         kept = words.pop("$retainKeys")
+        if stray := [name for name, value in fields.items() if value is not None and name not in kept]:
+            raise bad_request(f"$retainKeys does not name {stray[0][:80]!r}, which the patch sets beside it")
         result = {k: v for k, v in result.items() if k in kept}
     for name, value in fields.items():
         inner = (*path, name)

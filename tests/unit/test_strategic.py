@@ -41,6 +41,15 @@ def test_finalizers_are_a_set(
     assert merged(current, {"metadata": says})["metadata"].get("finalizers") == after
 
 
+def test_what_is_set_must_be_among_the_keys_that_are_retained() -> None:
+    current = {"data": {"a": "1", "b": "2"}}
+    says = {"$retainKeys": ["a", "c"], "c": "3", "b": None}
+    assert merged(current, {"data": says}) == {"data": {"a": "1", "c": "3"}}
+    with pytest.raises(ApiError, match="does not name 'b'") as refused:
+        merged(current, {"data": {"$retainKeys": ["a"], "b": "3"}})
+    assert refused.value.code == 400
+
+
 def test_owners_are_told_apart_by_uid() -> None:
     current = {"metadata": {"ownerReferences": [owner("1"), owner("2")]}}
 
