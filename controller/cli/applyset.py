@@ -95,8 +95,10 @@ class ApplySet:
             one.raw = {**one.raw, "metadata": {**meta, "labels": {**labels, PART_OF: self.id}}}
 
     def leaving(self, placed: Placed) -> list[Doomed]:
-        """Members that the files do not name any more."""
+        """Members that the files do not name any more. The parent is none, whatever label it carries: the set
+        would forget where its members are, and what is in a namespace would go with it."""
         named = {(one.resource.kind, namespace, one.name) for one, namespace in placed}
+        named.add((self._resource.kind, self._namespace, self._name))
         found = self._members(placed)
         return [one for one in found if (one.resource.kind, one.namespace, one.name) not in named]
 

@@ -10,7 +10,7 @@ import yaml
 
 from controller import keys
 from drivers.store import Delete
-from tests.clicase import Cli, applied, domain, eventually, node
+from tests.clicase import Cli, Ran, applied, domain, eventually, node
 
 PRUNE = "apply --prune --applyset=web -f -"
 PARENT = "/api/v1/namespaces/default/configmaps/web"
@@ -44,6 +44,14 @@ async def test_what_has_left_the_files_is_pruned_and_nothing_else(cli: Cli) -> N
         "domain.domctl.io/a pruned", "domain.domctl.io/b unchanged", "node.domctl.io/hv1 pruned",
     ]  # fmt: skip
     assert await there(cli) == ["b", "by-hand"]
+
+
+async def test_the_parent_of_a_set_is_not_pruned_from_it(cli: Cli) -> None:
+    own = yaml.safe_dump({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "web"}})
+    assert (await cli(PRUNE, stdin=several("a") + "---\n" + own)).code == 0
+    uid = (await parent(cli))["metadata"]["uid"]
+    assert await cli(PRUNE, stdin=several("a")) == Ran(0, "domain.domctl.io/a unchanged\n", "")
+    assert (await parent(cli))["metadata"]["uid"] == uid
 
 
 async def test_the_parent_says_where_members_are(cli: Cli) -> None:
