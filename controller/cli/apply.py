@@ -125,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
     if args.words:
         raise UsageError(f"Unexpected args: {args.words}; files are named with -f")
     dry_run = changes.checked_dry_run(args)
-    wanted = output.Format(args.output) if args.output else None
+    wanted = output.Documents(args.output) if args.output else None
     found = manifests.load(args.filename, recursive=args.recursive, check=args.validate)
     client = connect(args)
     placed = manifests.with_namespaces(found, client.namespace, args.namespace)
@@ -152,7 +152,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _apply(
-    client: Client, chosen: Applier, placed: Placed, wanted: output.Format | None, dry_run: str
+    client: Client, chosen: Applier, placed: Placed, wanted: output.Documents | None, dry_run: str
 ) -> tuple[list[until.Awaited], int]:
     """What was applied, and how many could not be."""
     applied: list[until.Awaited] = []
@@ -208,7 +208,7 @@ def _prune(
     members: ApplySet,
     leaving: list[destroying.Doomed],
     placed: Placed,
-    wanted: output.Format | None,
+    wanted: output.Documents | None,
     dry_run: str,
 ) -> tuple[list[until.Awaited], int]:
     """What was asked to go, and how many could not be."""
@@ -221,9 +221,9 @@ def _prune(
     return [until.Awaited(one.resource, one.namespace, one.name, one.uid) for one in gone], failed
 
 
-def _show(wanted: output.Format | None, one: Manifest, what: str, value: Object) -> None:
-    if wanted is not None and wanted.kind != "":
-        sys.stdout.write(output.write(wanted, value, one.resource))
+def _show(wanted: output.Documents | None, one: Manifest, what: str, value: Object) -> None:
+    if wanted is not None:
+        sys.stdout.write(wanted.text(value, one.resource))
     else:
         sys.stdout.write(f"{one.label} {what}\n")
     sys.stdout.flush()

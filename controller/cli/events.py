@@ -49,6 +49,8 @@ def configure(flags: Flags) -> None:
 
 def run(args: argparse.Namespace) -> int:
     wanted = output.Format(args.output)
+    if wanted.kind == "custom-columns":
+        raise UsageError("--output custom-columns is not available here: get events -o custom-columns=…")
     if args.words:
         raise UsageError(f"unexpected words: {' '.join(args.words)}; name an object with --for TYPE/NAME")
     types = {kind.lower() for value in args.types for kind in value.split(",") if kind}

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from controller.cli.resources import Resource
 
 FORMATS = "(json, yaml, name, wide, jsonpath=…, jsonpath-as-json=…, custom-columns=…)"
+_SUCCESSIVE = ("json", "yaml", "name", "jsonpath", "jsonpath-as-json")
 _WITH_ARGUMENT = ("jsonpath", "jsonpath-as-json", "custom-columns", "jsonpath-file", "custom-columns-file")
 
 
@@ -75,6 +76,26 @@ def write(chosen: Format, value: dict[str, Any], resource: Resource) -> str:
     if chosen.template:
         return chosen.template.render(value)
     raise AssertionError(f"{chosen.kind} is written by another function")
+
+
+class Documents:
+    """Objects that are written one after the other, as they come. Raises CliError for a format in which that
+    cannot be: before anything is asked for, and so before anything is changed."""
+
+    def __init__(self, option: str) -> None:
+        self._chosen = Format(option)
+        self._first = True
+        if self.kind not in _SUCCESSIVE:
+            raise CliError(f"--output {option} is not available here: write json, yaml, name or jsonpath=…")
+
+    @property
+    def kind(self) -> str:
+        return self._chosen.kind
+
+    def text(self, value: dict[str, Any], resource: Resource) -> str:
+        mark = "---\n" if self.kind == "yaml" and not self._first else ""
+        self._first = False
+        return mark + write(self._chosen, value, resource)
 
 
 def custom_rows(chosen: Format, value: dict[str, Any]) -> list[list[str]]:

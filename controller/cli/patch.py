@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     if dry_run == "client":
         raise UsageError("only the server knows what comes of a patch: --dry-run=server")
     patch = _patch(args)
-    wanted = output.Format(args.output) if args.output else None
+    wanted = output.Documents(args.output) if args.output else None
     client = connect(args)
     query = [("fieldManager", args.field_manager), ("fieldValidation", "Strict")]
     query += [("dryRun", "All")] if dry_run == "server" else []
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
                 failed.append(error)
                 continue
             if wanted is not None:
-                sys.stdout.write(output.write(wanted, after, resource))
+                sys.stdout.write(wanted.text(after, resource))
                 continue
             same = "" if _without_revision(before) != _without_revision(after) else " (no change)"
             sys.stdout.write(f"{resource.word}/{printable(name)} patched{dry_words(dry_run)}{same}\n")

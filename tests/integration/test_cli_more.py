@@ -136,6 +136,33 @@ async def test_patch_says_and_does_what_kubectls_does(cli: Cli) -> None:
     assert spec == spec_by_them
 
 
+@pytest.mark.parametrize("form", ["wide", "custom-columns=N:.metadata.name"])
+@pytest.mark.parametrize("command", ['patch domain web -p {"spec":{"vcpus":2}}', "apply -f -"])
+async def test_a_form_in_which_changes_cannot_be_told_is_refused_before_one_is_made(
+    cli: Cli, command: str, form: str
+) -> None:
+    await applied(cli, domain(vcpus=1))
+    ran = await cli(f"{command} -o {form}", stdin=domain(vcpus=2))
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith(f"error: --output {form} is not available here")
+    assert (await cli.body("web"))["spec"]["vcpus"] == 1
+
+
+@pytest.mark.parametrize("command", ["patch domain a b -p {}", "apply -f -"])
+async def test_what_was_changed_is_told_as_one_yaml_document_for_each(cli: Cli, command: str) -> None:
+    both = "---\n".join((domain("a"), domain("b")))
+    await applied(cli, both)
+    ran = await cli(f"{command} -o yaml", stdin=both)
+    assert ran.code == 0, ran.err
+    assert [one["metadata"]["name"] for one in yaml.safe_load_all(ran.out)] == ["a", "b"]
+
+
+async def test_events_in_custom_columns_are_refused_with_what_to_do(cli: Cli) -> None:
+    ran = await cli("events -o custom-columns=N:.reason")
+    assert (ran.code, ran.out) == (1, "")
+    assert "get events -o custom-columns" in ran.err
+
+
 async def test_a_dry_run_of_a_patch_changes_nothing_and_says_so(cli: Cli) -> None:
     await applied(cli, domain())
     ran = await cli('patch domain web --dry-run=server -p {"spec":{"vcpus":2}}')
