@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 
 from controller.cli import lists, merge3, output
 from controller.cli.client import MERGE_PATCH, Client, connect
@@ -120,19 +122,56 @@ def _save(client: Client, args: argparse.Namespace, path: str, edit: tuple[Resou
 def _edited(text: str, resource: Resource, name: str) -> str:
     """What the editor made of it. Raises CliError."""
     editor = os.environ.get("KUBE_EDITOR") or os.environ.get("EDITOR") or "vi"
+    command = _words(editor)
     with tempfile.NamedTemporaryFile(
         "w", prefix=f"domctl-{resource.singular}-{name}-", suffix=".yaml", delete=False, encoding="utf-8"
     ) as file:
         file.write(text)
     try:
-        done = subprocess.run([*shlex.split(editor), file.name], check=False)  # noqa: S603 - the user's editor
+        done = _undisturbed([*command, file.name])
         if done.returncode:
             raise CliError(
                 f'the editor "{editor}" failed with exit code {done.returncode}; nothing was changed'
             )
-        with open(file.name, encoding="utf-8") as changed:
-            return changed.read()
+        with open(file.name, "rb") as changed:
+            return _text(changed.read())
     except FileNotFoundError:
         raise CliError(f'unable to launch the editor "{editor}"', hint="set KUBE_EDITOR or EDITOR") from None
     finally:
         os.unlink(file.name)
+
+
+def _undisturbed(command: list[str]) -> subprocess.CompletedProcess[bytes]:
+    """Ctrl-C is a key of the editor's, and reaches whoever waits for it, too: to end then would end the
+    editor and lose what was written. A handler, for what is ignored would be so in the editor."""
+    if threading.current_thread() is not threading.main_thread():
+        return subprocess.run(command, check=False)  # noqa: S603 - the user's editor
+    before = signal.signal(signal.SIGINT, lambda number, frame: None)
+    try:
+        return subprocess.run(command, check=False)  # noqa: S603 - the user's editor
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _words(editor: str) -> list[str]:
+    """Raises CliError."""
+    try:
+        words = shlex.split(editor)
+    except ValueError as error:
+        raise CliError(
+            f"unable to launch the editor {editor!r}: {error}", hint="set KUBE_EDITOR or EDITOR"
+        ) from None
+    return words or ["vi"]
+
+
+def _text(written: bytes) -> str:
+    """Raises CliError; what was written is kept."""
+    try:
+        return written.decode()
+    except UnicodeDecodeError:
+        handle, kept = tempfile.mkstemp(prefix="domctl-edit-", suffix=".yaml")
+        with os.fdopen(handle, "wb") as file:
+            file.write(written)
+        raise CliError(
+            "the editor wrote what is not UTF-8; nothing was changed", hint=f"what you wrote is in {kept}"
+        ) from None

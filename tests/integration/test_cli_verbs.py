@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import tomllib
@@ -190,6 +191,48 @@ async def test_edit_without_a_change_changes_nothing(
     monkeypatch.setenv("EDITOR", editor(cli, script))
     monkeypatch.delenv("KUBE_EDITOR", raising=False)
     assert await cli("edit domain web") == Ran(0, said, "")
+    assert await cli.body("web") == before
+
+
+@pytest.mark.parametrize("words", ['vi "', "vi '-c"])
+async def test_an_editor_that_cannot_be_read_as_words_is_told(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    await applied(cli, domain())
+    monkeypatch.setenv("KUBE_EDITOR", words)
+    ran = await cli("edit domain web")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith("error: unable to launch the editor")
+    assert "hint: set KUBE_EDITOR or EDITOR" in ran.err
+
+
+def taken_away(path: str) -> bytes:
+    """What a file held, which is gone then."""
+    held = Path(path).read_bytes()
+    os.unlink(path)
+    return held
+
+
+async def test_a_ctrl_c_in_the_editor_is_the_editors(cli: Cli) -> None:
+    await applied(cli, domain(vcpus=1))
+    cli.environ["KUBE_EDITOR"] = editor(cli, "echo open; sleep 1; sed -i 's/vcpus: 1/vcpus: 2/' \"$1\"")
+    process = await cli.start("edit domain/web")
+    assert process.stdout is not None
+    async with asyncio.timeout(20):
+        assert await process.stdout.readline() == b"open\n"
+        process.send_signal(signal.SIGINT)
+        out, err = await process.communicate()
+    assert (process.returncode, out, err) == (0, b"domain.domctl.io/web edited\n", b"")
+
+
+async def test_what_is_not_utf_8_is_refused_and_kept(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    await applied(cli, domain())
+    before = await cli.body("web")
+    monkeypatch.setenv("KUBE_EDITOR", editor(cli, "printf 'a: \\377' > \"$1\""))
+    ran = await cli("edit domain web")
+    assert (ran.code, ran.out) == (1, "")
+    assert "is not UTF-8" in ran.err
+    assert taken_away(ran.err.split("what you wrote is in ")[1].strip()) == b"a: \xff"
     assert await cli.body("web") == before
 
 
