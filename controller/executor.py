@@ -187,7 +187,7 @@ STEPS: Final[Mapping[ActionKind, tuple[str, ...]]] = MappingProxyType(
         ActionKind.FORGET: ("record", "undefine", "settle"),
         ActionKind.PAUSE: ("record", "suspend", "settle"),
         ActionKind.RESUME: ("record", "resume", "settle"),
-        ActionKind.SAVE: ("record", "room", "save", "settle"),
+        ActionKind.SAVE: ("room", "record", "save", "settle"),
         ActionKind.DROP_SAVED: ("record", "drop_saved", "settle"),
         ActionKind.REBOOT: ("record", "reboot", "settle"),
         ActionKind.RESET: ("record", "reset", "settle"),

@@ -270,6 +270,40 @@ def test_nothing_is_started_on_a_node_that_is_only_looked_at_by_then(is_heard: b
     run(main)
 
 
+@pytest.mark.parametrize("is_heard", [False, True])
+def test_nothing_is_saved_that_is_to_run_by_the_time_its_host_was_asked_for_room(
+    is_heard: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def save_room(session: HostSession) -> int:
+        await asyncio.sleep(6)
+        return 1 << 40
+
+    saved: list[str] = []
+
+    async def save(session: HostSession, uuid: str, permit: Permit) -> Result:
+        saved.append(uuid)
+        return Result(Outcome.FAILED, HostFailed("it is only seen to be asked for"))
+
+    monkeypatch.setattr(HostSession, "save_room", save_room, raising=False)
+    monkeypatch.setattr(HostSession, "save", save, raising=False)
+
+    async def main() -> None:
+        async with spine("a", "b") as s:
+            leader = await running_on_a(s)
+            await s.domain(meta={"generation": 2}, state="saved")
+            await asyncio.sleep(3)
+            if not is_heard:
+                leader.store.in_time.clear()
+            await s.domain(meta={"generation": 3})
+            await asyncio.sleep(20)
+            assert not saved
+            leader.store.in_time.set()
+            await s.domain(meta={"generation": 4}, state="saved")
+            await until(lambda: saved)
+
+    run(main)
+
+
 @pytest.mark.parametrize("node", ["a", "b"])
 @pytest.mark.parametrize("is_heard", [False, True])
 def test_nothing_is_moved_from_or_to_a_node_that_is_only_looked_at_by_then(
