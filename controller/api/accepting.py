@@ -86,12 +86,14 @@ def wants_yaml(request: web.Request) -> bool:
 
 
 def check_accepted(call: Call) -> None:
-    """Raises ApiError (406). A watch is there as JSON alone, as on Kubernetes."""
+    """Raises ApiError (400, 406), before anything is done. A watch is there as JSON alone, as on
+    Kubernetes."""
     if is_terminal(call.target) or call.target.subresource == "log":
         return
     found, watches = accepted(call.request), call.verb == "watch"
     if found is None or (watches and found.yaml):
         raise errors.not_acceptable(_WATCHED if watches else _SERVED)
+    include_of(call, found.form)
 
 
 @dataclass(frozen=True, slots=True)

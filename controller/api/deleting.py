@@ -23,7 +23,7 @@ from controller.api.deletable import Deletable
 from controller.api.errors import ApiError, Cause, Subject
 from controller.api.guard import Guard
 from controller.api.lists import ListAnswer
-from controller.api.reading import Reader, answered, scan_of, shown
+from controller.api.reading import Reader, answered, formed, scan_of, shown
 from controller.api.requests import Call, as_object, dry_run, json_response, read_json
 from controller.api.writing import PATCH_ATTEMPTS, check_preconditions, current_of
 from controller.birth import FINALIZERS
@@ -66,7 +66,8 @@ class Deleter:
         self._bounds = bounds
 
     async def delete(self, call: Call) -> web.Response:
-        return json_response(await self._one(call, await self._options(call)))
+        body = await self._one(call, await self._options(call))
+        return json_response(formed(call, body, self._objects.world.wall()))
 
     async def collection(self, call: Call) -> web.StreamResponse:
         """The answer lists what was deleted or marked, each as it was left."""

@@ -79,6 +79,18 @@ def answered(resource: Resource, stored: StoredObject) -> Body:
     return shown(resource, resource.pictured(stored))
 
 
+def formed(call: Call, body: Body, wall: str) -> Body:
+    """One object, read or written, in the form that is asked for; a Status is itself in every form."""
+    form = form_of(call.request)
+    if form == "whole" or body.get("kind") == "Status":
+        return body
+    if form == "partial":
+        return tables.partial(body)
+    resource, version = call.resource, body["metadata"].get("resourceVersion", "")
+    row = tables.row(resource, body, instant(wall), include_of(call, form))
+    return tables.table(tables.definitions(resource), [row], {"resourceVersion": version})
+
+
 def instant(wall: str) -> datetime.datetime:
     return datetime.datetime.fromisoformat(wall)
 
@@ -182,16 +194,7 @@ class Reader:
             )
         if stored.name != target.name or not resource.shows(stored):
             raise errors.not_found(call.subject)
-        body = shown(resource, stored)
-        form = form_of(call.request)
-        if form == "whole":
-            return json_response(body)
-        if form == "partial":
-            return json_response(tables.partial(body))
-        now = instant(self._objects.world.wall())
-        rows = [tables.row(resource, body, now, include_of(call, form))]
-        version = {"resourceVersion": str(stored.revision)}
-        return json_response(tables.table(tables.definitions(resource), rows, version))
+        return json_response(formed(call, shown(resource, stored), self._objects.world.wall()))
 
     async def list(self, call: Call) -> web.StreamResponse:
         form = form_of(call.request)

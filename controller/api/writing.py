@@ -25,7 +25,7 @@ from controller.api.errors import Cause, Subject
 from controller.api.facade.namespaces import Namespaces
 from controller.api.guard import Guard
 from controller.api.managed import with_managers
-from controller.api.reading import answered
+from controller.api.reading import answered, formed
 from controller.api.requests import (
     Call,
     as_object,
@@ -103,7 +103,8 @@ class Writer:
         return stored
 
     def answer(self, call: Call, stored: StoredObject, *, status: int = 200) -> web.Response:
-        return json_response(self._guard.shown(call, answered(call.resource, stored)), status=status)
+        body = self._guard.shown(call, answered(call.resource, stored))
+        return json_response(formed(call, body, self._objects.world.wall()), status=status)
 
     async def update(self, call: Call) -> web.Response:
         """Of the kinds that Kubernetes has, too, one that names no revision is of whatever stands there, and

@@ -158,3 +158,63 @@ async def test_other_patches_than_what_is_applied_are_no_yaml(api: Api) -> None:
 async def test_a_table_is_still_what_kubectl_is_shown(api: Api) -> None:
     reply = await api.call("GET", NODES, Accept=TABLE)
     assert (reply.body["kind"], reply.headers["Content-Type"]) == ("Table", "application/json")
+
+
+PARTIAL = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
+MAPS = "/api/v1/namespaces/default/configmaps"
+EVENTS = "/api/v1/namespaces/default/events"
+
+
+def kept(name: str) -> dict[str, Any]:
+    return {"metadata": {"name": name, "finalizers": ["a.io/x"]}, "data": {"a": "1"}}
+
+
+CHANGES: list[tuple[str, str, dict[str, Any] | None, str]] = [
+    ("POST", MAPS, kept("new"), "application/json"),
+    ("PUT", f"{MAPS}/c", kept("c"), "application/json"),
+    ("PATCH", f"{MAPS}/c", {"data": {"b": "2"}}, MERGE),
+    ("PATCH", f"{MAPS}/c?fieldManager=m", {"apiVersion": "v1", "kind": "ConfigMap", **kept("c")}, APPLY),
+    ("DELETE", f"{MAPS}/c", None, "application/json"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "kind"), CHANGES)
+async def test_what_was_written_is_told_in_the_form_that_is_asked_for(
+    api: Api, method: str, path: str, body: dict[str, Any] | None, kind: str
+) -> None:
+    await api.call("POST", MAPS, kept("c"))
+    dry = f"{path}{'&' if '?' in path else '?'}dryRun=All"
+    partial = (await api.call(method, dry, body, type=kind, Accept=PARTIAL)).body
+    assert (partial["kind"], sorted(partial)) == (
+        "PartialObjectMetadata",
+        ["apiVersion", "kind", "metadata"],
+    )
+    table = (await api.call(method, path, body, type=kind, Accept=TABLE)).body
+    assert (table["kind"], table["apiVersion"]) == ("Table", "meta.k8s.io/v1")
+    assert [row["cells"][0] for row in table["rows"]] == [partial["metadata"]["name"]]
+    assert table["metadata"]["resourceVersion"] == table["rows"][0]["object"]["metadata"]["resourceVersion"]
+
+
+async def test_an_object_that_is_gone_is_told_as_a_status_in_every_form(api: Api) -> None:
+    for name, form in (("a", PARTIAL), ("b", TABLE)):
+        await api.call("POST", MAPS, {"metadata": {"name": name}})
+        reply = await api.call("DELETE", f"{MAPS}/{name}", Accept=form)
+        assert (reply.body["kind"], reply.body["status"]) == ("Status", "Success")
+
+
+async def test_a_form_that_cannot_be_is_refused_before_anything_is_written(api: Api) -> None:
+    reply = await api.call("POST", f"{MAPS}?includeObject=Odd", kept("c"), Accept=TABLE)
+    assert (reply.status, "includeObject" in reply.body["message"]) == (400, True)
+    assert (await api.call("GET", f"{MAPS}/c")).status == 404
+
+
+async def test_an_event_that_was_written_is_told_in_the_form_that_is_asked_for(api: Api) -> None:
+    event = {
+        "metadata": {"name": "e", "namespace": "default"},
+        "involvedObject": {"kind": "Domain", "name": "web-1", "namespace": "default"},
+        "reason": "Told",
+        "message": "of it",
+        "type": "Normal",
+        "source": {"component": "me"},
+    }
+    assert (await api.call("POST", EVENTS, event, Accept=PARTIAL)).body["kind"] == "PartialObjectMetadata"

@@ -19,7 +19,7 @@ from controller.api import errors, patch
 from controller.api.admission import subject_of
 from controller.api.errors import Cause, Subject
 from controller.api.facade.namespaces import Namespaces
-from controller.api.reading import answered
+from controller.api.reading import answered, formed
 from controller.api.requests import Call, as_object, json_response, media_type, read_json
 from controller.api.writing import PATCH_ATTEMPTS, check_preconditions, current_of, enveloped, unknown_fields
 from controller.limits import Bounds
@@ -165,4 +165,5 @@ class Notes:
             metadata["resourceVersion"] = str(revision)
         shown = {**body, "metadata": metadata}
         stored = StoredObject(key, metadata["namespace"], metadata["name"], revision, revision, shown)
-        return json_response(answered(call.resource, stored), status=status)
+        body = formed(call, answered(call.resource, stored), self._objects.world.wall())
+        return json_response(body, status=status)
