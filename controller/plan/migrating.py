@@ -92,7 +92,8 @@ def _stranger(ends: Ends) -> Deferred | None:
         return None
     silent = next((n for n in others if not _answers(ends, n)), "")
     paused = next((n for n in others if not seen[n].active), "")
-    command = f"domctl resolve {ends.case.command_target} --keep {others[0] if len(others) == 1 else 'NODE'}"
+    alone = len(others) == 1 and End.ACTIVE not in (ends.at_source, ends.at_target)
+    command = f"domctl resolve {ends.case.command_target} --keep {others[0] if alone else 'NODE'}"
     if paused:
         command = way_out(ends.case.assignment, paused, seen[paused])
     if silent:

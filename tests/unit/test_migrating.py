@@ -382,6 +382,13 @@ def test_a_copy_on_a_third_node_holds_everything() -> None:
     assert held_for(cluster) is Reason.RUNS_ELSEWHERE
 
 
+@pytest.mark.parametrize(("source", "keeps"), [(None, "c"), (RUNNING, "NODE")])
+def test_which_copy_stays_is_asked_where_an_end_of_the_migration_runs_too(source: Any, keeps: str) -> None:
+    """Seed 132 of doubled: only the third copy was named, and the word would have ended the one at home."""
+    deferred = with_ends(moving(), source, None).seen("c", *RUNNING).verdict().deferred
+    assert deferred is not None and deferred.command == f"domctl resolve web --keep {keeps}"
+
+
 def test_a_copy_on_a_third_node_that_is_dead_by_now_holds_nothing() -> None:
     cluster = with_ends(moving(), RUNNING, None).seen("c", *RUNNING).silent("c")
     assert held_for(cluster) is Reason.RUNS_ELSEWHERE

@@ -101,6 +101,8 @@ def test_a_uuid_that_is_in_use_already_is_not_taken_over_and_the_hold_says_what_
     expect_hold(cluster, Reason.UUID_IN_USE)
     verdict = cluster.verdict()
     assert verdict.deferred is not None and "virsh undefine on a" in verdict.deferred.command
+    saved = two_nodes().domain().seen("a", "shutoff", "saved", managed_save=True).verdict().deferred
+    assert saved is not None and saved.command.startswith("virsh undefine --managed-save on a,"), "seed 80"
 
 
 def test_what_a_restored_store_may_have_forgotten_is_placed_only_where_every_node_was_read() -> None:
