@@ -246,6 +246,7 @@ class Cluster:
     doubled: set[str] = field(default_factory=set)  # what somebody started a second time by hand
     lost: set[str] = field(default_factory=set)  # whose objects somebody deleted with etcdctl for good
     disks_at: dict[str, str] = field(default_factory=dict)  # whose own storage has a domain's disks, as it is
+    disks_forgotten: set[str] = field(default_factory=set)  # whose were elsewhere in a restored store
     graves: list[tuple[Process, asyncio.Task[None]]] = field(default_factory=list)
     _decoded: dict[str, tuple[bytes, Any]] = field(default_factory=dict)
     _promises: dict[str, tuple[bytes, Assignment]] = field(default_factory=dict)

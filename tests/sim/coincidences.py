@@ -263,7 +263,8 @@ async def overtaken(drills: Drills, rng: Random) -> None:
     host.thaw()
     await virsh.remove(theirs)
     await cluster.sleep(20.0)
-    await drills.api.delete(DOMAINS, name)
+    if not cluster.healed:
+        await drills.api.delete(DOMAINS, name)
 
 
 async def _overtake(drills: Drills, met: tuple[Moment, Replica, SimHost], theirs: str, away: str) -> None:

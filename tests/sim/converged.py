@@ -59,6 +59,8 @@ def is_met(cluster: Cluster, body: dict[str, Any]) -> bool:
         return not active and home is not None and home.saved is not None
     if wanted == "paused":  # one that arrived and never ran stands, and holds no disk yet (seed 600125)
         active = [host for host, truth in cluster.hosts.items() if truth.stands(meta["uid"])]
+        if not active:  # one that was handed over, to where it did not run either, is as good
+            active = [host for host, truth in cluster.hosts.items() if truth.is_paused(meta["uid"])]
     if len(active) != 1:
         return False
     seen = cluster.hosts[active[0]].domains[meta["uid"]]

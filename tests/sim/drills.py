@@ -350,14 +350,14 @@ class Drills:
         kv, past = self.cluster.etcd.peek(keys.object_key("domains", NAMESPACE, name)), self.cluster.pasts
         if kv is None or b"deletionTimestamp" in kv.value:
             return
-        store = self.api.objects.store
+        of, store = self.cluster.etcd.peek(keys.CLUSTER), self.api.objects.store
         with suppress(StoreError):  # perhaps it is deleted nonetheless
             await store.txn([Compare(kv.key, kv.mod_revision)], [Delete(kv.key)])
         self.say(f"the key of {name} is lost")
         await self.cluster.sleep(rng.uniform(5.0, 25.0))
-        if self.cluster.pasts != past:
+        if self.cluster.pasts != past and self.cluster.etcd.peek(keys.CLUSTER) != of:
             self.cluster.lost.add(found[0])
-            return  # it belongs to a past that is gone
+            return  # it belongs to a cluster that is gone
         while (uid := await self._put_back(kv)) is None:
             await self.cluster.sleep(1.0)
         if uid == found[0]:
@@ -379,6 +379,8 @@ class Drills:
     async def cloned_machine(self, rng: Random) -> None:
         """A copy of another host, with that one's host_uuid, is registered, and domains are sent there."""
         host = self.cluster.hosts[SPARE_HOST]
+        if host.uuid in {self.cluster.hosts[name].uuid for name in FIRST_HOSTS}:
+            return  # it is one already
         own, host.uuid = host.uuid, self.cluster.hosts[rng.choice(FIRST_HOSTS)].uuid
         spec = {"uri": f"qemu+tcp://{SPARE_HOST}/system", "insecure": True, "allowedPaths": ["/srv"]}
         found = await self.some_uuid(rng)
@@ -404,6 +406,9 @@ class Drills:
         await self.cluster.sleep(rng.uniform(30.0, 60.0))
         for node, there in self.cluster.hosts.items():
             while (domain := there.domains.get(uuid)) is not None:
+                domain.saved = (
+                    None  # whoever cleans up after another cluster drops what memory bears its mark
+                )
                 had = live, config = domain.live is not None, domain.config is not None
                 done = await self.hands.on(node).set_mark(uuid, None, live=live, config=config) is None
                 has = domain.live is not None, domain.config is not None
@@ -494,6 +499,7 @@ class Drills:
             if client == "drill" and result.ok and writes and not backups:
                 backups.append(cluster.etcd.snapshot())
 
+        led_by = cluster.leader
         cluster.etcd.listeners.append(remember)
         created = await self.api.create(DOMAINS, name, spec)
         cluster.etcd.listeners.remove(remember)
@@ -506,7 +512,8 @@ class Drills:
             return
         leader = cluster.leader
         others = [r for r in cluster.replicas.values() if r is not leader]
-        if not any(r.runs and r.ways.good and cluster.network.up(r.name, "etcd") for r in others):
+        saw = any(r.runs and r.ways.good and cluster.network.up(r.name, "etcd") for r in others)
+        if not saw or led_by is None or led_by is not leader:  # there was nothing for the others to see
             return  # where nobody is left who saw the time that is lost, README promises nothing
         active = cluster.active_on(cluster.objects("domains")[name]["metadata"]["uid"])
         for host in active:

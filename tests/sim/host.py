@@ -282,6 +282,13 @@ class SimHost:
             and not (domain.gone or domain.in_migration or domain.handed_over)
         )
 
+    def is_paused(self, uuid: str) -> bool:
+        """The guest exists and stands still because somebody wanted that, whoever has its disks."""
+        domain = self.domains.get(uuid)
+        if domain is None or domain.live is None or domain.gone:
+            return False
+        return domain.state is State.PAUSED and not domain.in_migration
+
     def named(self, name: str) -> SimDomain | None:
         for domain in self.domains.values():
             if domain.name == name:

@@ -168,6 +168,7 @@ class Leaving:
             self._as_good[change.uuid] = last
         if (
             change.host not in (last, as_good)
+            and change.uuid not in self._cluster.disks_forgotten
             and change.by in self._cluster.replicas
             and not self._is_shared(change.uuid)
         ):

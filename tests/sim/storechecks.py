@@ -89,9 +89,9 @@ class StoreChecks:
             self._heard.last[uuid] = assignment
             if uuid not in there and not assignment.tombstone:
                 cluster.lost.add(uuid)  # the backup is of a moment in which its key was lost
-        for uuid, host in [*cluster.disks_at.items()]:
-            if uuid not in cluster.hosts[host].domains:
-                del cluster.disks_at[uuid]  # nothing tells any more where they were copied to
+        now_at = {uuid: assignment.node for uuid, assignment in cluster.assignments().items()}
+        # Nothing tells any more where these were copied to, or that they were made at all.
+        cluster.disks_forgotten |= {u for u, host in cluster.disks_at.items() if now_at.get(u) != host}
         for body in self._heard.cluster.objects("domains").values():
             self._wants(body)
         self._heard.requested.clear()
