@@ -50,6 +50,7 @@ UNKNOWN_REASONS = frozenset(
 )
 QUIET_SITUATIONS = frozenset({Reason.COMPLETED})
 WHY_LIMIT = 1024
+SWITCHES_S = 5.0  # a source stands still for a moment before its target runs
 
 
 def sentence(deferred: Deferred) -> str:
@@ -158,10 +159,14 @@ Truth = Literal["True", "False", "Unknown"]
 
 def _runs_on(snap: Snapshot, uuid: str, node: str) -> bool:
     """While it moves: its source says so, and where that has nothing of it any more, whoever has. Somebody
-    may have paused it, or it is nowhere (seed 109927)."""
+    may have paused it, or it is nowhere (seed 109927). One that its migration shows as paused for longer than
+    a switch-over takes stands still, whoever paused it (seed 1102887)."""
     seen = snap.sightings.get(uuid, {})
     copies = [seen[node]] if node in seen else list(seen.values())
-    return any(copy.in_migration or copy.record.state is State.RUNNING for copy in copies)
+    return any(
+        copy.record.state is State.RUNNING or (copy.in_migration and snap.now - copy.since < SWITCHES_S)
+        for copy in copies
+    )
 
 
 def _ready(verdict: Verdict, wanted: str, runs: bool) -> Truth:

@@ -17,20 +17,22 @@ MOVING = MoveWatch(in_flight=True, still_since=NOW)
 
 
 @pytest.mark.parametrize(
-    ("source", "spec", "ready"),
+    ("source", "for_s", "spec", "ready"),
     [
-        (RUNNING, {}, "True"),
-        (MIG, {}, "True"),
-        (USER, {}, "False"),
-        (("crashed", "panicked"), {}, "False"),
-        (RUNNING, {"state": "paused"}, "False"),
+        (RUNNING, 60, {}, "True"),
+        (MIG, 1, {}, "True"),
+        (MIG, 60, {}, "False"),
+        (USER, 60, {}, "False"),
+        (("crashed", "panicked"), 60, {}, "False"),
+        (RUNNING, 60, {"state": "paused"}, "False"),
     ],
 )
 def test_a_domain_that_moves_is_ready_only_while_it_runs(
-    source: tuple[str, str], spec: dict[str, str], ready: str
+    source: tuple[str, str], for_s: float, spec: dict[str, str], ready: str
 ) -> None:
-    """L4, seed 102556: somebody had paused it by hand, and for its whole way it was called ready."""
-    cluster = with_ends(moving(MOVING, **spec), source, COMING)
+    """L4, seeds 102556 and 1102887: somebody had paused it by hand, before it moved or while it did, and for
+    its whole way it was called ready."""
+    cluster = with_ends(moving(MOVING, **spec), source, COMING, since=NOW - for_s)
     verdict, snap = cluster.verdict(), cluster.snapshot()
     assert verdict.deferred is not None and verdict.deferred.reason is Reason.MIGRATING, verdict
     conditions = domain_status(snap, UUID, verdict).conditions
