@@ -8,7 +8,7 @@ An unmutated controller stands them all; what it must not do is said in the chec
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from controller import keys
 from controller.api.resources import DOMAINS, MIGRATIONS, NODES
+from drivers.store import Compare, TxnResult, Write
 from tests.sim.cluster import Replica
 from tests.sim.converged import is_met, says_ready
 from tests.sim.domain import Change
@@ -323,6 +324,36 @@ async def defined_late(drills: Drills, rng: Random) -> None:
     home.temper.define_s = before
 
 
+async def look_unheard(drills: Drills, rng: Random) -> None:
+    """A domain is to be off while its definition is on its way, of which a late watch says nothing; the reply
+    to the second look, which would, is lost (seed 804901)."""
+    cluster, name = drills.cluster, f"u{rng.randrange(1000)}"
+    if not cluster.etcd.running or drills.hands.guard.moves:
+        return
+    meeting = asyncio.create_task(drills.moment("intent start", name=name))
+    await drills.api.create(DOMAINS, name, {"type": "qemu", "memory": "32Mi"})
+    met = await meeting
+    if met is None:
+        return
+    moment, leader, host = met
+
+    def looked(client: str, compares: Sequence[Compare], writes: Sequence[Write], _: TxnResult) -> None:
+        key = keys.assignment(moment.uuid)
+        if client == leader.name and not writes and any(compare.key == key for compare in compares):
+            leader.ways.lose_reply = 0.0
+
+    before, host.temper.define_s = host.temper.define_s, DEFINED_LATE_S
+    leader.ways.lag_s = 8.0
+    await drills.api.edit(DOMAINS, name, _state("shutoff"), "shutoff")
+    await cluster.sleep(1.0)
+    cluster.etcd.listeners.append(looked)
+    leader.ways.lose_reply = 1.0
+    await cluster.sleep(8.0)
+    cluster.etcd.listeners.remove(looked)
+    leader.ways.lose_reply = leader.ways.lag_s = 0.0
+    host.temper.define_s = before
+
+
 async def left_armed(drills: Drills, rng: Random) -> None:
     """A domain that starts with its host is moved by hand, and its definition stays behind. domctl sees where
     it runs; then the host that it left boots (seed 105953)."""
@@ -439,6 +470,7 @@ COINCIDENCES: dict[str, Drill] = {
     "all_at_once": all_at_once,
     "overtaken": overtaken,
     "defined_late": defined_late,
+    "look_unheard": look_unheard,
     "left_armed": left_armed,
     "deleted_unheard": deleted_unheard,
     "all_to_one": all_to_one,

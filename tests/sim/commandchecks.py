@@ -61,6 +61,7 @@ INTENTS_OF: Final = {
 }
 REQUEST_OF: Final = {"drop_saved": "drop-saved", "reboot": "reboot", "reset": "reset"}
 RECHECKED_S: Final = 1.0
+LOOKS_UP_S: Final = 5.0  # between that look and the create a slow host is asked for the domain (seed 1100174)
 CALM_S: Final = 20.0
 BURST: Final = 60  # L3: mutations of one domain in a minute
 TRIES: Final = 3  # L3: of one request to migrate
@@ -155,8 +156,11 @@ class CommandChecks:
         """Safety 2, step 3: what justified this start was looked at again just before."""
         if not self._heard.is_calm(sent.client, now - CALM_S):
             return  # a call looks the domain up before it is sent, through whatever was cut
+        looked_at = self._heard.looked.get((sent.client, sent.uuid), now)
+        if looked_at < now - LOOKS_UP_S:
+            looked_at = now  # that look was for another start
         since, wanted = self._heard.wanted.get(sent.uuid, ((now, "running"),))[-1]
-        if wanted not in ACTIVE_STATES and since < now - RECHECKED_S:
+        if wanted not in ACTIVE_STATES and since < looked_at - RECHECKED_S:
             self._complain(
                 "I2", f"{sent.client} creates {sent.uuid} on {sent.host}, {wanted} for {now - since:.1f} s"
             )
@@ -167,7 +171,7 @@ class CommandChecks:
             recorded_at = self._heard.proved_at.get((sent.uuid, proof.node), now)
             if proof.node not in registered:  # it answered, and was looked at before it was let go
                 continue
-            if proof.rule is Rule.CONFIRMED_DEAD and recorded_at < answered_at < now - RECHECKED_S:
+            if proof.rule is Rule.CONFIRMED_DEAD and recorded_at < answered_at < looked_at - RECHECKED_S:
                 self._complain(
                     "I2", f"{sent.client} creates {sent.uuid} on {sent.host}, the dead {proof.node} answers"
                 )

@@ -32,6 +32,11 @@ class StoreChecks:
     def transacted(
         self, client: str, compares: Sequence[Compare], writes: Sequence[Write], result: TxnResult
     ) -> None:
+        if not writes:
+            of = [
+                c.key.removeprefix(keys.ASSIGNMENTS) for c in compares if c.key.startswith(keys.ASSIGNMENTS)
+            ]
+            self._heard.looked |= {(client, uuid): self._heard.cluster.clock() for uuid in of}
         if not result.ok or not writes:
             return
         if client in self._heard.cluster.replicas:
