@@ -50,6 +50,7 @@ class SimDomain:
     thawed_at: float = -1e9  # when it was stuck last
     deaf: bool = False
     asked: bool = False  # to shut down
+    obeys_at: float = 0.0  # and when it will have done so
     boots: int = 0  # tells one life of the guest from the next
     handed_over: bool = False  # a migration's source after its target took the disks
     came_from: SimDomain | None = (

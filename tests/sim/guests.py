@@ -115,7 +115,8 @@ class Guests:
         """The guest was asked to shut down."""
         domain.asked = True
         if not domain.deaf and not domain.stuck:
-            self._host.later(self._host.temper.obeys_s, partial(self._obeys, domain, domain.boots))
+            obeying = self._host.later(self._host.temper.obeys_s, partial(self._obeys, domain, domain.boots))
+            domain.obeys_at = obeying.when()
 
     def _obeys(self, domain: SimDomain, boots: int) -> None:
         if domain.boots == boots and self._host.domains.get(domain.uuid) is domain:
