@@ -6,6 +6,7 @@ before; of an end that it did not see it makes up the reason.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -115,8 +116,9 @@ class Guests:
         """The guest was asked to shut down."""
         domain.asked = True
         if not domain.deaf and not domain.stuck:
-            obeying = self._host.later(self._host.temper.obeys_s, partial(self._obeys, domain, domain.boots))
-            domain.obeys_at = obeying.when()
+            takes_s = self._host.seconds(self._host.temper.obeys_s)
+            domain.obeys_at = self._host.clock() + takes_s
+            asyncio.get_running_loop().call_later(takes_s, partial(self._obeys, domain, domain.boots))
 
     def _obeys(self, domain: SimDomain, boots: int) -> None:
         if domain.boots == boots and self._host.domains.get(domain.uuid) is domain:
