@@ -15,6 +15,7 @@ from msgspec import UNSET, UnsetType
 
 from controller.plan.aspects import aspects
 from controller.plan.case import Case
+from controller.plan.migrating import SETTLES_S
 from controller.plan.snapshot import Held, Snapshot, StoredDomain
 from controller.plan.types import STALLING, ActionKind, Deferred, Reason, Situation, Verdict
 from drivers.hypervisor import State
@@ -50,7 +51,6 @@ UNKNOWN_REASONS = frozenset(
 )
 QUIET_SITUATIONS = frozenset({Reason.COMPLETED})
 WHY_LIMIT = 1024
-SWITCHES_S = 5.0  # a source stands still for a moment before its target runs
 
 
 def sentence(deferred: Deferred) -> str:
@@ -164,7 +164,7 @@ def _runs_on(snap: Snapshot, uuid: str, node: str) -> bool:
     seen = snap.sightings.get(uuid, {})
     copies = [seen[node]] if node in seen else list(seen.values())
     return any(
-        copy.record.state is State.RUNNING or (copy.in_migration and snap.now - copy.since < SWITCHES_S)
+        copy.record.state is State.RUNNING or (copy.in_migration and snap.now - copy.since < SETTLES_S)
         for copy in copies
     )
 
