@@ -111,7 +111,7 @@ class Checks:
         frozen (seed 31101), or by a leader whose own way there is bad (seed 78 of slow_lease)."""
         cluster = self._heard.cluster
         leads = cluster.replicas.get(leader)
-        if cluster.etcd_away_at is not None or (leads is not None and not leads.ways.good):
+        if cluster.etcd_away_at is not None or (leads is not None and leads.ways.hopeless):
             self._heard.unmet_since.clear()
             return
         for name, body in self._heard.cluster.objects("domains").items():

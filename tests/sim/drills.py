@@ -406,9 +406,7 @@ class Drills:
         await self.cluster.sleep(rng.uniform(30.0, 60.0))
         for node, there in self.cluster.hosts.items():
             while (domain := there.domains.get(uuid)) is not None:
-                domain.saved = (
-                    None  # whoever cleans up after another cluster drops what memory bears its mark
-                )
+                domain.saved = None  # what memory bears that mark goes, too
                 had = live, config = domain.live is not None, domain.config is not None
                 done = await self.hands.on(node).set_mark(uuid, None, live=live, config=config) is None
                 has = domain.live is not None, domain.config is not None

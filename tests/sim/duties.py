@@ -191,10 +191,7 @@ class Duties:
         if change.by in self._cluster.replicas:
             self._check_late(change)
         by_hand = (change.what, change.by, change.reason) == ("defined", "virsh", "added")
-        if by_hand or change.what in (
-            "vanished",
-            "arriving",
-        ):  # what is brought there later was not left there
+        if by_hand or change.what in ("vanished", "arriving"):  # brought there later, it was not left there
             self._dead.get(change.host, set()).discard(change.uuid)
         if change.what == "save lost" and not self._asked_to_drop(change):
             self._complain("R1", f"{change.by} threw away the saved state of {change.uuid} on {change.host}")

@@ -72,9 +72,7 @@ class Heard:
     rests: dict[str, int] = field(default_factory=dict)  # said so: by uuid, the generation of which
     created_in: dict[tuple[str, str, str], int] = field(default_factory=dict)  # the past it was sent in
     moved_in: dict[tuple[str, str], int] = field(default_factory=dict)  # likewise, by source and uuid
-    looked: dict[tuple[str, str], float] = field(
-        default_factory=dict
-    )  # by client and uuid: its last second look
+    looked: dict[tuple[str, str], float] = field(default_factory=dict)  # by client, uuid: a last second look
     launched: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)  # host, uuid: candidates
     known: dict[str, int] = field(default_factory=dict)  # by client: the highest revision it was answered at
     outdated: set[tuple[str, str]] = field(default_factory=set)  # by client and uuid: see `StoreChecks`

@@ -175,6 +175,8 @@ class Leaving:
             self._complain(
                 "Pinned", f"{change.by} starts {change.uuid} on {change.host}, disks are on {last}"
             )
+        if change.host not in (last, as_good):
+            self._cluster.disks_forgotten.discard(change.uuid)  # from here on it is known again
         self._cluster.disks_at[change.uuid] = change.host
 
     def _is_shared(self, uuid: str) -> bool:

@@ -69,6 +69,11 @@ class Ways:
         """No call meets anything."""
         return not (self.refuse or self.lose_request or self.lose_reply or self.reset or self.delay)
 
+    @property
+    def hopeless(self) -> bool:
+        """Every call meets something."""
+        return max(self.refuse, self.lose_request, self.lose_reply, self.reset, self.delay) >= 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class _Fate:
